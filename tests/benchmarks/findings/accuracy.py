@@ -17,7 +17,7 @@ from tests.benchmarks.findings.claims import (
     claims_by_domain,
     contrasts_of,
 )
-from tests.benchmarks.findings.tables import RUN, asked_blocks
+from tests.benchmarks.findings.tables import N_CLASSES, RUN, asked_blocks
 from tests.benchmarks.findings.writing import (
     NOT_ASKED,
     blocks_of,
@@ -258,10 +258,6 @@ def of_errors(own: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     seen = (taken / wrong.where(wrong > 0)).dropna()
     chance = (N_CLASSES - answers.size()) / (N_CLASSES - 1)
     return pd.DataFrame({"seen": seen, "chance": chance}).dropna()
-
-
-N_CLASSES = 40
-"""Classes of the label set, in every study."""
 
 
 def _share(means: pd.DataFrame, setting: str) -> str:

@@ -264,8 +264,17 @@ def of_vits(found: Decided, made: Tables) -> str:
     weak = ": too weak to confirm or contradict anything" if is_too_weak(made) else ""
     return (
         f"{told}. Held-out classes in photographs: {100 * shares[0]:.0f} % ({n[0]}), the strong "
-        f"study's ResNets {100 * shares[1]:.0f} % ({n[1]}){weak}."
+        f"study's ResNets {100 * shares[1]:.0f} % ({n[1]}){weak}.{_left_out(made['vit'])}"
     )
+
+
+def _left_out(found: Mapping[str, pd.DataFrame]) -> str:
+    """Which models did not learn, so that nothing is judged for them."""
+    once = found["failed"].drop_duplicates(["setting", "seed"]) if "failed" in found else None
+    if once is None or once.empty:
+        return ""
+    rows = [f"{spoken(row.setting)} of block {row.seed}" for row in once.itertuples()]
+    return f" Did not learn, left out: {sequence(rows)}."
 
 
 def is_too_weak(made: Tables) -> bool:

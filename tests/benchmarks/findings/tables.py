@@ -281,13 +281,37 @@ def keep_one(name: str, table: str, frame: pd.DataFrame) -> None:
 
 
 def tables(name: str) -> dict[str, pd.DataFrame]:
-    """What is kept of a study; nothing where no block of it is finished."""
+    """What is kept of a study; nothing where no block of it is finished.
+
+    Nothing is judged for a model that did not learn: `answers` and `runs` are without it, and it is
+    named in `failed`.
+    """
     words = ("control", "adjusted", "reason", "needed", "setting", "rung")
     found = {}
     for path in sorted((KEPT / name).glob("*.csv")):
         frame = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(words, str))
         found[path.stem] = frame.fillna({word: "" for word in words if word in frame})
-    return found
+    return found | _without_failed(found) if "runs" in found else found
+
+
+def _without_failed(found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Answers and runs of models that learned, and which did not.
+
+    Those know no more of held-out classes in photographs, which every mixture trains on, than
+    chance would.
+    """
+    runs = found["runs"]
+    failed = runs[runs["accuracy_natural"] <= 1 / N_CLASSES][RUN].drop_duplicates()
+    lost = pd.MultiIndex.from_frame(failed)
+    kept = {
+        name: found[name][~pd.MultiIndex.from_frame(found[name][RUN]).isin(lost)]
+        for name in ("answers", "runs")
+    }
+    return kept | {"failed": failed}
+
+
+N_CLASSES = 40
+"""Classes of the label set, in every study."""
 
 
 def pilot() -> dict[str, pd.DataFrame]:

@@ -10,6 +10,7 @@ from interp.verdicts.levels.l4_intervention import TARGET
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings.claims import (
     CLAIMS,
+    Claim,
     accuracy_findings,
     cause_findings,
     claims_by_domain,
@@ -21,6 +22,18 @@ from tests.benchmarks.findings.tables import finished_blocks, tables
 from tests.study.findings.kept import TRAINED, planted
 
 
+def by_hand(means: pd.DataFrame, claim: Claim) -> tuple[float, float]:
+    """A claim's difference and how far its interval reaches: the balanced analysis of the blocks
+    that have both of its mixtures, with every mixture that all of these have."""
+    means = means.dropna(subset=[claim.more, claim.less]).dropna(axis=1)
+    blocks, n = means.shape
+    rest = means.sub(means.mean(axis=1), axis=0) - means.mean() + means.to_numpy().mean()
+    degrees = (n - 1) * (blocks - 1)
+    error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / blocks)
+    value = (means[claim.more] - means[claim.less]).mean()
+    return value, stats.t.ppf(0.975, degrees) * error
+
+
 @pytest.mark.parametrize("name", [name for name in TRAINED if finished_blocks(name) > 1])
 def test_differences_are_an_analysis_of_variance_of_run_means(name: str) -> None:
     """Two ways to know the intervals: the crossed model, and the balanced analysis by hand."""
@@ -28,18 +41,12 @@ def test_differences_are_an_analysis_of_variance_of_run_means(name: str) -> None
     means = answers.groupby(["seed", "test_domain", "setting"])["value"].mean()
     means = means.groupby(["seed", "setting"]).mean().unstack()
     means = means[[setting for setting in means if not setting.startswith("upper-bound")]]
-    blocks, n = means.shape
-    rest = means.sub(means.mean(axis=1), axis=0) - means.mean() + means.to_numpy().mean()
-    degrees = (n - 1) * (blocks - 1)
-    error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / blocks)
     found = accuracy_findings(tables(name)["answers"]).set_index("number")
     for claim in CLAIMS[:5]:
         if claim.number in found.index:
             row = found.loc[claim.number]
-            assert row["value"] == pytest.approx(
-                means[claim.more].mean() - means[claim.less].mean(), abs=1e-4
-            )
-            reach = stats.t.ppf(0.975, degrees) * error
+            value, reach = by_hand(means, claim)
+            assert row["value"] == pytest.approx(value, abs=1e-4)
             assert row["high"] - row["value"] == pytest.approx(reach, rel=0.02)
     p = found["p"].sort_values()
     holm = np.maximum.accumulate(p.to_numpy() * np.arange(len(p), 0, -1)).clip(max=1)
@@ -58,17 +65,13 @@ def test_differences_in_each_domain_are_those_of_its_runs_alone(name: str) -> No
         if claim.contrast not in found.index:
             continue
         row = found.loc[claim.contrast]
-        paired = stats.ttest_1samp(both[claim.more] - both[claim.less], 0).confidence_interval()
+        gaps = (both[claim.more] - both[claim.less]).dropna()
+        paired = stats.ttest_1samp(gaps, 0).confidence_interval()
         assert row["paired_low"] == pytest.approx(paired.low, abs=1e-4)
         assert row["paired_high"] == pytest.approx(paired.high, abs=1e-4)
         for domain, own in means.groupby("test_domain"):
-            blocks, n = own.shape
-            rest = own.sub(own.mean(axis=1), axis=0) - own.mean() + own.to_numpy().mean()
-            degrees = (n - 1) * (blocks - 1)
-            error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / blocks)
-            value = (own[claim.more] - own[claim.less]).mean()
+            value, reach = by_hand(own, claim)
             assert row[f"{domain} value"] == pytest.approx(value, abs=1e-4)
-            reach = stats.t.ppf(0.975, degrees) * error
             assert row[f"{domain} high"] - value == pytest.approx(reach, rel=0.02)
 
 

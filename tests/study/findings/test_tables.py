@@ -1,6 +1,7 @@
 """What is kept is made from all finished runs, and comes out again."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from interp.study.machines.opened_runs import open_runs
 from interp.verdicts.levels.across_checkpoints import from_tables
 from tests.benchmarks.findings import tables as findings_tables
+from tests.benchmarks.findings.in_short import of_vits
 from tests.benchmarks.findings.tables import (
     LARGE,
     STUDIES,
@@ -22,7 +24,8 @@ from tests.benchmarks.findings.tables import (
     read_from,
     tables,
 )
-from tests.study.findings.kept import FINISHED, TRAINED
+from tests.benchmarks.findings.writing import spoken
+from tests.study.findings.kept import FINISHED, TRAINED, claims, kept_tables
 
 
 @pytest.mark.parametrize("name", FINISHED)
@@ -33,18 +36,22 @@ def test_kept_tables_are_of_all_finished_blocks(name: str) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_answers_are_those_of_the_runs(name: str) -> None:
     """Read from every run's own file, past the study: the same accuracy of the same classes."""
-    answers = tables(name)["answers"].query("candidates == 'all'")
+    made = tables(name)
+    failed = set(made["failed"].itertuples(index=False, name=None))
+    answers = made["answers"].query("candidates == 'all'")
     answers = answers.set_index(["setting", "test_domain", "seed", "label"])["value"]
     found = {}
     for folder in (LARGE / STUDIES[name]).glob("*/"):
         facts = pd.read_json(folder / "run.json", typ="series")
         if facts["seed"] >= finished_blocks(name) or "supervised" in facts["architecture"]:
             continue
+        place = (facts["setting"], facts["test_domain"], facts["seed"])
+        if place in failed:
+            continue
         last = max(folder.glob("epoch-*"), key=lambda path: int(path.name.split("-")[1]))
         frame = pd.read_csv(last / "accuracy_by_class.csv.gz")
         rows = frame.query("candidates == 'all' and prompts == 'neutral' and classifier == 'text'")
         rows = rows[(rows["class_set"] == "held-out") & (rows["domain"] == facts["test_domain"])]
-        place = (facts["setting"], facts["test_domain"], facts["seed"])
         found |= {(*place, row["label"]): row["value"] for _, row in rows.iterrows()}
     assert len(found) == len(answers) > 0
     for place, value in found.items():
@@ -123,3 +130,25 @@ def test_what_is_kept_no_longer_is_gone(tmp_path: Path, monkeypatch: pytest.Monk
     keep("weak", {"answers": frame})
     assert {path.name for path in (tmp_path / "weak").iterdir()} == {"answers.csv", "read_from.txt"}
     assert tables("weak")["answers"]["value"].tolist() == [0.33333] and is_kept("weak")
+
+
+@pytest.mark.parametrize("name", ["weak", "strong", "vit"])
+def test_nothing_is_judged_for_a_model_that_did_not_learn(name: str) -> None:
+    """The same models as by the loss, which stays at that of guessing among a batch's 128."""
+    stuck = set()
+    for path in (findings_tables.LARGE / name).glob("*/losses.csv"):
+        about = json.loads((path.parent / "run.json").read_text())
+        if about["architecture"].endswith("-labels") or about["seed"] >= finished_blocks(name):
+            continue
+        if pd.read_csv(path)["loss"].iloc[-1] > math.log(128) - 0.1:
+            stuck.add((about["setting"], about["seed"]))
+    made = tables(name)
+    failed = set(made["failed"][["setting", "seed"]].itertuples(index=False, name=None))
+    assert failed == stuck and (len(failed) > 0) == (name == "vit")
+    for table in ("answers", "runs"):
+        judged = made[table][["setting", "seed"]].itertuples(index=False, name=None)
+        assert not stuck & set(judged)
+    if stuck:
+        [(setting, block)] = stuck
+        said = of_vits({name: claims(name)}, kept_tables())
+        assert said.endswith(f"left out: {spoken(setting)} of block {block}.")
