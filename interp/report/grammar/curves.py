@@ -46,8 +46,8 @@ def curve_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     words = rows_are_words(rows, str(spec.across))
     scales = [spec.scale, *(each.scale for each in spec.series)]
     ends = {name for each in scales for name in (each.value, each.low, each.high) if name}
-    points = rows[[*{each.value for each in scales}]]  # single models stand beside their mean
-    lines_drawn = pd.concat([*drawn, points])[[*ends]].to_numpy(float)
+    single = rows[[*{each.value for each in scales}]]  # models stand beside their mean, bare
+    lines_drawn = pd.concat([*drawn, single])[[*ends]].to_numpy(float)
     shape = layout(
         spec.height or 430,
         shapes=lines,

@@ -91,8 +91,8 @@ def means_told(drawn: Sequence[Frame]) -> str:
     largest = max(means, key=lambda rows: rows[N_MODELS].max(), default=None)
     if largest is None or (most := largest[N_MODELS].max()) < 2:
         return ""
-    told = f"Of {most} {largest[COUNTED].iloc[0]} the mean is drawn"
+    counted = largest[COUNTED].iloc[0]
+    told = f"Of {most} {counted} the mean is drawn"
     if any(rows[WITH_ENDS].any() for rows in means):
-        each = largest[COUNTED].iloc[0]
-        told += f"; its interval adds the spread of the {each} to the intervals of each of them"
+        told += f"; its interval adds the spread of the {counted} to the intervals of each of them"
     return f"{told}."

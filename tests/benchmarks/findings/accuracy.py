@@ -22,6 +22,7 @@ from tests.benchmarks.findings.writing import (
     NOT_ASKED,
     blocks_of,
     bold,
+    counted,
     points,
     spoken,
 )
@@ -130,8 +131,9 @@ def claim_cell(found: pd.DataFrame, number: int) -> str:
     if not rows:
         return NOT_ASKED
     [row] = rows
-    decision = row.get("decision", "")
-    return f"{points(row)} {bold(decision)}{_by_blocks(row)}".strip()
+    told = f"{points(row)} {bold(row.get('decision', ''))}{_by_blocks(row)}".strip()
+    fewer = row["n_blocks"] < found["n_blocks"].max()
+    return f"{told}, {counted(row['n_blocks'], 'block')}" if fewer else told
 
 
 def at_floor(answers: pd.DataFrame, number: int) -> str:

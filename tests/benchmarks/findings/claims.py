@@ -117,9 +117,23 @@ def contrasts_of(
     domains = dict(zip(apart["setting"], own["test_domain"], strict=True))
     of_domains = [claim for claim in claims if claim.of_domains]
     of_mixtures = [claim for claim in claims if not claim.of_domains]
-    rows = [*_contrasts(own, of_mixtures), *_contrasts(apart, of_domains, domains)]
-    found = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COLUMNS))
-    return found.assign(n_blocks=by_class["seed"].nunique())
+    rows = [
+        row | {"n_blocks": _blocks_of_both(every, row["contrast"])}
+        for every, contrasts in (
+            (own, _contrasts(own, of_mixtures)),
+            (apart, _contrasts(apart, of_domains, domains)),
+        )
+        for row in contrasts
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COLUMNS))
+
+
+def _blocks_of_both(answers: pd.DataFrame, contrast: str) -> int:
+    """How many blocks have both mixtures of a contrast: a model that did not learn is left out."""
+    more, less = (
+        set(answers.loc[answers["setting"] == name, "seed"]) for name in contrast.split(" − ")
+    )
+    return len(more & less)
 
 
 def _contrasts(

@@ -188,13 +188,13 @@ def in_short(found: Decided, made: Tables) -> str:
     }
     done = {name: finished_blocks(name) for name in STUDIES}
     sizes = ", ".join(f"{name} {blocks_of(name, n)}" for name, n in done.items())
-    so_many = "Blocks" if all(n == asked_blocks(name) for name, n in done.items()) else SO_FAR
+    whole = all(n == asked_blocks(name) for name, n in done.items())
     parts = [
         " ".join(f"**{what}**: {'; '.join(words)}." for what, words in first.items() if words),
         answers_table(found, made),
         f"How much middle layers share in *strong*: {shared_in_words(made['strong'])}.",
         "\n".join(f"- **{question}** {answer}" for question, answer in lines.items()),
-        f"{so_many}: {sizes}.",
+        f"{'Blocks' if whole else SO_FAR}: {sizes}.",
     ]
     return "\n\n".join(parts)
 

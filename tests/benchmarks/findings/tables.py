@@ -297,11 +297,10 @@ def tables(name: str) -> dict[str, pd.DataFrame]:
 def _without_failed(found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Answers and runs of models that learned, and which did not.
 
-    Those know no more of held-out classes in photographs, which every mixture trains on, than
-    chance would.
+    `interp.verdict` asks that of every model, and gives one that did not learn no index at all.
     """
-    runs = found["runs"]
-    failed = runs[runs["accuracy_natural"] <= 1 / N_CLASSES][RUN].drop_duplicates()
+    without = found["runs"].groupby(RUN)["index"].count() == 0
+    failed = without.index[without].to_frame(index=False)
     lost = pd.MultiIndex.from_frame(failed)
     kept = {
         name: found[name][~pd.MultiIndex.from_frame(found[name][RUN]).isin(lost)]

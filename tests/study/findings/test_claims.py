@@ -46,6 +46,7 @@ def test_differences_are_an_analysis_of_variance_of_run_means(name: str) -> None
         if claim.number in found.index:
             row = found.loc[claim.number]
             value, reach = by_hand(means, claim)
+            assert row["n_blocks"] == len(means.dropna(subset=[claim.more, claim.less]))
             assert row["value"] == pytest.approx(value, abs=1e-4)
             assert row["high"] - row["value"] == pytest.approx(reach, rel=0.02)
     p = found["p"].sort_values()

@@ -152,3 +152,6 @@ def test_nothing_is_judged_for_a_model_that_did_not_learn(name: str) -> None:
         [(setting, block)] = stuck
         said = of_vits({name: claims(name)}, kept_tables())
         assert said.endswith(f"left out: {spoken(setting)} of block {block}.")
+        assert (
+            f", {finished_blocks(name) - 1} blocks;" in said.split("claim 2")[0]
+        )  # leave-out-domain − natural only
