@@ -24,6 +24,8 @@ from .clip import Clip as Clip
 from .clip import build_head as build_head
 from .evaluation.accuracies import accuracy as accuracy
 from .evaluation.effective_robustness import robustness as robustness
+from .evaluation.learned_models import learning as learning
+from .evaluation.learned_models import that_learned as that_learned
 from .evaluation.overview import evaluate as evaluate
 from .evaluation.predictions import Question as Question
 from .evaluation.predictions import ask as ask

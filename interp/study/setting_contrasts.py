@@ -8,6 +8,7 @@ import pandas as pd
 from interp.core.errors import SampleError
 from interp.core.progress import say
 from interp.data.mixtures.settings import HOLDS, MixtureSpec, is_upper_bound
+from interp.models.evaluation.learned_models import learning, that_learned
 from interp.models.evaluation.overview import (
     differences,
     exposure,
@@ -40,17 +41,19 @@ def compare_settings(
 
     From `accuracy` and `accuracy_by_class` of every model and epoch: `accuracy` of the last epoch
     and the untrained models (where there are several blocks, rows of all of them stand before
-    those of single runs, told apart by `n_runs`), `epochs`, `differences` of settings, `exposure`
-    and its `exposure_classes`, and `robustness`, against models of natural pictures alone.
+    those of single runs, told apart by `n_runs`), `epochs`, `differences` of settings, without
+    models that did not learn, `exposure` and its `exposure_classes`, and `robustness`, against
+    models of natural pictures alone.
     """
     by_class, every = frames["accuracy_by_class"], frames["accuracy"]
     last = _last(by_class)
     own = last[(last["domain"] == last["test_domain"]) & (last["class_set"] == "held-out")]
     natural = cells[0].mixture.natural
+    told = learning(every, frames.get("mixtures"), natural=natural)
     made = {
         "accuracy": _last(every, untrained=True),
         "accuracy_by_class": _last(by_class, untrained=True),
-        "differences": _differences(own, cells),
+        "differences": _differences(that_learned(own, told), cells),
         **_exposure(last, cells, natural),
         "robustness": _robustness(every, cells, natural),
     }

@@ -6,6 +6,7 @@ R5 same parts, R6 same wiring (circuits). Only R4 and R6 speak of mechanisms.
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from interp.core.declarations.writing import told_once
@@ -19,7 +20,7 @@ from interp.core.statistics.index_of_sharing import (
 )
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
-from interp.verdicts.learned_models import learning, withhold
+from interp.models.evaluation.learned_models import learning, why_not
 from interp.verdicts.rungs import PLACE, RUNGS
 from interp.verdicts.votes import Votes, agreement, count_votes, of_cuts
 
@@ -131,6 +132,33 @@ def climb(frames: Mapping[str, pd.DataFrame], *, natural: str = "real") -> dict[
     told = ladder_rows(judged)
     again = agreement_of_blocks(told)
     return {"rungs": judged, "ladder": told} | ({"stability": again} if len(again) else {})
+
+
+def withhold(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """Take index and verdict from the rows of models that did not learn.
+
+    Args:
+        rows: Judged rows, with `verdict`, `reason` and the columns that tell models apart.
+        told: What `learning` returns.
+
+    Returns:
+        The rows; those of models that did not learn are "cannot tell", and say why.
+
+    >>> told = pd.DataFrame({"setting": ["a"], "learned": [False], "reason": ["nothing learned"]})
+    >>> rows = pd.DataFrame({"setting": ["a", "b"], "index": 0.9, "index_low": 0.8,
+    ...                      "index_high": 1.0, "verdict": "shared", "reason": "", "control": ""})
+    >>> withhold(rows, told)[["verdict", "reason"]].values.tolist()
+    [['cannot tell', 'nothing learned'], ['shared', '']]
+    """
+    failed = why_not(rows, told)
+    if failed.isna().all():
+        return rows
+    made = rows.copy()
+    here = failed.notna()
+    made.loc[here, ["index", "index_low", "index_high"]] = np.nan
+    made.loc[here, "verdict"] = CANNOT_TELL
+    made.loc[here, "reason"] = failed[here]
+    return made
 
 
 def agreement_of_blocks(told: pd.DataFrame) -> pd.DataFrame:

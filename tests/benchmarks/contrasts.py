@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from interp.verdicts.learned_models import trained_models
+from interp.models.evaluation.learned_models import trained_models
 from tests.benchmarks.grids import ASKED, HERE, written
 
 

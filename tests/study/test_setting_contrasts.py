@@ -107,6 +107,22 @@ def test_what_is_no_mean_over_classes_is_averaged_over_blocks() -> None:
     assert row["high"].item() - row["value"].item() == pytest.approx(reach)
 
 
+def test_a_model_that_did_not_learn_is_in_no_difference() -> None:
+    made = frames(3)
+    accuracy = made["accuracy"].assign(n_units=4, n_drawings=60, value=0.6)
+    failed = (accuracy["setting"] == "cg-low") & (accuracy["seed"] == 1)
+    made["accuracy"] = accuracy.assign(value=accuracy["value"].mask(failed, 0.25))
+    by_class = made["accuracy_by_class"]
+    own = (by_class["setting"] == "cg-low") & (by_class["seed"] == 1)
+    made["accuracy_by_class"] = by_class.assign(value=by_class["value"].mask(own, 0.0))
+    found = compare_settings(made, cells(3))
+    rows = found["differences"].set_index("setting")
+    assert rows.loc["cg-high − cg-low", "value"] == pytest.approx(0.1)  # as in the other two blocks
+    assert rows.loc["cg-high − cg-low", "n_pictures"] == 2 * 2 * 10
+    assert rows.loc["leave-out-domain − natural-only", "n_pictures"] == 3 * 2 * 10
+    assert "cg-low" in set(found["accuracy"]["setting"])  # its accuracy is told
+
+
 def test_differences_are_paired_and_of_two_families() -> None:
     made = compare_settings(frames(3), cells(3))["differences"]
     by_name = made.set_index("setting")

@@ -13,9 +13,9 @@ import pandas as pd
 from interp.core.declarations.figures import PAIR
 from interp.core.declarations.writing import PROMPTS
 from interp.core.sites import middle_of
+from interp.models.evaluation.learned_models import learning
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_looks, setting_name
-from interp.verdicts.learned_models import learning
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes
 

@@ -8,8 +8,8 @@ from scipy import stats
 
 from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
+from interp.models.evaluation.learned_models import learning, that_learned
 from interp.probes.geometry.linearity_and_rank import CLASS_RANK, WHITENED
-from interp.verdicts.learned_models import learning, that_learned
 from interp.verdicts.levels.panels import (
     LINK,
     RUN,

@@ -9,8 +9,8 @@ import pandas as pd
 
 from interp.core.declarations.writing import sequence
 from interp.core.statistics.replication import mean_t
+from interp.models.evaluation.learned_models import trained_models
 from interp.report.naming import setting_name
-from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import BEYOND, HELD_EQUAL
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings.claims import (

@@ -15,8 +15,8 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.data.mixtures.settings import is_upper_bound
+from interp.models.evaluation.learned_models import trained_models
 from interp.models.evaluation.overview import differences
-from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import TARGET
 from interp.verdicts.levels.over_training import HELD_OUT
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from interp.core.declarations.writing import sequence
-from interp.verdicts.learned_models import trained_models
+from interp.models.evaluation.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.wording import AGAINST, APART
 from tests.benchmarks.findings.accuracy import (

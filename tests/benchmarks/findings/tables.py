@@ -15,8 +15,8 @@ import pandas as pd
 from interp.core.arguments import spoken_numbers
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.data.mixtures.settings import is_upper_bound
+from interp.models.evaluation.learned_models import trained_models
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
-from interp.verdicts.learned_models import trained_models
 from tests.benchmarks import contrasts
 from tests.benchmarks.grids import ASKED, HERE
 

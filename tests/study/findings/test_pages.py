@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from interp.verdicts.learned_models import trained_models
+from interp.models.evaluation.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import BEYOND, HELD_EQUAL, TARGET
 from tests.benchmarks.findings.causes import caused_in, labels_by_mixture
 from tests.benchmarks.findings.claims import ARMS, accuracy_findings

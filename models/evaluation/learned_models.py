@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.faces.doors import door
 
 MODEL = ("setting", "test_domain", "architecture", "seed")
 """Columns that tell trained models apart, where a table has several."""
 
 PRIMARY = (("candidates", "all"), ("prompts", "neutral"), ("classifier", "text"))
 TOP_1 = "balanced top-1"
+"""Spelled out here: a page asks which models learned without the libraries that answer."""
+
 NUMBERS = (int, float, np.integer)
 
 
@@ -56,6 +58,7 @@ def trained_models(runs: pd.DataFrame) -> pd.Series:
     return settings + " " + domains + " " + runs["seed"].astype(str)
 
 
+@door
 def learning(
     accuracy: pd.DataFrame, mixtures: pd.DataFrame | None = None, *, natural: str = "real"
 ) -> pd.DataFrame:
@@ -69,9 +72,10 @@ def learning(
 
     Args:
         accuracy: The table `accuracy`.
-        mixtures: The table `mixtures`, which names the domains that models trained on. A model
-            without rows in it is asked in the natural domain, which every setting trains on.
-        natural: The natural domain.
+        mixtures: The table `mixtures`, which names the domains that models trained on. None, and a
+            model without rows in it: it is asked in the natural domain, which every setting trains
+            on.
+        natural: The natural domain; "real" unless another is named.
 
     Returns:
         A row per model that was asked: `value, low, high, null, learned, reason`.
@@ -129,33 +133,7 @@ def wilson(share: float, n: float, *, confidence: float = 0.95) -> tuple[float, 
     return float(centre - reach), float(centre + reach)
 
 
-def withhold(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
-    """Take index and verdict from the rows of models that did not learn.
-
-    Args:
-        rows: Judged rows, with `verdict`, `reason` and the columns that tell models apart.
-        told: What `learning` returns.
-
-    Returns:
-        The rows; those of models that did not learn are "cannot tell", and say why.
-
-    >>> told = pd.DataFrame({"setting": ["a"], "learned": [False], "reason": ["nothing learned"]})
-    >>> rows = pd.DataFrame({"setting": ["a", "b"], "index": 0.9, "index_low": 0.8,
-    ...                      "index_high": 1.0, "verdict": "shared", "reason": "", "control": ""})
-    >>> withhold(rows, told)[["verdict", "reason"]].values.tolist()
-    [['cannot tell', 'nothing learned'], ['shared', '']]
-    """
-    failed = _failed(rows, told)
-    if failed.isna().all():
-        return rows
-    made = rows.copy()
-    here = failed.notna()
-    made.loc[here, ["index", "index_low", "index_high"]] = np.nan
-    made.loc[here, "verdict"] = CANNOT_TELL
-    made.loc[here, "reason"] = failed[here]
-    return made
-
-
+@door
 def that_learned(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """Rows without those of models that did not learn.
 
@@ -164,16 +142,16 @@ def that_learned(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
         told: What `learning` returns.
 
     Returns:
-        The rows that are left.
+        The rows that are left, of trained models that learned and of untrained ones.
 
     >>> told = pd.DataFrame({"setting": ["a"], "learned": [False], "reason": ["nothing learned"]})
     >>> that_learned(pd.DataFrame({"setting": ["a", "b"]}), told)["setting"].tolist()
     ['b']
     """
-    return rows[_failed(rows, told).isna()]
+    return rows[why_not(rows, told).isna()]
 
 
-def _failed(rows: pd.DataFrame, told: pd.DataFrame) -> pd.Series:
+def why_not(rows: pd.DataFrame, told: pd.DataFrame) -> pd.Series:
     """For each row, why its model did not learn; None where it did, or is not trained at all."""
     bad = told[~told["learned"]]
     keys = [name for name in MODEL if name in rows and name in told]

@@ -5,10 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from interp.verdicts.judging import climb
-from interp.verdicts.learned_models import learning, wilson
-from interp.verdicts.levels.across_checkpoints import from_tables
-from tests.verdicts.levels.test_across_checkpoints import tables
+from interp.models.evaluation.learned_models import learning, that_learned, wilson
 
 ASKED = {
     "candidates": "all", "prompts": "neutral", "classifier": "text", "control": "",
@@ -73,20 +70,10 @@ def test_the_last_epoch_of_single_models_answers() -> None:
     assert learning(pd.DataFrame()).empty
 
 
-def test_nothing_is_judged_for_a_model_that_did_not_learn() -> None:
-    given = tables()
-    own = given["accuracy"]
-    seen = own[own["class_set"] == "seen"].assign(domain="real", n_units=10, n_drawings=60)
-    told = seen.assign(value=np.where(seen["setting"] == "a", 0.08, 0.6))
-    given["accuracy"] = pd.concat([own.assign(n_units=10, n_drawings=60), told])
-    runs = from_tables(given)[0].set_index("setting")["index"]
-    assert np.isnan(runs["a"]) and runs["b"] == pytest.approx(0.4)
-    ladder = climb(given)["ladder"]
-    first = ladder[(ladder["setting"] == "a") & (ladder["control"] == "")]
-    assert (
-        first["index"].isna().all()
-        and first["reason"].str.contains("not shown to have learned").all()
-    )
-    rest = ladder[(ladder["setting"] == "b") & (ladder["control"] == "")]
-    assert rest["index"].notna().all() and (rest["reason"] == "").all()
-    assert ladder[ladder["control"] == "epoch 0"]["index"].notna().all()
+def test_untrained_models_and_those_that_learned_are_left() -> None:
+    told = learning(pd.DataFrame([row("a", "real", 0.1), row("b", "real", 0.5)]))
+    untrained = row("a", "real", 0, control="epoch 0")
+    rows = pd.DataFrame([row("a", "sketch", 0.1), row("b", "sketch", 0.2), untrained])
+    left = that_learned(rows, told)
+    assert left[["setting", "control"]].values.tolist() == [["b", ""], ["a", "epoch 0"]]
+    assert len(that_learned(left, told[:0])) == 2
