@@ -140,7 +140,7 @@ NEW = {
     *("linear_factors", "composition", "crosscoder", "Crosscoder", "stitch"),
     *("das_between", "Controls"),
     *("compare", "ComparedModels", "load_encoder", "Encoder", "taught_head"),
-    *("read_dictionary", "open_runs", "differences", "Contrast"),
+    *("read_dictionary", "open_runs", "differences", "Contrast", "learning", "that_learned"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""
 
