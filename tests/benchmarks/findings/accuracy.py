@@ -1,12 +1,11 @@
 """Accuracy in words: what every mixture reaches, the claims about it, and where errors go."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
 from interp.core.declarations.writing import sequence
-from interp.report.naming import setting_name
 from tests.benchmarks.findings.claims import (
     CLAIMS,
     ENDS,
@@ -22,6 +21,7 @@ from tests.benchmarks.findings.writing import (
     NOT_ASKED,
     blocks_of,
     bold,
+    claims_in_words,
     counted,
     points,
     spoken,
@@ -45,7 +45,7 @@ def accuracies_table(answers: Mapping[str, pd.DataFrame], *, alone: pd.DataFrame
     }
     settings = dict.fromkeys(setting for own in means.values() for setting in own.index)
     rows = [
-        [setting_name(setting)]
+        [spoken(setting)]
         + [f"{100 * own[setting]:.0f} %" if setting in own else "–" for own in means.values()]
         for setting in in_order(settings)
     ]
@@ -67,18 +67,27 @@ def _n_blocks(own: pd.DataFrame) -> int:
 
 def reached_table(answers: Mapping[str, pd.DataFrame]) -> str:
     """What the mixtures of the first claims reach among all classes: a row per study, the mean of
-    both test domains."""
+    both test domains; and over how many blocks, where a model did not learn."""
     rows = []
     for name, own in answers.items():
         asked = own[own["candidates"] == "all"]
         by_domain = [_mean_of_blocks(part) for _, part in asked.groupby("test_domain")]
         means = pd.concat(by_domain).groupby("setting").mean()
-        cells = [f"{100 * means[each]:.0f} %" if each in means else "–" for each in REACHED]
+        blocks = asked.groupby("setting")["seed"].nunique()
+        fewer = blocks[blocks < blocks.max()]
+        few = {each: f" ({counted(n, 'block')})" for each, n in fewer.items()}
+        cells = [
+            f"{100 * means[each]:.0f} %{few.get(each, '')}" if each in means else "–"
+            for each in REACHED
+        ]
         rows.append([name, *cells])
     return markdown(["study", *map(spoken, REACHED)], rows)
 
 
-REACHED = ("natural-only", "leave-out-domain", "cg-low", "cg-high", "cg-high, aligned captions")
+REACHED = (
+    "natural-only", "leave-out-domain", "cg-low", "cg-high", "cg-high, aligned captions",
+    "upper-bound-high",
+)  # fmt: skip
 
 
 def in_order(settings: Iterable[str]) -> list[str]:
@@ -136,14 +145,37 @@ def claim_cell(found: pd.DataFrame, number: int) -> str:
     return f"{told}, {counted(row['n_blocks'], 'block')}" if fewer else told
 
 
+def qualified_cell(found: pd.DataFrame, answers: pd.DataFrame, number: int) -> str:
+    """The same, with what qualifies it: mixtures not above chance, a domain that may be zero."""
+    told = claim_cell(found, number)
+    if told == NOT_ASKED:
+        return told
+    return f"{told}{at_floor(answers, number)}{_one_domain_alone(answers, found, number)}"
+
+
 def at_floor(answers: pd.DataFrame, number: int) -> str:
-    """Where neither mixture of a claim names held-out classes more often than chance would."""
+    """Which mixtures of a claim name held-out classes no more often than chance would."""
     [claim] = [each for each in CLAIMS if each.number == number]
-    if claim.of_domains:
-        return ""
+    both = [claim.more, claim.less]
     means = _mean_of_blocks(answers[answers["candidates"] == "all"])
-    low = means.reindex([claim.more, claim.less]) <= 1 / N_CLASSES
-    return " (neither above chance)" if low.all() else ""
+    low = [name for name in both if name in means and means[name] <= 1 / N_CLASSES]
+    if not low:
+        return ""
+    return f" ({'neither' if low == both else f'{spoken(low[0])} not'} above chance)"
+
+
+def _one_domain_alone(answers: pd.DataFrame, found: pd.DataFrame, number: int) -> str:
+    """A claim that holds over both test domains and in one alone may be zero: in which."""
+    if found.set_index("number")["decision"][number] != "holds":
+        return ""
+    rows = claims_by_domain(answers).query("number == @number").to_dict("records")
+    alone = {
+        domain: {end: row[f"{domain} {end}"] for end in ENDS}
+        for row in rows
+        for domain in dict.fromkeys(answers["test_domain"])
+    }
+    may_be_zero = {domain: each for domain, each in alone.items() if each["low"] <= 0}
+    return "".join(f" ({domain} alone {points(each)})" for domain, each in may_be_zero.items())
 
 
 def _by_blocks(row: Mapping[str, Any]) -> str:
@@ -156,15 +188,17 @@ def alone_in_words(answers: Mapping[str, pd.DataFrame], *, with_numbers: bool = 
     """On which side of zero the claims are among the held-out classes alone."""
     asked = _that_asked(answers, "held-out")
     found = {name: accuracy_findings(own, candidates="held-out") for name, own in asked.items()}
-    called = {claim: f"claim {claim.number}" for claim in CLAIMS}
-    return _sides_in_words(called, found, with_numbers)
+    if with_numbers:
+        return _sides_in_words({claim: f"claim {claim.number}" for claim in CLAIMS}, found)
+    sides = _on_sides(CLAIMS, found)
+    numbers = {side: [claim.number for claim in own] for side, own in sides.items()}
+    return "; ".join(f"{side}: {claims_in_words(own)}" for side, own in numbers.items() if own)
 
 
-def afterwards_in_words(answers: Mapping[str, pd.DataFrame], *, with_numbers: bool = True) -> str:
+def afterwards_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
     """On which side of zero the differences are that nobody planned."""
     found = {name: contrasts_of(own, SEEN_AFTERWARDS) for name, own in answers.items()}
-    called = {claim: f"*{claim.says}*" for claim in SEEN_AFTERWARDS}
-    return _sides_in_words(called, found, with_numbers)
+    return _sides_in_words({claim: f"*{claim.says}*" for claim in SEEN_AFTERWARDS}, found)
 
 
 def afterwards_table(answers: Mapping[str, pd.DataFrame]) -> str:
@@ -184,41 +218,55 @@ def _study_heads(found: Mapping[str, pd.DataFrame]) -> list[str]:
             for name, own in found.items()]  # fmt: skip
 
 
-def _sides_in_words(
-    called: Mapping[Claim, str], found: Mapping[str, pd.DataFrame], with_numbers: bool
-) -> str:
+Sides: TypeAlias = Mapping[str, Mapping[Claim, Mapping[str, pd.Series]]]
+"""Claims by the side of zero that they are on, each with its row in every study that asks."""
+
+
+def _on_sides(claims: Iterable[Claim], found: Mapping[str, pd.DataFrame]) -> Sides:
     """Which differences are above zero in each study that asks, which below, and which neither.
 
-    By intervals of one difference alone; where all agree each study's stands behind.
+    By intervals of one difference alone.
     """
-    sides: dict[str, list[str]] = {side: [] for side in SIDES}
-    for claim, what in called.items():
+    sides: dict[str, dict[Claim, dict[str, pd.Series]]] = {side: {} for side in SIDES}
+    everywhere, turned, neither = SIDES
+    for claim in claims:
         rows = {
             name: own.set_index("number").loc[claim.number]
             for name, own in found.items()
             if claim.number in set(own["number"])
         }
-        if rows:
-            side, notes = _side(claim, rows, with_numbers)
-            sides[side].append(f"{what} ({', '.join(notes)})" if notes else what)
-    return "; ".join(f"{side}: {sequence(told)}" for side, told in sides.items() if told)
+        if not rows:
+            continue
+        above = all(row["low"] > 0 for row in rows.values())
+        below = all(row["high"] < 0 for row in rows.values())
+        sides[everywhere if above else turned if below else neither][claim] = rows
+    return sides
 
 
-def _side(claim: Claim, rows: Mapping[str, pd.Series], with_numbers: bool) -> tuple[str, list[str]]:
-    """On which side of zero studies have a claim, and what is to be said of that."""
-    above = [name for name, row in rows.items() if row["low"] > 0]
-    below = [name for name, row in rows.items() if row["high"] < 0]
-    numbers = [f"{points(row)} in {name}" for name, row in rows.items()] if with_numbers else []
-    everywhere, turned, neither = SIDES
-    if len(above) == len(rows):
-        return everywhere, numbers
-    if len(below) == len(rows):
-        return turned, [f"{spoken(claim.less)} is above {spoken(claim.more)}", *numbers]
-    apart = {"above zero": above, "below": below}
-    return neither, [f"{where} in {sequence(names)}" for where, names in apart.items() if names]
+SIDES = "above zero", "the other way round", "mixed, or may be zero"
 
 
-SIDES = "above zero", "the other way round", "not told in each"
+def _sides_in_words(called: Mapping[Claim, str], found: Mapping[str, pd.DataFrame]) -> str:
+    """Differences side by side of zero; where all studies agree each one's stands behind."""
+    said = {
+        side: [f"{called[claim]}{_notes(side, claim, rows)}" for claim, rows in own.items()]
+        for side, own in _on_sides(called, found).items()
+    }
+    return "; ".join(f"{side}: {sequence(told)}" for side, told in said.items() if told)
+
+
+def _notes(side: str, claim: Claim, rows: Mapping[str, pd.Series]) -> str:
+    """What is to be said of a difference that is on this side of zero."""
+    _, turned, neither = SIDES
+    notes = [f"{points(row)} in {name}" for name, row in rows.items()]
+    if side == turned:
+        notes = [f"{spoken(claim.less)} is above {spoken(claim.more)}", *notes]
+    if side == neither:
+        above = [name for name, row in rows.items() if row["low"] > 0]
+        below = [name for name, row in rows.items() if row["high"] < 0]
+        apart = {"above zero": above, "below": below}
+        notes = [f"{where} in {sequence(names)}" for where, names in apart.items() if names]
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def _that_asked(answers: Mapping[str, pd.DataFrame], candidates: str) -> dict[str, pd.DataFrame]:
@@ -233,7 +281,7 @@ def errors_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
              for name, own in shares.items()}  # fmt: skip
     settings = dict.fromkeys(setting for own in means.values() for setting in own.index)
     rows = [
-        [setting_name(setting), *(_share(own, setting) for own in means.values())]
+        [spoken(setting), *(_share(own, setting) for own in means.values())]
         for setting in in_order(settings)
     ]
     chance = [f"{100 * own['chance'].mean():.0f} %" for own in shares.values()]

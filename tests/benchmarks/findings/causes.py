@@ -10,8 +10,7 @@ import pandas as pd
 from interp.core.declarations.writing import sequence
 from interp.core.statistics.replication import mean_t
 from interp.models.evaluation.learned_models import trained_models
-from interp.report.naming import setting_name
-from interp.verdicts.levels.l4_intervention import BEYOND, HELD_EQUAL
+from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings.claims import (
     ARMS,
@@ -85,7 +84,7 @@ def language_table(found: Mapping[str, pd.DataFrame]) -> str:
         rows.append([row["quantity"], *ends, gap, p, n])
     heads = ["", *KINDS, "labels − captions", "p (Holm over rungs)", "n"]
     table = markdown(heads, rows)
-    orders = [", ".join(map(setting_name, order)) for order in same_order(*both)]
+    orders = [", ".join(map(spoken, order)) for order in same_order(*both)]
     same = "the same" if orders[0] == orders[1] else "another"
     said = (
         f"Mixtures from most to least accurate on held-out classes, {same} order: with captions "
@@ -133,7 +132,7 @@ def language_by_mixture(
         return NO_BLOCK
     rows = [
         [
-            setting_name(row["against"]),
+            spoken(row["against"]),
             *(f"{100 * row[kind]:.0f} %" for kind in KINDS),
             points(row),
             f"{counted(row['n_blocks'], 'block')}, {row['n_models']} models",
@@ -167,51 +166,43 @@ def labels_by_mixture(
     return rows
 
 
-def labels_on_average(found: Mapping[str, pd.DataFrame]) -> str:
-    """What labels in place of captions change in accuracy of held-out classes, over mixtures."""
+def labels_on_average(
+    found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
+) -> str:
+    """What labels in place of captions change in accuracy of held-out classes, over mixtures.
+
+    Captions that name no domain are apart from the average, which was planned without them.
+    """
     row = _of_labels(found)
-    blocks = f"{blocks_of('twin', row['n_blocks'])} blocks"
-    return f"{_is_it_language(row)}: {points(row)} on average ({blocks})"
+    answer = "Not needed" if row["low"] > 0 else "It helps" if row["high"] < 0 else "Not known"
+    return (
+        f"{answer}: labels − captions {points(row)} on average "
+        f"({blocks_of('twin', row['n_blocks'])} blocks)"
+        + "".join(
+            f"; against {spoken(each['against'])} {points(each)}"
+            for each in labels_by_mixture(found, captioned)
+            if ALIGNED in each["against"]
+        )
+    )
 
 
 def language_in_words(
     found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
 ) -> str:
-    """In which mixtures labels do better than captions, in which worse, and where it is not told.
-
-    Captions that name no domain are apart from the average, which was planned without them.
-    """
+    """The same, and in which mixtures labels do better than captions, in which worse."""
     if not found:
         return NO_BLOCK
-    rows = labels_by_mixture(found, captioned)
-    own = [each for each in rows if ALIGNED not in each["against"]]
+    rows = [each for each in labels_by_mixture(found, captioned) if ALIGNED not in each["against"]]
     sides = {
-        "do better in": [each for each in own if each["low"] > 0],
-        "do worse in": [each for each in own if each["high"] < 0],
-        "are not told from them in": [each for each in own if each["low"] <= 0 <= each["high"]],
+        "above zero in": [each for each in rows if each["low"] > 0],
+        "below zero in": [each for each in rows if each["high"] < 0],
+        "may be zero in": [each for each in rows if each["low"] <= 0 <= each["high"]],
     }
-    said = [
-        f"{what} {sequence([_against(each) for each in some])}"
-        for what, some in sides.items()
-        if some
-    ]
-    rest = "".join(
-        f"; against {spoken(each['against'])}: {points(each)}" for each in rows if each not in own
-    )
-    return f"{labels_on_average(found)}. They {', '.join(said)}{rest}."
-
-
-def _against(row: Mapping[str, Any]) -> str:
-    return f"{spoken(row['against'])} ({points(row)})"
-
-
-def _is_it_language(row: Mapping[str, Any]) -> str:
-    """Whether models that learn labels in place of captions do worse, in words."""
-    if row["low"] > 0:
-        return "No, labels do better than captions"
-    if row["high"] < 0:
-        return "Captions do better than labels"
-    return "Labels are not told from captions"
+    said = []
+    for side, some in sides.items():
+        told = [f"{spoken(each['against'])} ({points(each)})" for each in some]
+        said += [f"{side} {sequence(told)}"] if told else []
+    return f"{labels_on_average(found, captioned)}. Mixture by mixture: {'; '.join(said)}."
 
 
 def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:
@@ -240,11 +231,14 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         rows = caused_in(made[name], name)
         row, by = the_claim(rows), rows.set_index(["measure", "arm"])
         wrong, none = ARMS
-        seen, more = by.loc[HELD_EQUAL.name, wrong], by.loc[BEYOND.name, wrong]
+        seen, more, alone, shared = (
+            by.loc[each.name, wrong] for each in (HELD_EQUAL, BEYOND, AMONG, SHARING)
+        )
         said.append(
-            f"at weight {WEIGHTS[name]:g} held-out classes gained {points(row)} (over no term "
+            f"at weight {WEIGHTS[name]:g} ({blocks_that_intervene(rows)}) the index of sharing "
+            f"rose by {correlation(shared)}, held-out classes gained {points(row)} (over no term "
             f"{points(by.loc[row['measure'], none])}), seen ones {points(seen)}, held-out beyond "
-            f"seen {points(more)}"
+            f"seen {points(more)}, held-out among themselves {points(alone)}"
         )
         decisions.append(row["decision"])
     if not said:

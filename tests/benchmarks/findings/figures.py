@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from interp.core.illustrations import sheet
 from interp.core.images import ImageTable
 from interp.data.mixtures.settings import is_upper_bound
-from interp.report.naming import ordered_settings, setting_looks, setting_name
+from interp.report.naming import ordered_settings, setting_looks
 from tests.benchmarks.findings.claims import CLAIMS, WORTH, accuracy_findings
-from tests.benchmarks.findings.writing import short
+from tests.benchmarks.findings.writing import short, spoken
 
 LOOKS = {"pilot": ("#8a8a8a", "square"), "weak": ("#0072B2", "circle"),
          "strong": ("#D55E00", "diamond"), "vit": ("#009E73", "triangle-up")}  # fmt: skip
@@ -155,7 +155,7 @@ def draw_sharing(runs: pd.DataFrame) -> Any:
                     x=[points["index"].mean()],
                     y=[100 * points["accuracy"].mean()],
                     mode="markers",
-                    name=setting_name(setting),
+                    name=spoken(setting),
                     legendgroup=setting,
                     showlegend=place == 0,
                     marker={

@@ -13,7 +13,7 @@ from tests.benchmarks.findings.accuracy import (
     afterwards_table,
     alone_in_words,
     at_floor,
-    claim_cell,
+    qualified_cell,
 )
 from tests.benchmarks.findings.causes import (
     blocks_that_intervene,
@@ -56,6 +56,7 @@ from tests.benchmarks.findings.tables import (
     finished_blocks,
 )
 from tests.benchmarks.findings.writing import (
+    NO_BLOCK,
     NOT_ASKED,
     UNDECIDED,
     blocks_of,
@@ -110,8 +111,12 @@ def _cells(
     shown: Decided, chosen: Mapping[str, Mapping[str, pd.Series]], made: Tables
 ) -> dict[int | str, list[str]]:
     """By a claim's number or a link's level: its effect in every study that is shown."""
-    claims = {claim.number: [claim_cell(own, claim.number) for own in shown.values()]
-              for claim in CLAIMS}  # fmt: skip
+    claims = {
+        claim.number: [
+            qualified_cell(own, made[name]["answers"], claim.number) for name, own in shown.items()
+        ]
+        for claim in CLAIMS
+    }
     links = {
         level: [
             link_cell(own[name]) if name in own else no_link(made[name].get("levels"), level)
@@ -161,12 +166,12 @@ def caused_table(made: Tables) -> str:
     heads = [
         "study",
         "held-out classes gain over wrong partners",
-        "over no term",
+        "held-out classes gain over training without the term",
         "seen classes gain",
         "held-out beyond seen",
         "held-out among themselves",
         "sharing rises over wrong partners by",
-        "because",
+        "is sharing the cause?",
     ]
     return markdown(heads, rows)
 
@@ -187,17 +192,23 @@ def in_short(found: Decided, made: Tables) -> str:
         f"{ALONE}?": f"In {sequence(list(own))}, {alone_in_words(answers)}. {NO_RULE}",
     }
     done = {name: finished_blocks(name) for name in STUDIES}
-    sizes = ", ".join(f"{name} {blocks_of(name, n)}" for name, n in done.items())
+    sizes = ", ".join(f"{name}{IS.get(name, '')} {blocks_of(name, n)}" for name, n in done.items())
     whole = all(n == asked_blocks(name) for name, n in done.items())
     parts = [
         " ".join(f"**{what}**: {'; '.join(words)}." for what, words in first.items() if words),
         answers_table(found, made),
-        f"How much middle layers share in *strong*: {shared_in_words(made['strong'])}.",
+        f"{SHARED}: {shared_in_words(made['strong'])}.",
         "\n".join(f"- **{question}** {answer}" for question, answer in lines.items()),
         f"{'Blocks' if whole else SO_FAR}: {sizes}.",
     ]
     return "\n\n".join(parts)
 
+
+SHARED = "How much middle layers share in *strong*"
+IS = {
+    "twin": " (labels)", "vit": " (transformer)", "cause": " (weight 1)", "gentle": " (weight 0.1)",
+}  # fmt: skip
+"""What README's reader is to know of studies by their names."""
 
 ALONE = "With held-out classes alone to choose from"
 AFTERWARDS = "Seen afterwards, not planned"
@@ -251,7 +262,7 @@ def of_vits(found: Decided, made: Tables) -> str:
     own, answers = found["vit"], made["vit"]["answers"]
     blocks = int(own["n_blocks"].max())
     if blocks > 1:
-        cells = [f"claim {number} {claim_cell(own, number)}{at_floor(answers, number)}"
+        cells = [f"claim {number} {qualified_cell(own, answers, number)}"
                  for number in own["number"]]  # fmt: skip
         link = most_reliable(found, made, "L2").get("vit")
         told = "; ".join([*cells, *([] if link is None else [f"L2 {link_cell(link)}"])])
@@ -260,10 +271,17 @@ def of_vits(found: Decided, made: Tables) -> str:
         effects = zip(own["number"], (100 * own["value"]).round(1) + 0.0, strict=True)
         told = ", ".join(f"claim {number} {value:+.1f}" for number, value in effects)
         told = f"One block of {asked_blocks('vit')} decides nothing: {told}"
+    return f"{told}. {vits_on_photographs(made)}"
+
+
+def vits_on_photographs(made: Tables) -> str:
+    """How well a vision transformer knows photographs, and which of its models did not learn."""
+    if not made["vit"]:
+        return NO_BLOCK
     shares, n = zip(*(_photographs(frame) for frame in _both_towers(made)), strict=True)
     weak = ": too weak to confirm or contradict anything" if is_too_weak(made) else ""
     return (
-        f"{told}. Held-out classes in photographs: {100 * shares[0]:.0f} % ({n[0]}), the strong "
+        f"Held-out classes in photographs: {100 * shares[0]:.0f} % ({n[0]}), the strong "
         f"study's ResNets {100 * shares[1]:.0f} % ({n[1]}){weak}.{_left_out(made['vit'])}"
     )
 
@@ -328,19 +346,23 @@ def against(found: Decided, made: Tables) -> str:
     lines = list(_denied(_able(found, made), made).items())
     decisions = {claim.number: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
-        ("Holds in every planned ResNet study that asks", lambda own: own == {"holds"}),
+        ("Holds in all planned ResNet studies that ask", lambda own: own == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and own != {"holds"}),
         ("Open in all", lambda own: own == {OPEN}),
     ):
         told = {number: own for number, own in decisions.items() if chosen(set(own.values()))}
-        lines.append((says, [f"claim {number}{_where(own)}" for number, own in told.items()]))
-    lines.append(("How much is shared", [shared_in_words(made["strong"])]))
+        lines.append((says, [_held(number, own) for number, own in told.items()]))
+    answers = {name: made[name]["answers"] for name in counting}
+    lines.append((ALONE, [alone_in_words(answers, with_numbers=False)]))
+    lines.append((SHARED, [shared_in_words(made["strong"])]))
     lines.append(("Sharing goes with accuracy", sharing_in_words(counting, made)))
     if language_is_told(made["twin"]):
-        lines.append(("Is language needed?", [labels_on_average(made["twin"])]))
+        lines.append(("Language", [labels_on_average(made["twin"], made["strong"])]))
     if "vit" in every:
         told = every["vit"][every["vit"]["decision"] != OPEN]
-        decided = [f"{row.says} {row.decision}" for row in told.itertuples()]
+        floors = [at_floor(made["vit"]["answers"], number) for number in told["number"]]
+        decided = [f"*{row.says}* ({row.number}) {row.decision}{floor}"
+                   for row, floor in zip(told.itertuples(), floors, strict=True)]  # fmt: skip
         link = most_reliable(every, made, "L2").get("vit")
         if link is not None and told_of(link) not in UNDECIDED:
             decided.append(f"L2 {told_of(link)}")
@@ -349,10 +371,16 @@ def against(found: Decided, made: Tables) -> str:
     return "\n".join(f"- **{says}**: {'; '.join(words)}." for says, words in lines if words)
 
 
+def _held(number: int, decisions: Mapping[str, str]) -> str:
+    """A claim, and where it holds."""
+    [says] = [claim.says for claim in CLAIMS if claim.number == number]
+    return f"*{says}* ({number}{_where(decisions)})"
+
+
 def _where(decisions: Mapping[str, str]) -> str:
     """In which studies a claim holds, where it does not in all."""
     holds = [name for name, decision in decisions.items() if decision == "holds"]
-    return f" (in {sequence(holds)})" if holds and len(holds) < len(decisions) else ""
+    return f", in {sequence(holds)}" if holds and len(holds) < len(decisions) else ""
 
 
 def afterwards(found: Decided, made: Tables) -> str:

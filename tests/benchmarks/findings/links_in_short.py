@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
-from interp.report.naming import setting_name
 from interp.verdicts.wording import TOGETHER
 from tests.benchmarks.findings.claims import OPEN, Decided, of_resnets
 from tests.benchmarks.findings.sharing import (
@@ -24,6 +23,7 @@ from tests.benchmarks.findings.writing import (
     counted,
     short,
     so_far,
+    spoken,
 )
 
 LEVELS = {
@@ -116,11 +116,11 @@ def _hanging(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
     own = runs[(runs["rung"] == row["rung"]) & (runs["measure"] == row["measure"])]
     left = without_each_mixture(own)
     hangs = [
-        f"{setting_name(one['setting'])} (r {short(one['value'])}, p {one['p']:.2g})"
+        f"*{spoken(one['setting'])}* (r {short(one['value'])}, p {one['p']:.2g})"
         for one in left.to_dict("records")
         if one["p"] >= LEVEL
     ]
-    return f"{row['study']} without {' or '.join(hangs)}" if hangs else ""
+    return f"in {row['study']} without {' or '.join(hangs)}" if hangs else ""
 
 
 def what_is_left(levels: pd.DataFrame, row: Mapping[str, Any]) -> str:
@@ -156,5 +156,5 @@ def _together(links: pd.DataFrame, made: Tables) -> str:
     if rows[0]["level"] == "L2":
         hanging = [_hanging(row, made[row["study"]]["runs"]) for row in rows]
         words = ", ".join(each for each in hanging if each)
-        said += f"; no longer told from zero: {words}" if words else ""
+        said += f"; but without one mixture it may be zero: {words}" if words else ""
     return said

@@ -42,9 +42,9 @@ from tests.benchmarks.findings.in_short import (
     against,
     caused_table,
     in_short,
-    of_vits,
     studies_table,
     verdicts_table,
+    vits_on_photographs,
 )
 from tests.benchmarks.findings.links_in_short import reliable_in_words
 from tests.benchmarks.findings.sharing import (
@@ -145,7 +145,7 @@ def pages() -> dict[str, str]:
         "reliable": reliable_in_words(found, made),
         "reached": reached_table(answers),
         "caused": caused_table(made),
-        "transformer": of_vits(found, made),
+        "transformer": vits_on_photographs(made),
         "studies": studies_table(),
         "against": against(found, made),
         "taken back": taken_back_in_words(came, links),

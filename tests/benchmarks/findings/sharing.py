@@ -11,7 +11,6 @@ from interp.core.declarations.writing import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.core.statistics.replication import mean_t
 from interp.data.mixtures.settings import is_upper_bound
-from interp.report.naming import setting_name
 from interp.verdicts.levels.over_training import HELD_OUT
 from interp.verdicts.levels.panels import Checkpoints
 from interp.verdicts.rungs import RUNGS
@@ -26,6 +25,7 @@ from tests.benchmarks.findings.writing import (
     counted,
     points,
     short,
+    spoken,
     units_and_runs,
 )
 from tests.benchmarks.recovering import markdown
@@ -89,15 +89,26 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     }
     words = "; ".join(f"{where}: {said}" for where, said in told.items())
     return (
-        f"Of {len(within)} predictors, told from zero (Benjamini and Hochberg) {words}. Best on "
-        f"mixtures left out of the fit, R² {best['foretold'].iloc[0]:+.2f}: "
-        f"{sequence(list(best['predictor']))}."
+        f"Of {len(within)} predictors, noise not taken out, told from zero (Benjamini and "
+        f"Hochberg) {words}. Best on mixtures left out of the fit, R² "
+        f"{best['foretold'].iloc[0]:+.2f}: {sequence(list(map(_predictor, best['predictor'])))}."
     )
 
 
 def _told_from_zero(rows: pd.DataFrame) -> str:
     told = rows[rows["p_adjusted"] < LEVEL].to_dict("records")
-    return ", ".join(f"{row['predictor']} (r {correlation(row)})" for row in told) or "none"
+    said = [f"{_predictor(row['predictor'])} (r {correlation(row)})" for row in told]
+    return ", ".join(said) or "none"
+
+
+def _predictor(name: str) -> str:
+    """A predictor without the words for its rung: "R3 cosine of mean differences".
+
+    >>> _predictor("R3 directions: cosine of LDA directions"), _predictor("linearity, whitened")
+    ('R3 cosine of LDA directions', 'linearity, whitened')
+    """
+    rung, _, measure = name.partition(": ")
+    return f"{rung.split()[0]} {measure}" if measure else name
 
 
 def told_of(row: Mapping[str, Any] | pd.Series) -> str:
@@ -177,7 +188,7 @@ def domains_apart_table(found: Mapping[str, pd.DataFrame]) -> str:
     measures = [name for name in dict.fromkeys(made["quantity"]) if name != HELD_OUT]
     by = made.set_index(["setting", "quantity"])
     rows = [
-        [setting_name(setting), points(by.loc[setting, HELD_OUT])]
+        [spoken(setting), points(by.loc[setting, HELD_OUT])]
         + [correlation(by.loc[setting, measure]) for measure in measures]
         + [counted(int(by.loc[(setting, HELD_OUT), "n"]), "block")]
         for setting in in_order(dict.fromkeys(made["setting"]))
@@ -195,6 +206,6 @@ def domains_apart_in_words(found: Mapping[str, pd.DataFrame], measure: str) -> s
     n = counted(made["setting"].nunique(), "mixture")
     sharing, failing = less.get(measure, set()), less.get(HELD_OUT, set())
     return (
-        f"Quickdraw shares less with photographs than sketch does in {len(sharing)} of {n} "
-        f"({measure}), and is less accurate in {len(failing)}, by intervals above zero."
+        f"Quickdraw shares less with photographs than sketch in {len(sharing)} of {n} ({measure}), "
+        f"and is less accurate in {len(failing)}, by intervals above zero."
     )

@@ -12,12 +12,19 @@ from interp.core.statistics.association import spearman
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.data.mixtures.settings import NATURAL
 from interp.measures.responding_units import serves_more
-from interp.report.naming import setting_name, site_label
+from interp.report.naming import site_label
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings.between_mixtures import mixtures_apart, of_epochs, of_layers
 from tests.benchmarks.findings.figures import most_and_least
 from tests.benchmarks.findings.tables import RUN
-from tests.benchmarks.findings.writing import NO_BLOCK, correlation, counted, short, units_and_runs
+from tests.benchmarks.findings.writing import (
+    NO_BLOCK,
+    correlation,
+    counted,
+    short,
+    spoken,
+    units_and_runs,
+)
 from tests.benchmarks.recovering import markdown
 
 
@@ -28,7 +35,7 @@ def layers_table(found: Mapping[str, pd.DataFrame]) -> str:
         return NO_BLOCK
     rows = []
     for row in made.sort_values(["quantity", "depth"]).to_dict("records"):
-        ends = [f"{setting_name(row[e])} {short(row[f'{e}_value'])}" for e in ("most", "least")]
+        ends = [f"{spoken(row[e])} {short(row[f'{e}_value'])}" for e in ("most", "least")]
         rows.append([row["quantity"], site_label(row["site"]), *_apart(row), *ends])
     heads = ["measure", "layer", "share of variance between mixtures", "p (Holm over layers)"]
     return markdown([*heads, "most shared", "least shared"], rows)
@@ -141,7 +148,7 @@ def _named(auroc: pd.Series) -> pd.Series:
     place = ["setting", "test_domain", "seed", "feature"]
     names = {
         tuple(row[each] for each in place): f"{row['label']} (unit {row['feature']} of "
-        f"{setting_name(row['setting'])}, {row['test_domain']}, block {row['seed']})"
+        f"{spoken(row['setting'])}, {row['test_domain']}, block {row['seed']})"
         for row in rows.drop_duplicates(place).to_dict("records")
     }
     return pd.Series(names, dtype=object)
@@ -174,7 +181,7 @@ def features_table(found: Mapping[str, pd.DataFrame]) -> str:
         told = int((mine["low"] > 0).sum())
         cost = f"{_span(mine['value'], '{:.1f}'.format)}, above 0 in {told} of {len(mine)}"
         runs = counted(len(own.drop_duplicates(["test_domain", "seed"])), "run")
-        rows.append([setting_name(setting), *cells, cost if len(mine) else "–", runs])
+        rows.append([spoken(setting), *cells, cost if len(mine) else "–", runs])
     return markdown(["mixture", *CODES.values(), "cost of shared beyond private", "n"], rows)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.declarations.writing import sequence
+from interp.report.naming import setting_name
 from tests.benchmarks.findings.claims import OPEN, WITHHELD
 from tests.benchmarks.findings.tables import asked_blocks, finished_blocks
 
@@ -91,13 +92,13 @@ NO_BLOCK = "No block of it is finished."
 
 
 def spoken(contrast: str) -> str:
-    """A contrast as the page names its mixtures.
+    """A mixture or a contrast of two as the page names them, but for "diversity".
 
-    >>> spoken("cg-high − cg-low")
-    'CG high − CG low'
+    >>> spoken("cg-high − cg-low"), spoken("upper-bound-high")
+    ('CG high − CG low', 'upper bound, high')
     """
-    return contrast.replace("cg-high", "CG high").replace("cg-low", "CG low").replace(
-        "natural-only", "natural only")  # fmt: skip
+    names = (setting_name(name).replace(" diversity", "") for name in contrast.split(" − "))
+    return " − ".join(names)
 
 
 def counted(n: int, noun: str) -> str:

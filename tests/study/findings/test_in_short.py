@@ -79,10 +79,10 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     assert contradicted == denied == (f"{says}* (claim 2)" in first)
     holds, still = (
         told.get(f"- **{where}", "")
-        for where in ("Holds in every planned ResNet study that asks", "Open in all")
+        for where in ("Holds in all planned ResNet studies that ask", "Open in all")
     )
-    assert ("claim 2" in holds) == confirmed
-    assert ("claim 2" in still) == (not confirmed and not denied)
+    assert (f"*{says}* (2" in holds) == confirmed
+    assert (f"*{says}* (2" in still) == (not confirmed and not denied)
     nothing = first.startswith(f"**{AGAINST}**: nothing. **Seen afterwards, not planned")
     assert nothing == (not denied)
 
@@ -113,17 +113,17 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
         for name, decision in (("weak", "holds"), ("strong", "open"))
     }
     told = dict(line.split("**: ") for line in against(found, made).splitlines())
-    assert "claim 3 (in weak)" in told["- **Holds in some"]
-    every = told["- **Holds in every planned ResNet study that asks"]
-    assert every == "claim 4."  # the strong study does not ask
+    assert "*CG is below DG* (3, in weak)" in told["- **Holds in some"]
+    every = told["- **Holds in all planned ResNet studies that ask"]
+    assert every == "*Classes outside the label set help* (4)."  # the strong study does not ask
     assert "open" not in told[f"- **{AGAINST}"]
     assert "what holds on a transformer" in told["- **Not answered"]
-    assert "on average" in told["- **Is language needed?"]
+    assert "on average" in told["- **Language"]
     assert "language" not in told["- **Not answered"]
     few = {name: frame[frame["seed"] < 2] if "seed" in frame else frame
            for name, frame in made["twin"].items()}  # fmt: skip
     untold = against(found, made | {"twin": few})
-    assert "whether it takes language" in untold and "language needed" not in untold
+    assert "whether it takes language" in untold and "- **Language**" not in untold
     found["vit"] = found["strong"].assign(n_blocks=6)
     undecided = made["strong"]["levels"].assign(verdict="cannot tell")
     made["vit"] = made["strong"] | {"levels": undecided}
@@ -133,12 +133,12 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     found["vit"] = found["vit"].assign(decision=found["vit"]["decision"].mask(third, "holds"))
     said = against(found, made)
     where = writing.so_far("On a transformer", of="vit")
-    assert f"- **{where}**: CG is below DG holds.\n" in said
+    assert f"- **{where}**: *CG is below DG* (3) holds.\n" in said
     assert "; claims 1, 2, 5 and 6 on a transformer." in said
     whole = found | {"vit": found["vit"].assign(decision="holds")}
     assert "on a transformer." not in against(whole, made)
     made["vit"] = made["vit"] | {"levels": made["strong"]["levels"].assign(verdict=TOGETHER)}
-    assert "CG is below DG holds; L2 goes together.\n" in against(found, made)
+    assert "*CG is below DG* (3) holds; L2 goes together.\n" in against(found, made)
 
 
 @pytest.mark.parametrize(

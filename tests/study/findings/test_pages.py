@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from interp.models.evaluation.learned_models import trained_models
-from interp.verdicts.levels.l4_intervention import BEYOND, HELD_EQUAL, TARGET
+from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, TARGET
 from tests.benchmarks.findings.causes import caused_in, labels_by_mixture
 from tests.benchmarks.findings.claims import ARMS, accuracy_findings
 from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size, pages
@@ -88,11 +88,13 @@ def test_words_about_gentle_are_what_the_intervention_says() -> None:
 
 
 def test_words_about_the_cause_are_what_the_intervention_says() -> None:
-    """At weight 1 both gain, held-out classes more over wrong partners; over no term not told."""
+    """At weight 1 both gain, held-out classes more over wrong partners, over no term not told, and
+    among themselves none."""
     found = caused_in(tables("cause"), "cause").set_index(["measure", "arm"])
     wrong, none = ARMS
     assert found.loc[TARGET.name, wrong]["low"] > 0 and found.loc[HELD_EQUAL.name, wrong]["low"] > 0
     assert found.loc[BEYOND.name, wrong]["low"] > 0 and found.loc[BEYOND.name, none]["low"] < 0
+    assert found.loc[AMONG.name, wrong]["low"] < 0 and found.loc[AMONG.name, none]["low"] < 0
     gentle = caused_in(tables("gentle"), "gentle").set_index(["measure", "arm"])
     assert gentle.loc[TARGET.name, wrong]["low"] < 0  # so both conditions fail
 

@@ -20,7 +20,7 @@ from tests.study.findings.kept import FINISHED
 def test_costs_of_features_are_of_runs_whose_interval_lies_above_zero() -> None:
     shared, ablated = (tables("strong")[name] for name in ("features", "ablated"))
     table = features_table({"features": shared, "ablated": ablated}).splitlines()
-    [row] = [line for line in table if line.startswith("| CG high diversity, aligned captions |")]
+    [row] = [line for line in table if line.startswith("| CG high, aligned captions |")]
     own = ablated.query(
         "setting == 'cg-high, aligned captions' and ablated == 'shared less private'"
     )
@@ -126,7 +126,7 @@ def test_mixtures_are_tabulated_epoch_by_epoch_and_layer_by_layer() -> None:
     late = cells[("R3 cosine", "layer4.0.resid_post")]
     assert late[4].startswith((".9", "1.0")) and not late[2].startswith((".9", "1.0"))
     assert lines[-1] == "n: 3 mixtures, 4 blocks."
-    assert "CG low diversity" in layers_table(found).splitlines()[-1].split(" | ")[4]
+    assert "CG low" in layers_table(found).splitlines()[-1].split(" | ")[4]
 
 
 @pytest.mark.parametrize("name", ["strong", "vit"])
