@@ -21,7 +21,7 @@ from tests.benchmarks.findings.claims import (
     same_order,
     the_claim,
 )
-from tests.benchmarks.findings.tables import RUN
+from tests.benchmarks.findings.tables import INTERVENED, RUN, Tables
 from tests.benchmarks.findings.writing import (
     NO_BLOCK,
     UNDECIDED,
@@ -42,6 +42,36 @@ def caused_in(own: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
     """What aligned class means do in a study, at its weight."""
     weight, tried = (WEIGHTS[name], len(WEIGHTS)) if name in WEIGHTS else (1.0, 1)
     return cause_findings(own["intervention"], own["causes"], weight=weight, tried=tried)
+
+
+def caused_table(made: Tables) -> str:
+    """What classes gain where directions of seen classes are made to agree: a row per study."""
+    rows = []
+    for name in INTERVENED:
+        if not made[name]:
+            continue
+        found = caused_in(made[name], name)
+        row = the_claim(found)
+        by = found.set_index(["measure", "arm"])
+        wrong, none = ARMS
+        cells = [points(by.loc[place]) for place in (
+            (row["measure"], wrong), (row["measure"], none), (HELD_EQUAL.name, wrong),
+            (BEYOND.name, wrong), (AMONG.name, wrong),
+        )]  # fmt: skip
+        shared = correlation(by.loc[SHARING.name, wrong])
+        what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {blocks_that_intervene(found)}"
+        rows.append([what, *cells, shared, bold(row["decision"])])
+    heads = [
+        "study",
+        "held-out classes gain over wrong partners",
+        "held-out classes gain over training without the term",
+        "seen classes gain",
+        "held-out beyond seen",
+        "held-out among themselves",
+        "sharing rises over wrong partners by",
+        "is sharing the cause?",
+    ]
+    return markdown(heads, rows)
 
 
 def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:

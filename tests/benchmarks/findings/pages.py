@@ -25,6 +25,7 @@ from tests.benchmarks.findings.as_blocks_came import (
 from tests.benchmarks.findings.causes import (
     cause_table,
     caused_in,
+    caused_table,
     language_by_mixture,
     language_linked,
     language_table,
@@ -40,11 +41,9 @@ from tests.benchmarks.findings.figures import (
 from tests.benchmarks.findings.in_short import (
     afterwards,
     against,
-    caused_table,
     in_short,
     studies_table,
     verdicts_table,
-    vits_on_photographs,
 )
 from tests.benchmarks.findings.links_in_short import reliable_in_words
 from tests.benchmarks.findings.sharing import (
@@ -70,6 +69,7 @@ from tests.benchmarks.findings.tables import (
     read,
     tables,
 )
+from tests.benchmarks.findings.transformers import vits_on_photographs
 from tests.benchmarks.findings.where_and_when import (
     classes_table,
     epochs_table,

@@ -6,9 +6,10 @@ import pytest
 from interp.verdicts.wording import TOGETHER
 from tests.benchmarks.findings import writing
 from tests.benchmarks.findings.claims import accuracy_findings
-from tests.benchmarks.findings.in_short import against, in_short, of_vits, verdicts_table
+from tests.benchmarks.findings.in_short import against, in_short, verdicts_table
 from tests.benchmarks.findings.still_open import blocks_for, open_claims
 from tests.benchmarks.findings.tables import finished_blocks
+from tests.benchmarks.findings.transformers import of_vits
 from tests.benchmarks.findings.writing import bold, correlation
 from tests.study.findings.kept import claims, kept_tables, with_one_block
 

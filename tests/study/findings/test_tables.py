@@ -11,7 +11,6 @@ import pytest
 from interp.study.machines.opened_runs import open_runs
 from interp.verdicts.levels.across_checkpoints import from_tables
 from tests.benchmarks.findings import tables as findings_tables
-from tests.benchmarks.findings.in_short import of_vits
 from tests.benchmarks.findings.tables import (
     LARGE,
     STUDIES,
@@ -24,6 +23,7 @@ from tests.benchmarks.findings.tables import (
     read_from,
     tables,
 )
+from tests.benchmarks.findings.transformers import of_vits
 from tests.benchmarks.findings.writing import spoken
 from tests.study.findings.kept import FINISHED, TRAINED, claims, kept_tables
 
