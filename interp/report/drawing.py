@@ -13,8 +13,9 @@ from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
-from interp.report.figures.ladders import draw_ladder, draw_profile
+from interp.report.figures.ladders import draw_ladder
 from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match
+from interp.report.figures.sharing_profiles import draw_profile
 from interp.report.figures.specification_curves import choices_figure, in_short
 from interp.report.grammar.pieces import LEGEND, Figure
 from interp.report.loaded import LoadedResult, read_result, whole

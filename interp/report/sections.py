@@ -13,10 +13,11 @@ from interp.report.figures.behind_accuracy import (
     tradeoff_figure,
 )
 from interp.report.figures.circuit_graphs import circuit_figure
-from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile_figure
+from interp.report.figures.ladders import LADDER, ladder_figure
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
 from interp.report.figures.over_training import OVER_TRAINING
 from interp.report.figures.patching_maps import patching_figure
+from interp.report.figures.sharing_profiles import sharing_profile_figure
 from interp.report.figures.specification_curves import choices_figure
 from interp.report.figures.training import (
     INTERVENTION,
