@@ -145,11 +145,17 @@ def claim_cell(found: pd.DataFrame, number: int) -> str:
     return f"{told}, {counted(row['n_blocks'], 'block')}" if fewer else told
 
 
-def qualified_cell(found: pd.DataFrame, answers: pd.DataFrame, number: int) -> str:
-    """The same, with what qualifies it: mixtures not above chance, a domain that may be zero."""
+def qualified_cell(
+    found: pd.DataFrame, answers: pd.DataFrame, number: int, *, mark: str = ""
+) -> str:
+    """The same, with what qualifies it: mixtures not above chance, a domain that may be zero.
+
+    The mark stands where something is decided.
+    """
     told = claim_cell(found, number)
     if told == NOT_ASKED:
         return told
+    told += mark if "**" in told else ""
     return f"{told}{at_floor(answers, number)}{_one_domain_alone(answers, found, number)}"
 
 

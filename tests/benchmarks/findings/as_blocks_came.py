@@ -46,6 +46,25 @@ def claims_as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
     }
 
 
+def open_without_last_block(own: Mapping[str, pd.DataFrame]) -> set[object]:
+    """What a study had open before its last block: claims by number, links by level and measure.
+
+    Args:
+        own: What is kept of it: `answers`, and `links` where it has them.
+    """
+    answers, links = own["answers"], own.get("links", NO_LINKS)
+    blocks = sorted(answers["seed"].unique())
+    if len(blocks) < 3:
+        return set()
+    before = accuracy_findings(answers[answers["seed"].isin(blocks[:-1])])
+    rows = links[(links["n_blocks"] == len(blocks) - 1) & (links["verdict"] == CANNOT_TELL)]
+    still = set(before.loc[before["decision"] == OPEN, "number"])
+    return still | set(rows[MEASURED].itertuples(index=False, name=None))
+
+
+MEASURED = ["level", "rung", "measure"]
+
+
 def blocks_table(claims: Mapping[int, pd.DataFrame], links: pd.DataFrame, measure: str) -> str:
     """The claims of a study, and L2 by one measure, as blocks came.
 

@@ -65,9 +65,9 @@ def caused_table(made: Tables) -> str:
         "study",
         "held-out classes gain over wrong partners",
         "held-out classes gain over training without the term",
-        "seen classes gain",
-        "held-out beyond seen",
-        "held-out among themselves",
+        "seen classes gain over wrong partners",
+        "held-out beyond seen, over wrong partners",
+        "held-out among themselves, over wrong partners",
         "sharing rises over wrong partners by",
         "is sharing the cause?",
     ]
@@ -165,7 +165,8 @@ def language_by_mixture(
             spoken(row["against"]),
             *(f"{100 * row[kind]:.0f} %" for kind in KINDS),
             points(row),
-            f"{counted(row['n_blocks'], 'block')}, {row['n_models']} models",
+            f"{counted(row['n_blocks'], 'block')}, {row['n_models']} models"
+            + (", labels as in CG high" if ALIGNED in row["against"] else ""),
         ]
         for row in labels_by_mixture(found, captioned)
     ]
@@ -206,10 +207,10 @@ def labels_on_average(
     row = _of_labels(found)
     answer = "Not needed" if row["low"] > 0 else "It helps" if row["high"] < 0 else "Not known"
     return (
-        f"{answer}: labels − captions {points(row)} on average "
+        f"{answer} on average: labels − captions {points(row)} "
         f"({blocks_of('twin', row['n_blocks'])} blocks)"
         + "".join(
-            f"; against {spoken(each['against'])} {points(each)}"
+            f"; not planned: against {spoken(each['against'])} {points(each)}"
             for each in labels_by_mixture(found, captioned)
             if ALIGNED in each["against"]
         )

@@ -13,6 +13,7 @@ from tests.benchmarks.findings.accuracy import (
     at_floor,
     qualified_cell,
 )
+from tests.benchmarks.findings.as_blocks_came import MEASURED, open_without_last_block
 from tests.benchmarks.findings.causes import (
     caused_in,
     gains,
@@ -39,8 +40,9 @@ from tests.benchmarks.findings.links_in_short import (
     most_reliable,
     no_link,
     sharing_in_words,
+    what_is_left,
 )
-from tests.benchmarks.findings.sharing import shared_in_words, told_of
+from tests.benchmarks.findings.sharing import SEEN, shared_in_words, told_of
 from tests.benchmarks.findings.tables import (
     LARGE,
     STUDIES,
@@ -102,20 +104,32 @@ def _cells(
     shown: Decided, chosen: Mapping[str, Mapping[str, pd.Series]], made: Tables
 ) -> dict[int | str, list[str]]:
     """By a claim's number or a link's level: its effect in every study that is shown."""
-    claims = {
-        claim.number: [
-            qualified_cell(own, made[name]["answers"], claim.number) for name, own in shown.items()
-        ]
-        for claim in CLAIMS
-    }
-    links = {
-        level: [
-            link_cell(own[name]) if name in own else no_link(made[name].get("levels"), level)
-            for name in shown
-        ]
-        for level, own in chosen.items()
-    }
-    return {**claims, **links}
+    cells: dict[int | str, list[str]] = {key: [] for key in (*range(1, len(CLAIMS) + 1), *chosen)}
+    for name, own in shown.items():
+        before = open_without_last_block(made[name])
+        for claim in CLAIMS:
+            mark = LAST if claim.number in before else ""
+            told = qualified_cell(own, made[name]["answers"], claim.number, mark=mark)
+            cells[claim.number].append(told)
+        for level, rows in chosen.items():
+            cells[level].append(_link_cell(level, rows.get(name), made[name], before))
+    return cells
+
+
+LAST = "‡"
+"""Marks what is decided and was open without a study's last block."""
+
+
+def _link_cell(
+    level: str, row: pd.Series | None, own: Mapping[str, pd.DataFrame], before: set[object]
+) -> str:
+    """A link, and what is left of it at equal accuracy of seen classes; or why there is none."""
+    if row is None:
+        return no_link(own.get("levels"), level)
+    newly = tuple(row[MEASURED]) in before and told_of(row) not in UNDECIDED
+    left = what_is_left(own["levels"], row)
+    rest = f"; at equal {SEEN} {left}" if left else ""
+    return f"{link_cell(row)}{LAST if newly else ''}{rest}"
 
 
 def _heads(shown: Decided, made: Tables) -> list[str]:
@@ -146,7 +160,8 @@ def in_short(found: Decided, made: Tables) -> str:
         f"{AFTERWARDS} ({sequence(list(own))})": [afterwards_in_words(answers)],
     }
     lines = {
-        "Are models that share more better?": f"{'; '.join(sharing_in_words(own, made))}.",
+        "Are models that share more better?": f"{_over_mixtures(own, made)}"
+        f"{'; '.join(sharing_in_words(own, made))}.",
         "Is sharing the cause?": gains(made),
         "Is language needed?": language_in_words(made["twin"], made["strong"]),
         "On a transformer?": of_vits(found, made),
@@ -175,6 +190,12 @@ ALONE = "With held-out classes alone to choose from"
 AFTERWARDS = "Seen afterwards, not planned"
 NO_RULE = "No rule was set."
 SO_FAR = "Blocks so far (what is decided with some outstanding can be taken back)"
+
+
+def _over_mixtures(found: Decided, made: Tables) -> str:
+    """Whether mixtures that share more are more accurate, before what is told over blocks."""
+    told = in_studies(told_of(row) for row in most_reliable(found, made, "L1").values())
+    return f"Over mixtures (L1) {told}. "
 
 
 def _able(found: Decided, made: Tables) -> Decided:
@@ -235,9 +256,9 @@ TRAINS = {
     "artists, no base set of photographs and another optimiser",
     "weak": "twelve mixtures, 1,000 steps; from here on drawings by sixteen artists",
     "strong": "six of these, 3,000 steps",
-    "twin": "four of these with labels in place of captions",
+    "twin": "four of these with labels in place of captions, beside strong's own runs",
     "vit": "four mixtures of a small vision transformer, 4,000 steps",
-    "cause": "one mixture with classes aligned between domains, with wrong partners, and without",
+    "cause": "CG high in sketch, 1,000 steps: classes aligned across domains, wrong partners, none",
     "gentle": "the same with a tenth of the weight, and a third of the classes held out",
 }
 
@@ -255,9 +276,11 @@ def against(found: Decided, made: Tables) -> str:
         told = {number: own for number, own in decisions.items() if chosen(set(own.values()))}
         lines.append((says, [_held(number, own) for number, own in told.items()]))
     answers = {name: made[name]["answers"] for name in counting}
-    lines.append((ALONE, [alone_in_words(answers, with_numbers=False)]))
+    lines.append(
+        (f"{ALONE} ({sequence(list(counting))})", [alone_in_words(answers, with_numbers=False)])
+    )
     lines.append((SHARED, [shared_in_words(made["strong"])]))
-    lines.append(("Sharing goes with accuracy", sharing_in_words(counting, made)))
+    lines.append(("Sharing goes with accuracy over blocks", sharing_in_words(counting, made)))
     if language_is_told(made["twin"]):
         lines.append(("Language", [labels_on_average(made["twin"], made["strong"])]))
     if "vit" in every:
@@ -297,7 +320,11 @@ def _unanswered(found: Decided, made: Tables) -> list[str]:
     vit = deciding(found).get("vit")
     untold = [] if vit is None else list(vit.loc[vit["decision"] == OPEN, "number"])
     some = claims_in_words(untold) if untold and len(untold) < len(vit) else "what holds"
+    across = most_reliable(of_resnets(found), made, "L1").values()
     asked = {
+        "whether mixtures that share more are more accurate (L1)": all(
+            told_of(row) in UNDECIDED for row in across
+        ),
         "whether sharing is the cause": all(own.isin(["", *UNDECIDED]).all() for own in causes),
         "whether it takes language": not language_is_told(made["twin"]),
         f"{some} on a transformer": vit is None or bool(untold),

@@ -104,11 +104,19 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     every = levels_of(found, made)
     told = [told_of(row) for _, row in every.iterrows()]
     n = {word: told.count(word) for word in (OPEN, UNRELIABLE)}
+    by_others = every[(every["level"] == "L2") & ~every["measure"].isin(_chosen(found, made, "L2"))]
+    none = all(told_of(row) == UNRELIABLE for _, row in by_others.iterrows())
     return (
-        f"By the most reliable measure ({'; '.join(said)}). Of "
-        f"{counted(len(every), 'correlation')} {len(every) - sum(n.values())} are decided, "
-        f"{n[OPEN]} open, {n[UNRELIABLE]} not measurable."
+        f"By the most reliable measure, chosen afterwards ({'; '.join(said)}). Of "
+        f"{counted(len(every), 'correlation')}, the pilot's too, "
+        f"{len(every) - sum(n.values())} are decided, {n[OPEN]} open, {n[UNRELIABLE]} not "
+        f"measurable{', among these all others of L2' if none else ''}."
     )
+
+
+def _chosen(found: Decided, made: Tables, level: str) -> list[str]:
+    """The measure that speaks for a level."""
+    return [str(row["measure"]) for row in most_reliable(found, made, level).values()][:1]
 
 
 def _hanging(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
@@ -156,5 +164,6 @@ def _together(links: pd.DataFrame, made: Tables) -> str:
     if rows[0]["level"] == "L2":
         hanging = [_hanging(row, made[row["study"]]["runs"]) for row in rows]
         words = ", ".join(each for each in hanging if each)
-        said += f"; but without one mixture it may be zero: {words}" if words else ""
+        fragile = "but without one mixture it may be zero (p not adjusted)"
+        said += f"; {fragile}: {words}" if words else ""
     return said

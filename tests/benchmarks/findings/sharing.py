@@ -91,24 +91,27 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     return (
         f"Of {len(within)} predictors, noise not taken out, told from zero (Benjamini and "
         f"Hochberg) {words}. Best on mixtures left out of the fit, R² "
-        f"{best['foretold'].iloc[0]:+.2f}: {sequence(list(map(_predictor, best['predictor'])))}."
+        f"{best['foretold'].iloc[0]:+.2f}{' each' if len(best) > 1 else ''}: "
+        f"{'; '.join(map(_predictor, best['predictor']))}."
     )
 
 
 def _told_from_zero(rows: pd.DataFrame) -> str:
-    told = rows[rows["p_adjusted"] < LEVEL].to_dict("records")
+    first = rows.sort_values("value", key=abs, ascending=False)
+    told = first[first["p_adjusted"] < LEVEL].to_dict("records")
     said = [f"{_predictor(row['predictor'])} (r {correlation(row)})" for row in told]
     return ", ".join(said) or "none"
 
 
 def _predictor(name: str) -> str:
-    """A predictor without the words for its rung: "R3 cosine of mean differences".
+    """A predictor without the words for its rung, and with the domain that it is about.
 
     >>> _predictor("R3 directions: cosine of LDA directions"), _predictor("linearity, whitened")
     ('R3 cosine of LDA directions', 'linearity, whitened')
     """
     rung, _, measure = name.partition(": ")
-    return f"{rung.split()[0]} {measure}" if measure else name
+    told = f"{rung.split()[0]} {measure}" if measure else name
+    return told.replace("seen classes there", "seen classes in the test domain")
 
 
 def told_of(row: Mapping[str, Any] | pd.Series) -> str:
@@ -206,6 +209,6 @@ def domains_apart_in_words(found: Mapping[str, pd.DataFrame], measure: str) -> s
     n = counted(made["setting"].nunique(), "mixture")
     sharing, failing = less.get(measure, set()), less.get(HELD_OUT, set())
     return (
-        f"Quickdraw shares less with photographs than sketch in {len(sharing)} of {n} ({measure}), "
-        f"and is less accurate in {len(failing)}, by intervals above zero."
+        f"In *weak* quickdraw shares less with photographs than sketch in {len(sharing)} of {n} "
+        f"({measure}), and is less accurate in {len(failing)}, by a paired t."
     )

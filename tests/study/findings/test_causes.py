@@ -40,15 +40,15 @@ def test_what_captions_cost_is_told_mixture_by_mixture() -> None:
     means = 100 * kept.groupby(["kind", "setting"])["accuracy"].mean()
     gaps = means["labels"] - means["captions"].reindex(means["labels"].index)
     aligned = means["labels", "cg-high"] - means["captions", "cg-high, aligned captions"]
-    assert said.startswith(f"Not needed: labels − captions {gaps.mean():+.1f} [")
+    assert said.startswith(f"Not needed on average: labels − captions {gaps.mean():+.1f} [")
     for setting, gap in gaps.items():
         assert f"{spoken(str(setting))} ({gap:+.1f} [" in said
-    assert f"; against CG high, aligned captions {aligned:+.1f} [" in said
+    assert f"; not planned: against CG high, aligned captions {aligned:+.1f} [" in said
     better = said.split("above zero in ")[1].split("; may be zero")[0]
     assert "CG low" in better and "CG high" in better and "natural only" not in better
     swapped = {"runs": twin["labels_runs"], "labels_runs": twin["runs"]}
     worse = language_in_words(swapped, {"runs": twin["labels_runs"]})
-    assert worse.startswith("It helps: ") and "below zero in CG low" in worse
+    assert worse.startswith("It helps on average: ") and "below zero in CG low" in worse
 
 
 def test_links_with_captions_and_labels_stand_side_by_side() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from interp.verdicts.wording import TOGETHER
 from tests.benchmarks.findings import writing
-from tests.benchmarks.findings.claims import accuracy_findings
+from tests.benchmarks.findings.claims import CLAIMS, accuracy_findings
 from tests.benchmarks.findings.in_short import against, in_short, verdicts_table
 from tests.benchmarks.findings.still_open import blocks_for, open_claims
 from tests.benchmarks.findings.tables import finished_blocks
@@ -158,9 +158,29 @@ def test_a_decided_correlation_is_told_with_what_is_left_of_it(left: str, said: 
 
     undecided, told = with_verdicts("cannot tell", left), with_verdicts("goes together", left)
     for words in (against, in_short):
-        assert "at equal accuracy" not in words(found, undecided)
+        assert "at equal accuracy of seen classes:" not in words(found, undecided)
         assert f"{correlation(levels[own & ~plain].iloc[0])}, {said}" in words(found, told)
     assert "Not shown at any level" in against(found, undecided)
+    cell = f"; at equal accuracy of seen classes r {correlation(levels[own & ~plain].iloc[0])}, "
+    assert cell in verdicts_table(found, undecided)
+
+
+def test_what_the_last_block_decided_is_marked() -> None:
+    """As the table of blocks has it: open without that block, and decided with it."""
+    made = kept_tables()
+    for name in ("weak", "strong"):
+        own = made[name]
+        last = own["answers"]["seed"].max()
+        fewer = own["answers"][own["answers"]["seed"] < last]
+        before = accuracy_findings(fewer).set_index("number")
+        table = verdicts_table({name: claims(name)}, made).splitlines()[2:]
+        cells = {line.split("| ")[1][:1]: line.split(" | ")[2] for line in table[: len(CLAIMS)]}
+        for row in claims(name).to_dict("records"):
+            newly = row["decision"] != "open" and before.loc[row["number"], "decision"] == "open"
+            assert ("‡" in cells[str(row["number"])]) == newly
+        looks = own["links"].query("level == 'L2' and measure == 'cosine of mean differences'")
+        link = looks.set_index("n_blocks")["verdict"][last]
+        assert ("‡" in table[len(CLAIMS) + 1]) == (link == "cannot tell")
 
 
 @pytest.mark.parametrize(
