@@ -104,7 +104,8 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     every = levels_of(found, made)
     told = [told_of(row) for _, row in every.iterrows()]
     n = {word: told.count(word) for word in (OPEN, UNRELIABLE)}
-    by_others = every[(every["level"] == "L2") & ~every["measure"].isin(_chosen(found, made, "L2"))]
+    chosen = [row["measure"] for row in most_reliable(found, made, "L2").values()]
+    by_others = every[(every["level"] == "L2") & ~every["measure"].isin(chosen)]
     none = all(told_of(row) == UNRELIABLE for _, row in by_others.iterrows())
     return (
         f"By the most reliable measure, chosen afterwards ({'; '.join(said)}). Of "
@@ -112,11 +113,6 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
         f"{len(every) - sum(n.values())} are decided, {n[OPEN]} open, {n[UNRELIABLE]} not "
         f"measurable{', among these all others of L2' if none else ''}."
     )
-
-
-def _chosen(found: Decided, made: Tables, level: str) -> list[str]:
-    """The measure that speaks for a level."""
-    return [str(row["measure"]) for row in most_reliable(found, made, level).values()][:1]
 
 
 def _hanging(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
