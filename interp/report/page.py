@@ -328,6 +328,8 @@ def _repeats(result: LoadedResult) -> str:
     blocks, seed = result.specification.get("blocks"), result.facts.get("seed")
     rows = result.frame("accuracy")
     if isinstance(blocks, int) and blocks and "seed" in rows:
+        if "n_runs" in rows:  # the seed of a mean over blocks is its bootstrap's
+            rows = rows[rows["n_runs"].fillna(1) == 1]
         return f"{rows['seed'].nunique()} of {blocks} blocks"
     return "" if seed is None else f"seed {_text(seed)}"
 

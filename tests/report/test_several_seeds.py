@@ -50,6 +50,11 @@ def test_a_page_of_some_blocks_says_how_many(twice: Path) -> None:
     facts["specification"] |= {"seeds": [0], "blocks": 8}
     (twice / "facts.json").write_text(json.dumps(facts))
     assert "mixtures · 2 of 8 blocks" in build_page(twice).read_text()
+    table = twice / "tables" / "accuracy.csv"
+    rows = pd.read_csv(table)
+    mean = rows[rows["seed"] == 0].assign(n_runs=2)  # over blocks 3 and 4, drawn with seed 0
+    pd.concat([mean, rows.assign(seed=rows["seed"] + 3)]).to_csv(table, index=False)
+    assert "mixtures · 2 of 8 blocks" in build_page(twice).read_text()
 
 
 def test_answers_of_several_blocks_are_their_mean() -> None:

@@ -24,7 +24,7 @@ from interp.report.grammar.pieces import (
 from interp.report.grammar.several_models import OF_MODELS, mean_of_models
 from interp.report.grammar.subjects import EPOCH_0, looks_of, settings_of
 from interp.report.loaded import Frame, LoadedResult, whole
-from interp.report.naming import Looks, setting_label, setting_looks, site_label
+from interp.report.naming import SYMBOLS, Looks, setting_label, setting_looks, site_label
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import agreement
 
@@ -253,9 +253,13 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
         own = rows[rows["domain_a"].isin([a, b]) & rows["domain_b"].isin([a, b])]
         for trace in _panels(own, setting_looks([""]), [None]):
             name = f"{plain(a)} × {plain(b)}"
-            colour = PAIR_COLOURS[place % len(PAIR_COLOURS)]
+            again, at = divmod(place, len(PAIR_COLOURS))
             if trace["name"] == "this model":
-                trace |= {"name": name, "legendgroup": name, "line": {"color": colour, "width": 2}}
+                trace |= {
+                    "name": name, "legendgroup": name,
+                    "line": {"color": PAIR_COLOURS[at], "width": 2},
+                    "marker": {"symbol": SYMBOLS[again % len(SYMBOLS)], "size": 7},
+                }  # fmt: skip
             traces.append(trace)
     traces += _empty_panels(rows, [None])
     traces = [{key: value for key, value in trace.items() if key != "meta"} for trace in traces]

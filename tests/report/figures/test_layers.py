@@ -1,7 +1,7 @@
 """Figures of layers, erasure and features say what their tables say."""
 
 from collections.abc import Callable
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +410,18 @@ def test_the_profile_of_one_model_is_its_table(result: LoadedResult) -> None:
         [line] = [trace for trace in drawn if set(trace.name.split(" × ")) == {plain(a), plain(b)}]
         assert [y for y in line.y if y is not None] == pytest.approx(list(own["index"]))
         assert line.x[: len(own)] == pytest.approx(list(own["depth"]))
+
+
+def test_many_pairs_of_domains_are_told_apart() -> None:
+    """Six colours, then another symbol: five domains are ten pairs."""
+    domains = ("real", "sketch", "clipart", "painting", "quickdraw")
+    point = {"rung": "R2", "measure": "CKA", "site": "blocks.0.hook_resid_post", "band": "middle"}
+    point |= {"depth": 0.5, "index": 0.9, "index_low": 0.8, "index_high": 1.0, "n_units": 8}
+    pairs = [{"domain_a": a, "domain_b": b} for a, b in combinations(domains, 2)]
+    drawn = Table("rungs", pd.DataFrame([point | pair for pair in pairs])).plot().data
+    lines = [trace for trace in drawn if "×" in (trace.name or "")]
+    looks = {(trace.line.color, trace.marker.symbol) for trace in lines}
+    assert len(lines) == len(looks) == 10
 
 
 def test_a_table_of_several_settings_is_drawn_as_on_the_page(result: LoadedResult) -> None:
