@@ -207,6 +207,13 @@ def afterwards_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
     return _sides_in_words({claim: f"*{claim.says}*" for claim in SEEN_AFTERWARDS}, found)
 
 
+def captions_turn_it(answers: Mapping[str, pd.DataFrame]) -> bool:
+    """Whether CG is above DG in every study once its captions leave the domain out."""
+    [claim] = [each for each in SEEN_AFTERWARDS if "captions" in each.says]
+    found = {name: contrasts_of(own, [claim]) for name, own in answers.items()}
+    return claim in _on_sides([claim], found)[SIDES[0]]
+
+
 def afterwards_table(answers: Mapping[str, pd.DataFrame]) -> str:
     """The differences that nobody planned: a row each, a column per study."""
     found = {name: contrasts_of(own, SEEN_AFTERWARDS) for name, own in answers.items()}

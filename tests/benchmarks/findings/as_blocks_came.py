@@ -1,6 +1,7 @@
 """What the first blocks of a study decided, and what became of it as others came."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -9,7 +10,7 @@ from interp.verdicts.levels.across_checkpoints import verdict
 from tests.benchmarks.findings.accuracy import claim_cell
 from tests.benchmarks.findings.claims import CLAIMS, OPEN, accuracy_findings
 from tests.benchmarks.findings.sharing import told_of
-from tests.benchmarks.findings.writing import bold, claims_in_words, correlation
+from tests.benchmarks.findings.writing import UNDECIDED, bold, claims_in_words, correlation
 from tests.benchmarks.recovering import markdown
 
 
@@ -46,23 +47,27 @@ def claims_as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
     }
 
 
-def open_without_last_block(own: Mapping[str, pd.DataFrame]) -> set[object]:
-    """What a study had open before its last block: claims by number, links by level and measure.
-
-    Args:
-        own: What is kept of it: `answers`, and `links` where it has them.
-    """
-    answers, links = own["answers"], own.get("links", NO_LINKS)
-    blocks = sorted(answers["seed"].unique())
+def open_without_last_block(own: Mapping[str, pd.DataFrame]) -> set[int]:
+    """The claims, by number, that a study had open before its last block."""
+    blocks = sorted(own["answers"]["seed"].unique())
     if len(blocks) < 3:
         return set()
-    before = accuracy_findings(answers[answers["seed"].isin(blocks[:-1])])
-    rows = links[(links["n_blocks"] == len(blocks) - 1) & (links["verdict"] == CANNOT_TELL)]
-    still = set(before.loc[before["decision"] == OPEN, "number"])
-    return still | set(rows[MEASURED].itertuples(index=False, name=None))
+    before = accuracy_findings(own["answers"][own["answers"]["seed"].isin(blocks[:-1])])
+    return set(before.loc[before["decision"] == OPEN, "number"])
+
+
+def mark_of_link(row: Mapping[str, Any] | pd.Series, own: Mapping[str, pd.DataFrame]) -> str:
+    """The mark of a link that is decided and was open without its study's last block."""
+    links = own.get("links", NO_LINKS)
+    looks = links[(links[MEASURED] == [row[key] for key in MEASURED]).all(axis=1)]
+    last = looks.sort_values("n_blocks")["verdict"].iloc[-2:-1]
+    return LAST if told_of(row) not in UNDECIDED and (last == CANNOT_TELL).any() else ""
 
 
 MEASURED = ["level", "rung", "measure"]
+
+LAST = "‡"
+"""Marks what is decided and was open without a study's last block."""
 
 
 def blocks_table(claims: Mapping[int, pd.DataFrame], links: pd.DataFrame, measure: str) -> str:

@@ -1,6 +1,6 @@
 """Causes in words: what aligned classes gain, and what labels change in place of captions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,13 +15,14 @@ from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings.claims import (
     ARMS,
     WEIGHTS,
+    WITHHELD,
     cause_findings,
     language_findings,
     of_quantities,
     same_order,
     the_claim,
 )
-from tests.benchmarks.findings.tables import INTERVENED, RUN, Tables
+from tests.benchmarks.findings.tables import INTERVENED, RUN, Tables, held_out_in
 from tests.benchmarks.findings.writing import (
     NO_BLOCK,
     UNDECIDED,
@@ -56,17 +57,19 @@ def caused_table(made: Tables) -> str:
         wrong, none = ARMS
         cells = [points(by.loc[place]) for place in (
             (row["measure"], wrong), (row["measure"], none), (HELD_EQUAL.name, wrong),
-            (BEYOND.name, wrong), (AMONG.name, wrong),
+            (BEYOND.name, wrong), (BEYOND.name, none), (AMONG.name, wrong),
         )]  # fmt: skip
         shared = correlation(by.loc[SHARING.name, wrong])
         what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {blocks_that_intervene(found)}"
-        rows.append([what, *cells, shared, bold(row["decision"])])
+        why = f": {row['reason'].split(' at weight')[0]}" if row["decision"] == WITHHELD else ""
+        rows.append([what, *cells, shared, f"{bold(row['decision'])}{why}"])
     heads = [
         "study",
         "held-out classes gain over wrong partners",
-        "held-out classes gain over training without the term",
+        "held-out classes gain over no term",
         "seen classes gain over wrong partners",
         "held-out beyond seen, over wrong partners",
+        "held-out beyond seen, over no term",
         "held-out among themselves, over wrong partners",
         "sharing rises over wrong partners by",
         "is sharing the cause?",
@@ -197,43 +200,46 @@ def labels_by_mixture(
     return rows
 
 
-def labels_on_average(
-    found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
-) -> str:
-    """What labels in place of captions change in accuracy of held-out classes, over mixtures.
-
-    Captions that name no domain are apart from the average, which was planned without them.
-    """
+def labels_on_average(found: Mapping[str, pd.DataFrame]) -> str:
+    """What labels in place of captions change in accuracy of held-out classes, over mixtures."""
     row = _of_labels(found)
     answer = "Not needed" if row["low"] > 0 else "It helps" if row["high"] < 0 else "Not known"
     return (
         f"{answer} on average: labels − captions {points(row)} "
         f"({blocks_of('twin', row['n_blocks'])} blocks)"
-        + "".join(
-            f"; not planned: against {spoken(each['against'])} {points(each)}"
-            for each in labels_by_mixture(found, captioned)
-            if ALIGNED in each["against"]
-        )
     )
 
 
 def language_in_words(
-    found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
+    found: Mapping[str, pd.DataFrame],
+    captioned: Mapping[str, pd.DataFrame],
+    *,
+    with_numbers: bool = True,
 ) -> str:
-    """The same, and in which mixtures labels do better than captions, in which worse."""
+    """The same, and in which mixtures labels do better than captions, in which worse.
+
+    Captions that name no domain are apart from the average, which was planned without them, and
+    stand only among numbers.
+    """
     if not found:
         return NO_BLOCK
-    rows = [each for each in labels_by_mixture(found, captioned) if ALIGNED not in each["against"]]
+    every = labels_by_mixture(found, captioned)
+    aligned = [each for each in every if ALIGNED in each["against"]] if with_numbers else []
+    rows = [each for each in every if ALIGNED not in each["against"]]
     sides = {
         "above zero in": [each for each in rows if each["low"] > 0],
         "below zero in": [each for each in rows if each["high"] < 0],
         "may be zero in": [each for each in rows if each["low"] <= 0 <= each["high"]],
     }
-    said = []
+    said = [labels_on_average(found)]
+    said += [f"not planned: against {spoken(each['against'])} {points(each)}" for each in aligned]
     for side, some in sides.items():
-        told = [f"{spoken(each['against'])} ({points(each)})" for each in some]
+        told = [
+            f"{spoken(each['against'])}{f' ({points(each)})' if with_numbers else ''}"
+            for each in some
+        ]
         said += [f"{side} {sequence(told)}"] if told else []
-    return f"{labels_on_average(found, captioned)}. Mixture by mixture: {'; '.join(said)}."
+    return "; ".join(said)
 
 
 def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:
@@ -253,6 +259,31 @@ def _of_labels(found: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 HIGH, ALIGNED = "cg-high", "aligned captions"
 
 
+def briefly_caused(made: Tables) -> str:
+    """What held-out and seen classes gain over wrong partners, study by study, in a line."""
+    said, decisions = [], []
+    for name in (each for each in WEIGHTS if made[each]):
+        rows = caused_in(made[name], name)
+        row, by = the_claim(rows), rows.set_index(["measure", "arm"])
+        said.append(
+            f"{points(row)}, seen ones {points(by.loc[HELD_EQUAL.name, ARMS[0]])} (weight "
+            f"{WEIGHTS[name]:g}, {blocks_that_intervene(rows)}, {held_out_in(name)} held out)"
+        )
+        decisions.append(row["decision"])
+    return (
+        f"{_caused(decisions)}. Where photographs and sketches of seen classes were aligned "
+        "rather than sketches of another class (wrong partners), held-out classes gained "
+        f"{'; '.join(said)}. A cause would leave seen ones within two points (90 % interval)"
+        if said
+        else NO_BLOCK
+    )
+
+
+def _caused(decisions: Sequence[str]) -> str:
+    undecided = set(decisions) <= set(UNDECIDED)
+    return "Not shown" if undecided else in_studies(decisions).capitalize()
+
+
 def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     """What held-out and seen classes gain over wrong partners, in every planned study of causes."""
     said, decisions = [], []
@@ -266,18 +297,18 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
             by.loc[each.name, wrong] for each in (HELD_EQUAL, BEYOND, AMONG, SHARING)
         )
         said.append(
-            f"at weight {WEIGHTS[name]:g} ({blocks_that_intervene(rows)}) the index of sharing "
-            f"rose by {correlation(shared)}, held-out classes gained {points(row)} (over no term "
-            f"{points(by.loc[row['measure'], none])}), seen ones {points(seen)}, held-out beyond "
-            f"seen {points(more)}, held-out among themselves {points(alone)}"
+            f"at weight {WEIGHTS[name]:g} ({blocks_that_intervene(rows)}, {held_out_in(name)} "
+            f"classes held out) the index of sharing rose by {correlation(shared)}, held-out "
+            f"classes gained {points(row)} (over no term {points(by.loc[row['measure'], none])}), "
+            f"seen ones {points(seen)}, held-out beyond seen {points(more)}, held-out among "
+            f"themselves {points(alone)}"
         )
         decisions.append(row["decision"])
     if not said:
         return NO_BLOCK
-    told = "Not shown" if set(decisions) <= set(UNDECIDED) else in_studies(decisions).capitalize()
     return (
-        f"{told}. A term in the loss aligned photographs of a seen class with its sketches; the "
-        f"control aligned them with sketches of another class. Against the control, "
+        f"{_caused(decisions)}. A term in the loss aligned photographs of a seen class with its "
+        f"sketches; the control aligned them with sketches of another class. Against the control, "
         f"{'; '.join(said)}. By rule sharing is a cause only where held-out classes gain and seen "
-        "ones change by less than two points (90 % interval)."
+        "ones change by less than two points (90 % interval; those here are 95 %)."
     )

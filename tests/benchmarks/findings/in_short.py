@@ -1,31 +1,29 @@
 """The findings in short: a row each, what contradicts the paper, and what README says."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
 from interp.core.declarations.writing import sequence
-from interp.verdicts.wording import AGAINST, APART
 from tests.benchmarks.findings.accuracy import (
     afterwards_in_words,
     afterwards_table,
     alone_in_words,
     at_floor,
+    captions_turn_it,
     qualified_cell,
 )
-from tests.benchmarks.findings.as_blocks_came import MEASURED, open_without_last_block
+from tests.benchmarks.findings.against_the_paper import PAPER, denied
+from tests.benchmarks.findings.as_blocks_came import LAST, mark_of_link, open_without_last_block
 from tests.benchmarks.findings.causes import (
     caused_in,
     gains,
-    labels_on_average,
     language_in_words,
     language_is_told,
 )
 from tests.benchmarks.findings.claims import (
     CLAIMS,
-    DENIED,
     OPEN,
-    OPPOSITE,
     WEIGHTS,
     Claim,
     Decided,
@@ -35,7 +33,6 @@ from tests.benchmarks.findings.claims import (
 )
 from tests.benchmarks.findings.links_in_short import (
     LEVELS,
-    levels_of,
     link_cell,
     most_reliable,
     no_link,
@@ -44,31 +41,23 @@ from tests.benchmarks.findings.links_in_short import (
 )
 from tests.benchmarks.findings.sharing import SEEN, shared_in_words, told_of
 from tests.benchmarks.findings.tables import (
-    LARGE,
     STUDIES,
     Tables,
     asked_blocks,
     finished_blocks,
+    held_out_in,
 )
-from tests.benchmarks.findings.transformers import is_too_weak, of_vits
+from tests.benchmarks.findings.transformers import of_vits
 from tests.benchmarks.findings.writing import (
     NOT_ASKED,
     UNDECIDED,
     blocks_of,
     claims_in_words,
-    correlation,
     in_studies,
-    points,
     so_far,
     spoken,
 )
 from tests.benchmarks.recovering import markdown
-
-YES = "yes"
-PAPER = {
-    1: YES, 2: YES, 3: "it can be", 4: "they can", 5: YES, 6: "in some mixtures", "L1": YES,
-}  # fmt: skip
-"""What Kempf et al. (2025) find, claim by claim: that it is so, or that it can be."""
 
 
 def verdicts_table(found: Decided, made: Tables) -> str:
@@ -112,24 +101,17 @@ def _cells(
             told = qualified_cell(own, made[name]["answers"], claim.number, mark=mark)
             cells[claim.number].append(told)
         for level, rows in chosen.items():
-            cells[level].append(_link_cell(level, rows.get(name), made[name], before))
+            cells[level].append(_link_cell(level, rows.get(name), made[name]))
     return cells
 
 
-LAST = "‡"
-"""Marks what is decided and was open without a study's last block."""
-
-
-def _link_cell(
-    level: str, row: pd.Series | None, own: Mapping[str, pd.DataFrame], before: set[object]
-) -> str:
+def _link_cell(level: str, row: pd.Series | None, own: Mapping[str, pd.DataFrame]) -> str:
     """A link, and what is left of it at equal accuracy of seen classes; or why there is none."""
     if row is None:
         return no_link(own.get("levels"), level)
-    newly = tuple(row[MEASURED]) in before and told_of(row) not in UNDECIDED
     left = what_is_left(own["levels"], row)
     rest = f"; at equal {SEEN} {left}" if left else ""
-    return f"{link_cell(row)}{LAST if newly else ''}{rest}"
+    return f"{link_cell(row)}{mark_of_link(row, own)}{rest}"
 
 
 def _heads(shown: Decided, made: Tables) -> list[str]:
@@ -156,14 +138,14 @@ def in_short(found: Decided, made: Tables) -> str:
     own = of_resnets(found)
     answers = {name: made[name]["answers"] for name in own}
     first = {
-        **_denied(_able(found, made), made),
+        **denied(found, made),
         f"{AFTERWARDS} ({sequence(list(own))})": [afterwards_in_words(answers)],
     }
     lines = {
         "Are models that share more better?": f"{_over_mixtures(own, made)}"
         f"{'; '.join(sharing_in_words(own, made))}.",
         "Is sharing the cause?": gains(made),
-        "Is language needed?": language_in_words(made["twin"], made["strong"]),
+        "Is language needed?": f"{language_in_words(made['twin'], made['strong'])}.",
         "On a transformer?": of_vits(found, made),
         f"{ALONE}?": f"In {sequence(list(own))}, {alone_in_words(answers)}. {NO_RULE}",
     }
@@ -198,56 +180,12 @@ def _over_mixtures(found: Decided, made: Tables) -> str:
     return f"Over mixtures (L1) {told}. "
 
 
-def _able(found: Decided, made: Tables) -> Decided:
-    """The deciding studies without a ViT that is too weak to contradict anything."""
-    every = deciding(found)
-    left_out = "vit" in every and is_too_weak(made)
-    return of_resnets(found) if left_out else every
-
-
-def _denied(found: Decided, made: Tables) -> dict[str, list[str]]:
-    """Claims and links to accuracy that these studies deny, by what the paper says of them."""
-    said: dict[str, dict[str, list[str]]] = {
-        "Decided against the paper, where it says yes": {},
-        "Not found here, where the paper says that it can be": {},
-        "Denied, where the paper claims nothing": {},
-    }
-    contradicted, missed, others = said.values()
-
-    def deny(key: int | str, what: str, where: str) -> None:
-        finds = PAPER.get(key)
-        place = contradicted if finds == YES else others if finds is None else missed
-        place.setdefault(what, []).append(where)
-
-    for name, own in found.items():
-        for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records"):
-            what = f"*{row['says']}* (claim {row['number']}) {row['decision']}"
-            floor = at_floor(made[name]["answers"], row["number"])
-            deny(row["number"], what, f"in {so_far(name)}, {points(row)}{floor}")
-    links = levels_of(found, made)
-    for row in links[links["verdict"].isin([APART, AGAINST])].to_dict("records"):
-        of = f"{row['level']}, {row['rung']} {row['measure']}"
-        what = f"*Sharing goes with accuracy* ({of}) {row['verdict']}"
-        deny(row["level"], what, f"in {so_far(row['study'])}, r {correlation(row)}")
-    told = {
-        which: [f"{what} {' and '.join(places)}" for what, places in own.items()]
-        for which, own in said.items()
-    }
-    return told | {which: ["nothing"] for which in list(told)[:1] if not told[which]}
-
-
 def studies_table() -> str:
     """Which blocks of every study are finished, and how many classes a block holds out."""
-    from interp.study.specification import Specification
-
     rows = [["pilot", TRAINS["pilot"], "13 or 14", "3 of 3"]]
     for name in STUDIES:
-        spec = Specification.from_toml(LARGE / f"{name}.toml")
-        n, folds = spec.images.n_classes, spec.folds or spec.blocks
-        least, more = divmod(n, folds)
-        held = f"{least} or {least + 1}" if more else f"{least}"
         done = f"{finished_blocks(name)} of {asked_blocks(name)}"
-        rows.append([name, TRAINS[name], held, done])
+        rows.append([name, TRAINS[name], held_out_in(name), done])
     return markdown(["study", "what it trains", "classes held out, of 40", "blocks finished"], rows)
 
 
@@ -266,23 +204,24 @@ TRAINS = {
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
     every, counting = deciding(found), of_resnets(found)
-    lines = list(_denied(_able(found, made), made).items())
+    lines = list(denied(found, made).items())
+    answers = {name: made[name]["answers"] for name in counting}
     decisions = {claim.number: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
-        ("Holds in all planned ResNet studies that ask", lambda own: own == {"holds"}),
+        ("Holds in all ResNet studies that ask", lambda own: own == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and own != {"holds"}),
         ("Open in all", lambda own: own == {OPEN}),
     ):
         told = {number: own for number, own in decisions.items() if chosen(set(own.values()))}
-        lines.append((says, [_held(number, own) for number, own in told.items()]))
-    answers = {name: made[name]["answers"] for name in counting}
+        lines.append((says, [_held(number, own, answers) for number, own in told.items()]))
     lines.append(
         (f"{ALONE} ({sequence(list(counting))})", [alone_in_words(answers, with_numbers=False)])
     )
     lines.append((SHARED, [shared_in_words(made["strong"])]))
-    lines.append(("Sharing goes with accuracy over blocks", sharing_in_words(counting, made)))
+    lines.append(("Sharing and accuracy", sharing_in_words(counting, made)))
     if language_is_told(made["twin"]):
-        lines.append(("Language", [labels_on_average(made["twin"], made["strong"])]))
+        told = language_in_words(made["twin"], made["strong"], with_numbers=False)
+        lines.append(("Language", [told]))
     if "vit" in every:
         told = every["vit"][every["vit"]["decision"] != OPEN]
         floors = [at_floor(made["vit"]["answers"], number) for number in told["number"]]
@@ -296,10 +235,12 @@ def against(found: Decided, made: Tables) -> str:
     return "\n".join(f"- **{says}**: {'; '.join(words)}." for says, words in lines if words)
 
 
-def _held(number: int, decisions: Mapping[str, str]) -> str:
-    """A claim, and where it holds."""
+def _held(number: int, decisions: Mapping[str, str], answers: Mapping[str, pd.DataFrame]) -> str:
+    """A claim, where it holds, and what was seen afterwards to turn it round."""
     [says] = [claim.says for claim in CLAIMS if claim.number == number]
-    return f"*{says}* ({number}{_where(decisions)})"
+    turned = number == 3 and captions_turn_it(answers)
+    but = "; with aligned captions above it" if turned else ""
+    return f"*{says}* ({number}{_where(decisions)}{but})"
 
 
 def _where(decisions: Mapping[str, str]) -> str:
@@ -317,16 +258,34 @@ def afterwards(found: Decided, made: Tables) -> str:
 def _unanswered(found: Decided, made: Tables) -> list[str]:
     """The questions beside the claims that no study has answered."""
     causes = [caused_in(made[name], name)["decision"] for name in WEIGHTS if made[name]]
+    links = [
+        f"{who} ({level})"
+        for level, who in SHARING.items()
+        if _is_open(most_reliable(of_resnets(found), made, level).values())
+    ]
     vit = deciding(found).get("vit")
-    untold = [] if vit is None else list(vit.loc[vit["decision"] == OPEN, "number"])
-    some = claims_in_words(untold) if untold and len(untold) < len(vit) else "what holds"
-    across = most_reliable(of_resnets(found), made, "L1").values()
     asked = {
-        "whether mixtures that share more are more accurate (L1)": all(
-            told_of(row) in UNDECIDED for row in across
-        ),
+        f"whether {' or '.join(links)} that share more are more accurate": bool(links),
         "whether sharing is the cause": all(own.isin(["", *UNDECIDED]).all() for own in causes),
         "whether it takes language": not language_is_told(made["twin"]),
-        f"{some} on a transformer": vit is None or bool(untold),
+        "what holds on a transformer": vit is None,
     }
-    return [question for question, still in asked.items() if still]
+    left = [question for question, still in asked.items() if still]
+    return left if vit is None else left + _unanswered_by(vit, found, made)
+
+
+SHARING = {"L1": "mixtures", "L2": "blocks", "L3": "classes"}
+"""What shares more or less, level by level."""
+
+
+def _unanswered_by(vit: pd.DataFrame, found: Decided, made: Tables) -> list[str]:
+    """What is open on a transformer: claims, and L2."""
+    untold = list(vit.loc[vit["decision"] == OPEN, "number"])
+    left = [claims_in_words(untold)] if untold else []
+    link = most_reliable(deciding(found), made, "L2").get("vit")
+    left += ["L2"] if link is not None and _is_open([link]) else []
+    return [f"on a transformer {sequence(left)}"] if left else []
+
+
+def _is_open(rows: Iterable[pd.Series]) -> bool:
+    return all(told_of(row) in UNDECIDED for row in rows)

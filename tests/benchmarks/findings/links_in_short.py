@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.verdicts.wording import TOGETHER
+from tests.benchmarks.findings.as_blocks_came import mark_of_link
 from tests.benchmarks.findings.claims import OPEN, Decided, of_resnets
 from tests.benchmarks.findings.sharing import (
     LEAST_MIXTURES,
@@ -24,6 +26,7 @@ from tests.benchmarks.findings.writing import (
     short,
     so_far,
     spoken,
+    units_and_runs,
 )
 
 LEVELS = {
@@ -67,8 +70,8 @@ def no_link(levels: pd.DataFrame | None, level: str) -> str:
 
 
 def link_cell(row: pd.Series) -> str:
-    """A correlation with its interval, verdict and n."""
-    return f"r {correlation(row)} {_verdict(row)}, {_n_units(row)}"
+    """A correlation with its interval, verdict, and how many units and models it is over."""
+    return f"r {correlation(row)} {_verdict(row)}, {units_and_runs(row, 'model')}"
 
 
 def _verdict(row: pd.Series) -> str:
@@ -82,11 +85,6 @@ def why_open(row: Mapping[str, Any] | pd.Series) -> str:
     by_p = row["p_adjusted"] >= LEVEL
     why = f"adjusted p {row['p_adjusted']:.2g}" if by_p else row["reason"]
     return f"{OPEN} ({why})"
-
-
-def _n_units(row: pd.Series) -> str:
-    """How many mixtures, blocks or classes a correlation is over."""
-    return counted(int(row["n_units"]), row["unit"])
 
 
 def reliable_in_words(found: Decided, made: Tables) -> str:
@@ -105,13 +103,20 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     told = [told_of(row) for _, row in every.iterrows()]
     n = {word: told.count(word) for word in (OPEN, UNRELIABLE)}
     chosen = [row["measure"] for row in most_reliable(found, made, "L2").values()]
-    by_others = every[(every["level"] == "L2") & ~every["measure"].isin(chosen)]
-    none = all(told_of(row) == UNRELIABLE for _, row in by_others.iterrows())
+    lost = {
+        "L2's other measures": (every["level"] == "L2") & ~every["measure"].isin(chosen),
+        "all of circuits (R5, R6)": every["rung"].isin(["R5", "R6"]),
+    }
+    none = [
+        which
+        for which, own in lost.items()
+        if own.any() and all(told_of(row) == UNRELIABLE for _, row in every[own].iterrows())
+    ]
     return (
         f"By the most reliable measure, chosen afterwards ({'; '.join(said)}). Of "
-        f"{counted(len(every), 'correlation')}, the pilot's too, "
+        f"all {counted(len(every), 'correlation')} "
         f"{len(every) - sum(n.values())} are decided, {n[OPEN]} open, {n[UNRELIABLE]} not "
-        f"measurable{', among these all others of L2' if none else ''}."
+        f"measurable{f', among these {sequence(none)}' if none else ''}."
     )
 
 
@@ -124,7 +129,7 @@ def _hanging(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
         for one in left.to_dict("records")
         if one["p"] >= LEVEL
     ]
-    return f"in {row['study']} without {' or '.join(hangs)}" if hangs else ""
+    return f"without {' or '.join(hangs)} in {row['study']}" if hangs else ""
 
 
 def what_is_left(levels: pd.DataFrame, row: Mapping[str, Any]) -> str:
@@ -152,14 +157,16 @@ def _together(links: pd.DataFrame, made: Tables) -> str:
     mixtures without which none would be told."""
     rows = links.to_dict("records")
     says = LEVELS[rows[0]["level"]].removesuffix(")")
-    told = ", ".join(f"{so_far(row['study'])} r {correlation(row)}" for row in rows)
+    told = ", ".join(
+        f"{so_far(row['study'])} r {correlation(row)}{mark_of_link(row, made[row['study']])}"
+        for row in rows
+    )
     left = {row["study"]: what_is_left(made[row["study"]]["levels"], row) for row in rows}
     rest = ", ".join(f"{study} {words}" for study, words in left.items() if words)
-    said = f"{says}, by {rows[0]['rung']} {rows[0]['measure']}): {told}"
+    said = f"{says}, by {rows[0]['rung']} {rows[0]['measure']}, chosen afterwards): {told}"
     said += f"; at equal {SEEN}: {rest}" if rest else ""
     if rows[0]["level"] == "L2":
         hanging = [_hanging(row, made[row["study"]]["runs"]) for row in rows]
         words = ", ".join(each for each in hanging if each)
-        fragile = "but without one mixture it may be zero (p not adjusted)"
-        said += f"; {fragile}: {words}" if words else ""
+        said += f"; perhaps zero {words} (p not adjusted)" if words else ""
     return said

@@ -38,6 +38,7 @@ from tests.benchmarks.findings.figures import (
     draw_sharing,
     first_screen,
 )
+from tests.benchmarks.findings.five_lines import five_lines
 from tests.benchmarks.findings.in_short import (
     afterwards,
     against,
@@ -141,6 +142,7 @@ def pages() -> dict[str, str]:
     caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
         "found": in_short(found, made),
+        "five lines": five_lines(found, made),
         "verdicts": verdicts_table(found, made),
         "reliable": reliable_in_words(found, made),
         "reached": reached_table(answers),

@@ -89,7 +89,7 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     }
     words = "; ".join(f"{where}: {said}" for where, said in told.items())
     return (
-        f"Of {len(within)} predictors, noise not taken out, told from zero (Benjamini and "
+        f"Of {len(within)} predictors of accuracy, told from zero (Benjamini and "
         f"Hochberg) {words}. Best on mixtures left out of the fit, R² "
         f"{best['foretold'].iloc[0]:+.2f}{' each' if len(best) > 1 else ''}: "
         f"{'; '.join(map(_predictor, best['predictor']))}."
@@ -104,14 +104,16 @@ def _told_from_zero(rows: pd.DataFrame) -> str:
 
 
 def _predictor(name: str) -> str:
-    """A predictor without the words for its rung, and with the domain that it is about.
+    """A predictor without the words for its rung, and with what it is about.
 
     >>> _predictor("R3 directions: cosine of LDA directions"), _predictor("linearity, whitened")
-    ('R3 cosine of LDA directions', 'linearity, whitened')
+    ('R3 cosine of LDA directions', 'linearity of class and domain, whitened')
     """
     rung, _, measure = name.partition(": ")
     told = f"{rung.split()[0]} {measure}" if measure else name
-    return told.replace("seen classes there", "seen classes in the test domain")
+    about = {"seen classes there": "seen classes in the test domain",
+             "linearity": "linearity of class and domain"}  # fmt: skip
+    return next((told.replace(word, says) for word, says in about.items() if word in told), told)
 
 
 def told_of(row: Mapping[str, Any] | pd.Series) -> str:
@@ -137,12 +139,14 @@ def shared_in_words(found: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _index_in_words(own: pd.DataFrame) -> str:
-    """The mean index of mixtures over blocks, or that most runs have none."""
+    """The mean index of mixtures over blocks, or that most models have none in a domain."""
     known = own.dropna(subset=["index"])
     if len(known) < len(own) / 2:
-        return f"withheld in {len(own) - len(known)} of {counted(len(own), 'run')}"
+        return f"withheld in {len(own) - len(known)} of {counted(len(own), 'measurement')}"
     of_blocks = known.groupby(["seed", "setting"])["index"].mean().groupby("seed").mean()
-    some = f" in {len(known)} of {counted(len(own), 'run')}" if len(known) < len(own) else ""
+    some = (
+        f" in {len(known)} of {counted(len(own), 'measurement')}" if len(known) < len(own) else ""
+    )
     return f"{correlation(asdict(mean_t(of_blocks.to_numpy())))}{some}"
 
 

@@ -76,6 +76,19 @@ def asked_blocks(name: str) -> int:
     return 6 if name == "twin" else Specification.from_toml(LARGE / f"{name}.toml").blocks
 
 
+def held_out_in(name: str) -> str:
+    """How many classes a block of a study holds out from its test domain.
+
+    >>> held_out_in("weak"), held_out_in("cause")
+    ('5', '3 or 4')
+    """
+    from interp.study.specification import Specification
+
+    spec = Specification.from_toml(LARGE / f"{name}.toml")
+    least, more = divmod(spec.images.n_classes, spec.folds or spec.blocks)
+    return f"{least} or {least + 1}" if more else f"{least}"
+
+
 def is_kept(name: str) -> bool:
     """Whether what is kept of a study was read from the runs that are finished now, as now."""
     path = KEPT / name / "read_from.txt"

@@ -110,13 +110,13 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
-def units_and_runs(row: Mapping[str, Any]) -> str:
+def units_and_runs(row: Mapping[str, Any] | pd.Series, runs: str = "run") -> str:
     """What a row is over: so many blocks, mixtures or classes, and so many runs.
 
-    >>> units_and_runs({"n_units": 5, "unit": "block", "n_runs": 45})
-    '5 blocks, 45 runs'
+    >>> units_and_runs({"n_units": 5, "unit": "block", "n_runs": 45}, "model")
+    '5 blocks, 45 models'
     """
-    return f"{counted(int(row['n_units']), row['unit'])}, {counted(int(row['n_runs']), 'run')}"
+    return f"{counted(int(row['n_units']), row['unit'])}, {counted(int(row['n_runs']), runs)}"
 
 
 def claims_in_words(numbers: Sequence[int]) -> str:

@@ -80,7 +80,7 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     assert contradicted == denied == (f"{says}* (claim 2)" in first)
     holds, still = (
         told.get(f"- **{where}", "")
-        for where in ("Holds in all planned ResNet studies that ask", "Open in all")
+        for where in ("Holds in all ResNet studies that ask", "Open in all")
     )
     assert (f"*{says}* (2" in holds) == confirmed
     assert (f"*{says}* (2" in still) == (not confirmed and not denied)
@@ -114,8 +114,9 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
         for name, decision in (("weak", "holds"), ("strong", "open"))
     }
     told = dict(line.split("**: ") for line in against(found, made).splitlines())
-    assert "*CG is below DG* (3, in weak)" in told["- **Holds in some"]
-    every = told["- **Holds in all planned ResNet studies that ask"]
+    turned = "*CG is below DG* (3, in weak; with aligned captions above it)"
+    assert turned in told["- **Holds in some"]
+    every = told["- **Holds in all ResNet studies that ask"]
     assert every == "*Classes outside the label set help* (4)."  # the strong study does not ask
     assert "open" not in told[f"- **{AGAINST}"]
     assert "what holds on a transformer" in told["- **Not answered"]
@@ -128,17 +129,20 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     found["vit"] = found["strong"].assign(n_blocks=6)
     undecided = made["strong"]["levels"].assign(verdict="cannot tell")
     made["vit"] = made["strong"] | {"levels": undecided}
-    assert "what holds on a transformer" in against(found, made)  # all is open there too
+    links = "whether mixtures (L1) or classes (L3) that share more are more accurate; "
+    assert f"**Not answered**: {links}whether sharing is the cause; " in against(found, made)
+    assert "; on a transformer claims 1, 2, 3, 5 and 6 and L2." in against(found, made)
     assert "- **On a transformer" not in against(found, made)
     third = found["vit"]["number"] == 3
     found["vit"] = found["vit"].assign(decision=found["vit"]["decision"].mask(third, "holds"))
     said = against(found, made)
     where = writing.so_far("On a transformer", of="vit")
     assert f"- **{where}**: *CG is below DG* (3) holds.\n" in said
-    assert "; claims 1, 2, 5 and 6 on a transformer." in said
+    assert "; on a transformer claims 1, 2, 5 and 6 and L2." in said
     whole = found | {"vit": found["vit"].assign(decision="holds")}
-    assert "on a transformer." not in against(whole, made)
+    assert "; on a transformer L2." in against(whole, made)
     made["vit"] = made["vit"] | {"levels": made["strong"]["levels"].assign(verdict=TOGETHER)}
+    assert "; on a transformer" not in against(whole, made)
     assert "*CG is below DG* (3) holds; L2 goes together.\n" in against(found, made)
 
 

@@ -22,7 +22,9 @@ def test_what_foretells_best_is_best_on_mixtures_left_out() -> None:
     rows = tables("weak")["foretelling"]
     said = foretold_in_words({"foretelling": rows})
     names = rows["predictor"].str.replace(r"(R\d) \w+:", r"\1", regex=True)
-    rows = rows.assign(predictor=names.str.replace(" there", " in the test domain"))
+    names = names.str.replace(" there", " in the test domain")
+    said_so = names.str.replace("linearity", "linearity of class and domain")
+    rows = rows.assign(predictor=said_so)
     across, within = rows.query("level == 'L1'"), rows.query("level == 'L2'")
     best = across.loc[across["foretold"].idxmax()]
     first, last = said.split(" Best on mixtures left out of the fit, ")
@@ -47,9 +49,12 @@ def test_how_much_is_shared_is_the_mean_of_mixtures_over_blocks() -> None:
     low, high = stats.ttest_1samp(blocks, 0).confidence_interval()
     ends = f"{blocks.mean():.2f} [{low:.2f}, {high:.2f}]".replace("0.", ".")
     said = shared_in_words({"runs": runs})
-    assert f"R5 parts {ends};" in said and "R4 causal directions withheld in 78 of 80 runs" in said
+    assert (
+        f"R5 parts {ends};" in said
+        and "R4 causal directions withheld in 78 of 80 measurements" in said
+    )
     lost = runs["index"].mask((runs["measure"] == "dice") & (runs["seed"] < 5))
-    assert "R5 parts withheld in 50 of 80 runs" in shared_in_words(
+    assert "R5 parts withheld in 50 of 80 measurements" in shared_in_words(
         {"runs": runs.assign(index=lost)}
     )
     assert said.index("R2 ") < said.index("R3 ") < said.index("R4 ")
