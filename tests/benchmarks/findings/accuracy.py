@@ -98,21 +98,21 @@ def in_order(settings: Iterable[str]) -> list[str]:
 FIRST = {"natural-only": 0, "leave-out-domain": 1, "cg-low": 2, "cg-high": 3}
 
 
-def alone_table(answers: Mapping[str, pd.DataFrame], pilot: pd.DataFrame) -> str:
+def alone_table(answers: Mapping[str, pd.DataFrame]) -> str:
     """The claims about accuracy among held-out classes alone: a row each, a column per study.
 
-    Of the pilot, means of mixtures are kept, and differences have no interval.
+    Of the pilot no answers are kept, so that its differences would have no interval.
     """
     answers = _that_asked(answers, "held-out")
     found = {name: accuracy_findings(own, candidates="held-out") for name, own in answers.items()}
-    means = pilot.groupby("setting")["value"].mean()
-    rows = []
-    for claim in CLAIMS:
-        cells = [claim_cell(own, claim.number) for own in found.values()]
-        there = {claim.more, claim.less} <= set(means.index)
-        gap = f"{100 * (means[claim.more] - means[claim.less]):+.1f}" if there else "–"
-        rows.append([f"{claim.number}. {claim.says}", *cells, gap])
-    return markdown(["claim", *_study_heads(found), "pilot, 3 blocks, no interval kept"], rows)
+    rows = [
+        [
+            f"{claim.number}. {claim.says}",
+            *(claim_cell(own, claim.number) for own in found.values()),
+        ]
+        for claim in CLAIMS
+    ]
+    return markdown(["claim", *_study_heads(found)], rows)
 
 
 def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.DataFrame]) -> str:

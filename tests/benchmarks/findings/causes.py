@@ -218,13 +218,12 @@ def language_in_words(
 ) -> str:
     """The same, and in which mixtures labels do better than captions, in which worse.
 
-    Captions that name no domain are apart from the average, which was planned without them, and
-    stand only among numbers.
+    Captions that name no domain are apart from the average, which was planned without them.
     """
     if not found:
         return NO_BLOCK
     every = labels_by_mixture(found, captioned)
-    aligned = [each for each in every if ALIGNED in each["against"]] if with_numbers else []
+    aligned = [each for each in every if ALIGNED in each["against"]]
     rows = [each for each in every if ALIGNED not in each["against"]]
     sides = {
         "above zero in": [each for each in rows if each["low"] > 0],
@@ -266,14 +265,15 @@ def briefly_caused(made: Tables) -> str:
         rows = caused_in(made[name], name)
         row, by = the_claim(rows), rows.set_index(["measure", "arm"])
         said.append(
-            f"{points(row)}, seen ones {points(by.loc[HELD_EQUAL.name, ARMS[0]])} (weight "
-            f"{WEIGHTS[name]:g}, {blocks_that_intervene(rows)}, {held_out_in(name)} held out)"
+            f"{points(row)} (over no term {points(by.loc[row['measure'], ARMS[1]])}), seen ones "
+            f"{points(by.loc[HELD_EQUAL.name, ARMS[0]])} (weight {WEIGHTS[name]:g}, "
+            f"{blocks_that_intervene(rows)}, {held_out_in(name)} held out)"
         )
         decisions.append(row["decision"])
     return (
         f"{_caused(decisions)}. Where photographs and sketches of seen classes were aligned "
         "rather than sketches of another class (wrong partners), held-out classes gained "
-        f"{'; '.join(said)}. A cause would leave seen ones within two points (90 % interval)"
+        f"{'; '.join(said)}. By rule seen ones must stay within two points (90 % interval)"
         if said
         else NO_BLOCK
     )

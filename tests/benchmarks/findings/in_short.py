@@ -33,6 +33,7 @@ from tests.benchmarks.findings.claims import (
 )
 from tests.benchmarks.findings.links_in_short import (
     LEVELS,
+    circuits_untold,
     link_cell,
     most_reliable,
     no_link,
@@ -162,7 +163,7 @@ def in_short(found: Decided, made: Tables) -> str:
     return "\n\n".join(parts)
 
 
-SHARED = "How much middle layers share in *strong*"
+SHARED = "Middle layers of *strong* share"
 IS = {
     "twin": " (labels)", "vit": " (transformer)", "cause": " (weight 1)", "gentle": " (weight 0.1)",
 }  # fmt: skip
@@ -263,6 +264,8 @@ def _unanswered(found: Decided, made: Tables) -> list[str]:
         for level, who in SHARING.items()
         if _is_open(most_reliable(of_resnets(found), made, level).values())
     ]
+    if circuits_untold(found, made):
+        links.append("models by circuits (R5, R6)")
     vit = deciding(found).get("vit")
     asked = {
         f"whether {' or '.join(links)} that share more are more accurate": bool(links),

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.verdicts.wording import TOGETHER
 from tests.benchmarks.findings.as_blocks_came import mark_of_link
@@ -103,21 +102,24 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     told = [told_of(row) for _, row in every.iterrows()]
     n = {word: told.count(word) for word in (OPEN, UNRELIABLE)}
     chosen = [row["measure"] for row in most_reliable(found, made, "L2").values()]
-    lost = {
-        "L2's other measures": (every["level"] == "L2") & ~every["measure"].isin(chosen),
-        "all of circuits (R5, R6)": every["rung"].isin(["R5", "R6"]),
-    }
-    none = [
-        which
-        for which, own in lost.items()
-        if own.any() and all(told_of(row) == UNRELIABLE for _, row in every[own].iterrows())
-    ]
+    none = _none_measurable(every[(every["level"] == "L2") & ~every["measure"].isin(chosen)])
+    among = ", among these L2's other measures" if none else ""
     return (
-        f"By the most reliable measure, chosen afterwards ({'; '.join(said)}). Of "
+        f"By the most reliable measure ({'; '.join(said)}). Of "
         f"all {counted(len(every), 'correlation')} "
         f"{len(every) - sum(n.values())} are decided, {n[OPEN]} open, {n[UNRELIABLE]} not "
-        f"measurable{f', among these {sequence(none)}' if none else ''}."
+        f"measurable{among}."
     )
+
+
+def _none_measurable(links: pd.DataFrame) -> bool:
+    return len(links) > 0 and all(told_of(row) == UNRELIABLE for _, row in links.iterrows())
+
+
+def circuits_untold(found: Decided, made: Tables) -> bool:
+    """Whether no link of circuits (parts and wiring) to accuracy is measurable in any study."""
+    every = levels_of(found, made)
+    return _none_measurable(every[every["rung"].isin(["R5", "R6"])])
 
 
 def _hanging(row: Mapping[str, Any], runs: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from tests.benchmarks.findings.accuracy import at_floor
 from tests.benchmarks.findings.claims import (
     DENIED,
     OPEN,
@@ -21,13 +22,16 @@ from tests.benchmarks.findings.writing import NOT_ASKED, UNDECIDED, blocks_of, s
 from tests.benchmarks.recovering import markdown
 
 
-def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
-    """Blocks that would decide every claim that is open, study by study."""
+def open_claims(found: Mapping[str, pd.DataFrame], answers: Mapping[str, pd.DataFrame]) -> str:
+    """Blocks that would decide every claim that is open, study by study, and what is at chance."""
     said = []
     for name, family in planned(found).items():
         tests = len(family) - int(family["decision"].isin(OUT_OF_FAMILY).sum())
         still = family[family["decision"] == OPEN].to_dict("records")
-        needed = [f"claim {row['number']} {_blocks(row, tests)}" for row in still]
+        needed = [
+            f"claim {row['number']} {_blocks(row, tests)}{at_floor(answers[name], row['number'])}"
+            for row in still
+        ]
         if needed:
             has = blocks_of(name, family["n_blocks"].max())
             said.append(f"- *{name}*, which has {has}: {'; '.join(needed)}.")

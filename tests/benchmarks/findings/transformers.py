@@ -40,8 +40,8 @@ def vits_on_photographs(made: Tables) -> str:
     shares, n = zip(*(_photographs(frame) for frame in _both_towers(made)), strict=True)
     weak = ": too weak to confirm or contradict anything" if is_too_weak(made) else ""
     return (
-        f"Held-out classes in photographs: {100 * shares[0]:.0f} % ({n[0]}), the strong "
-        f"study's ResNets {100 * shares[1]:.0f} % ({n[1]}){weak}.{_left_out(made['vit'])}"
+        f"Held-out classes in photographs: {100 * shares[0]:.0f} % ({n[0]}), *strong*'s "
+        f"ResNets {100 * shares[1]:.0f} % ({n[1]}){weak}.{_left_out(made['vit'])}"
     )
 
 

@@ -1,53 +1,48 @@
-"""README's five lines say what is decided, what of it is against the paper, and what is open."""
+"""README's table says what is decided; five lines what is against the paper, and what is open."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from tests.benchmarks.findings.claims import CLAIMS
 from tests.benchmarks.findings.five_lines import five_lines
-from tests.benchmarks.findings.links_in_short import link_cell, most_reliable
 from tests.study.findings.kept import claims, kept_tables, with_one_block
 
 
-def lines_of(found: dict, made: dict) -> list[str]:
-    lines = five_lines(found, made).splitlines()
+def said_of(found: Mapping[str, Any], made: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Rows of the table, and the lines."""
+    table, lines = (part.splitlines() for part in five_lines(found, made).split("\n\n"))
     assert len(lines) == 5 and all(line.startswith("- **") for line in lines)
-    return lines
+    return table[2:], lines
 
 
 @pytest.mark.parametrize("decision", ["holds", "open", "does not hold", "the opposite holds"])
-def test_a_denied_claim_stands_first_and_any_other_among_accuracies(decision: str) -> None:
+def test_what_is_decided_stands_in_the_table_and_first_if_against_the_paper(decision: str) -> None:
     made = kept_tables()
     own = claims("weak").assign(decision="open")
     found = {"weak": own.assign(decision=own["decision"].mask(own["number"] == 2, decision))}
-    against, accuracy, *_ = lines_of(found, made)
-    says = CLAIMS[1].says
+    rows, (against, *_) = said_of(found, made)
     denied = decision not in ("holds", "open")
-    assert (f"*{says}* (claim 2) {decision} in weak" in against) == denied
-    assert (f"2. *{says}*: weak +15.7 " in accuracy) == (not denied)
-    assert against.startswith("- **Decided against the paper, where it says yes**: nothing") == (
-        not denied
-    )
+    assert decision in rows[1] and (f"*{CLAIMS[1].says}* (claim 2) {decision}" in against) == denied
+    nothing = "- **Decided against the paper, where it says yes:** nothing"
+    assert against.startswith(nothing) == (not denied)
 
 
-def test_a_link_has_its_number_or_is_not_measurable() -> None:
-    """Of each study that could measure it, the pilot aside."""
-    made = kept_tables()
-    found = {name: claims(name) for name in ("pilot", "weak", "strong")}
-    sharing = lines_of(found, made)[2]
-    for study in ("weak", "strong"):
-        assert f"{study} {link_cell(most_reliable(found, made, 'L2')[study])}‡" in sharing
-    assert "; over classes of a model (L3): not measurable." in sharing and "pilot" not in sharing
-    for name in found:
-        made[name]["levels"] = made[name]["levels"].assign(reliability=0.9)
-    every = most_reliable(found, made, "L3")
-    sharing = lines_of(found, made)[2]
-    assert "not measurable" not in sharing
-    assert f"(L3): weak {link_cell(every['weak'])}, strong {link_cell(every['strong'])}." in sharing
+def test_captions_that_turn_a_claim_round_are_named() -> None:
+    """Where CG is above DG with aligned captions in every study that asks."""
+    made, found = kept_tables(), {name: claims(name) for name in ("weak", "strong")}
+    assert "with aligned captions CG is above DG" in said_of(found, made)[1][1]
+    answers = made["strong"]["answers"]
+    aligned = answers["setting"] == "cg-high, aligned captions"
+    lower = answers.assign(value=answers["value"].mask(aligned, 0.0))
+    made["strong"] = made["strong"] | {"answers": lower}
+    assert "aligned" not in said_of(found, made)[1][1]
 
 
 def test_what_is_not_finished_is_not_told() -> None:
     found, made = with_one_block()
     none = made | {"twin": {}, "cause": {}, "gentle": {}}
-    *_, cause, last = lines_of(found, none)
+    _, (*_, cause, last) = said_of(found, none)
     assert cause == "- **Is sharing the cause?** No block of it is finished."
-    assert "No twin is finished. *Vit*: One block of 6 decides nothing: " in last
+    assert "No block of it is finished. *Vit*: One block of 6 decides nothing: " in last

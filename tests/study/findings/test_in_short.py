@@ -1,5 +1,7 @@
 """What is decided, where, and what is left open, is said as it is."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -129,7 +131,8 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     found["vit"] = found["strong"].assign(n_blocks=6)
     undecided = made["strong"]["levels"].assign(verdict="cannot tell")
     made["vit"] = made["strong"] | {"levels": undecided}
-    links = "whether mixtures (L1) or classes (L3) that share more are more accurate; "
+    links = "whether mixtures (L1) or classes (L3) or models by circuits (R5, R6) that share "
+    links += "more are more accurate; "
     assert f"**Not answered**: {links}whether sharing is the cause; " in against(found, made)
     assert "; on a transformer claims 1, 2, 3, 5 and 6 and L2." in against(found, made)
     assert "- **On a transformer" not in against(found, made)
@@ -254,17 +257,25 @@ def test_an_open_claim_is_adjusted_for_those_that_are_not_told_yet() -> None:
     found = claims("weak")
     row = found[found["number"] == 1].iloc[0]
     reach = (row["high"] - row["low"]) / 2
+    answers = {"weak": kept_tables()["weak"]["answers"]}
     assert row["decision"] == "open"
     for told, tests in (("holds", 1), ("the opposite holds", 1), ("does not hold", 6)):
         rest = found.assign(decision=found["decision"].where(found["number"] == 1, told))
         n, then = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], tests)
         said = f"- *weak*, which has 8: claim 1 about {n} (then {then})"
-        assert open_claims({"weak": rest}).startswith(said)
+        assert open_claims({"weak": rest}, answers).startswith(said)
+    still = found.assign(decision=found["decision"].mask(found["number"] == 2, "open"))
+    assert re.search(
+        r"claim 2 about .+ \(CG low not above chance\)", open_claims({"weak": still}, answers)
+    )
 
 
 def test_a_decision_of_an_unfinished_study_is_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     found = claims("weak").assign(decision="holds")
-    assert open_claims({"weak": found}) == "No claim is open."
+    assert (
+        open_claims({"weak": found}, {"weak": kept_tables()["weak"]["answers"]})
+        == "No claim is open."
+    )
     made = kept_tables()
     assert "| weak, 8 blocks, " in in_short({"weak": found}, made)
     monkeypatch.setattr(writing, "finished_blocks", lambda name: 7)
