@@ -200,7 +200,7 @@ def labels_by_mixture(
     return rows
 
 
-def labels_on_average(found: Mapping[str, pd.DataFrame]) -> str:
+def _on_average(found: Mapping[str, pd.DataFrame]) -> str:
     """What labels in place of captions change in accuracy of held-out classes, over mixtures."""
     row = _of_labels(found)
     answer = "Not needed" if row["low"] > 0 else "It helps" if row["high"] < 0 else "Not known"
@@ -230,7 +230,7 @@ def language_in_words(
         "below zero in": [each for each in rows if each["high"] < 0],
         "may be zero in": [each for each in rows if each["low"] <= 0 <= each["high"]],
     }
-    said = [labels_on_average(found)]
+    said = [_on_average(found)]
     said += [f"not planned: against {spoken(each['against'])} {points(each)}" for each in aligned]
     for side, some in sides.items():
         told = [

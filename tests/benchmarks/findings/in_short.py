@@ -1,4 +1,4 @@
-"""The findings in short: a row each, what contradicts the paper, and what README says."""
+"""The findings in short: a row each, what contradicts the paper, and what is not answered."""
 
 from collections.abc import Iterable, Mapping
 
@@ -82,7 +82,7 @@ def verdicts_table(found: Decided, made: Tables) -> str:
 
 
 def answers_table(found: Decided, made: Tables) -> str:
-    """Every finding and its effect in the studies that count: what README has room for."""
+    """Every finding and its effect in the studies that count, as README has them."""
     shown = of_resnets(found)
     cells = _cells(shown, {level: most_reliable(found, made, level) for level in LEVELS}, made)
     says = {claim.number: _spoken(claim) for claim in CLAIMS} | LEVELS
@@ -167,7 +167,7 @@ SHARED = "Middle layers of *strong* share"
 IS = {
     "twin": " (labels)", "vit": " (transformer)", "cause": " (weight 1)", "gentle": " (weight 0.1)",
 }  # fmt: skip
-"""What README's reader is to know of studies by their names."""
+"""What a reader of the account is to know of studies by their names."""
 
 ALONE = "With held-out classes alone to choose from"
 AFTERWARDS = "Seen afterwards, not planned"
@@ -262,7 +262,7 @@ def _unanswered(found: Decided, made: Tables) -> list[str]:
     links = [
         f"{who} ({level})"
         for level, who in SHARING.items()
-        if _is_open(most_reliable(of_resnets(found), made, level).values())
+        if _is_undecided(most_reliable(of_resnets(found), made, level).values())
     ]
     if circuits_untold(found, made):
         links.append("models by circuits (R5, R6)")
@@ -286,9 +286,9 @@ def _unanswered_by(vit: pd.DataFrame, found: Decided, made: Tables) -> list[str]
     untold = list(vit.loc[vit["decision"] == OPEN, "number"])
     left = [claims_in_words(untold)] if untold else []
     link = most_reliable(deciding(found), made, "L2").get("vit")
-    left += ["L2"] if link is not None and _is_open([link]) else []
+    left += ["L2"] if link is not None and _is_undecided([link]) else []
     return [f"on a transformer {sequence(left)}"] if left else []
 
 
-def _is_open(rows: Iterable[pd.Series]) -> bool:
+def _is_undecided(rows: Iterable[pd.Series]) -> bool:
     return all(told_of(row) in UNDECIDED for row in rows)
