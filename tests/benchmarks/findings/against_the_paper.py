@@ -54,8 +54,9 @@ Denial: TypeAlias = tuple[int | str, str, str]
 
 def _claims(found: Decided, made: Tables) -> Iterator[Denial]:
     for name, own in found.items():
-        before = open_without_last_block(made[name])
-        for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records"):
+        rows = own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
+        before = open_without_last_block(made[name]) if rows else set()
+        for row in rows:
             what = f"*{row['says']}* (claim {row['number']}) {row['decision']}"
             floor = at_floor(made[name]["answers"], row["number"])
             mark = LAST if row["number"] in before else ""

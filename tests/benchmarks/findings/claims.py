@@ -161,11 +161,12 @@ def _contrasts(
     ]
 
 
-def claims_by_domain(by_class: pd.DataFrame) -> pd.DataFrame:
+def claims_by_domain(by_class: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     """The claims about mixtures over both test domains and in each alone, among all classes.
 
     Args:
         by_class: As `accuracy_findings` takes it.
+        claims: Which to tell; those whose mixtures are not there have no row.
 
     Returns:
         A row per claim: of both domains the crossed model's `value`, `low` and `high` and the plain
@@ -174,7 +175,9 @@ def claims_by_domain(by_class: pd.DataFrame) -> pd.DataFrame:
     """
     own = by_class[by_class["candidates"] == "all"].reset_index(drop=True)
     there = set(own["setting"])
-    asked = [claim for claim in CLAIMS if {claim.more, claim.less} <= there]
+    asked = [claim for claim in claims if {claim.more, claim.less} <= there]
+    if not asked:
+        return pd.DataFrame()
     kinds = {s: UPPER if is_upper_bound(s) else "" for s in there}
     found = differences(own, [(claim.more, claim.less) for claim in asked], kinds=kinds)
     domains = list(dict.fromkeys(own["test_domain"]))

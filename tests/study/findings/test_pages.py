@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import pytest
 
 from interp.models.evaluation.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, TARGET
+from tests.benchmarks.findings import pages
 from tests.benchmarks.findings.causes import caused_in, labels_by_mixture
 from tests.benchmarks.findings.claims import ARMS, accuracy_findings
-from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size, pages
+from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size
 from tests.benchmarks.findings.sharing import domains_apart
 from tests.benchmarks.findings.tables import held_out_in, tables
 from tests.benchmarks.judging import filled
 from tests.study.findings.kept import claims
+
+made_once = cache(pages.pages)
 
 
 def test_a_page_that_is_too_large_is_refused(tmp_path: Path) -> None:
@@ -28,7 +32,7 @@ def test_a_page_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def test_pages_hold_what_the_kept_tables_say() -> None:
-    every, used = pages(), set()
+    every, used = made_once(), set()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         made = {name: words for name, words in every.items() if f"<!-- {name} -->" in text}
@@ -70,7 +74,7 @@ def test_no_result_stands_outside_of_what_is_made() -> None:
 
 def test_words_about_layers_and_epochs_are_what_the_table_says() -> None:
     """Late layers part mixtures at the first epoch already, of the first two none at the end."""
-    rows = [line.strip("| ").split(" | ") for line in pages()["parting"].splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in made_once()["parting"].splitlines()]
     at = {(row[0], row[1]): [float(row[3]), float(row[5])] for row in rows[2:] if len(row) == 6}
     indices = {quantity for quantity, _ in at if quantity.startswith("R")}
     assert len(indices) == 2
@@ -83,7 +87,7 @@ def test_words_about_layers_and_epochs_are_what_the_table_says() -> None:
 
 def test_words_about_the_weak_studys_layers_are_what_the_table_says() -> None:
     """Natural only is last by geometry in late layers, first by directions in the last block."""
-    rows = [line.strip("| ").split(" | ") for line in pages()["layers"].splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in made_once()["layers"].splitlines()]
     ends = {(row[0][:2], row[1]): row[4:] for row in rows[2:] if len(row) == 6}
     for late in ("layer3.0.resid_post", "layer4.0.resid_post", "embedding"):
         assert ends["R2", late][1].startswith("natural only")
