@@ -3,9 +3,10 @@
 from interp.core.declarations.writing import sequence
 from tests.benchmarks.findings.accuracy import alone_in_words, captions_turn_it
 from tests.benchmarks.findings.against_the_paper import CONTRADICTED, denied
-from tests.benchmarks.findings.causes import briefly_caused, language_in_words
+from tests.benchmarks.findings.causes import briefly_caused
 from tests.benchmarks.findings.claims import Decided, of_resnets
 from tests.benchmarks.findings.in_short import ALONE, answers_table
+from tests.benchmarks.findings.language import language_in_words
 from tests.benchmarks.findings.links_in_short import circuits_untold
 from tests.benchmarks.findings.sharing import shared_in_words
 from tests.benchmarks.findings.tables import Tables

@@ -18,8 +18,6 @@ from tests.benchmarks.findings.as_blocks_came import LAST, mark_of_link, open_wi
 from tests.benchmarks.findings.causes import (
     caused_in,
     gains,
-    language_in_words,
-    language_is_told,
 )
 from tests.benchmarks.findings.claims import (
     CLAIMS,
@@ -31,6 +29,7 @@ from tests.benchmarks.findings.claims import (
     of_resnets,
     planned,
 )
+from tests.benchmarks.findings.language import language_in_words, language_is_told
 from tests.benchmarks.findings.links_in_short import (
     LEVELS,
     circuits_untold,

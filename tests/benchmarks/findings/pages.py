@@ -26,9 +26,6 @@ from tests.benchmarks.findings.causes import (
     cause_table,
     caused_in,
     caused_table,
-    language_by_mixture,
-    language_linked,
-    language_table,
 )
 from tests.benchmarks.findings.claims import accuracy_findings, deciding
 from tests.benchmarks.findings.costs import costs_table
@@ -45,6 +42,11 @@ from tests.benchmarks.findings.in_short import (
     in_short,
     studies_table,
     verdicts_table,
+)
+from tests.benchmarks.findings.language import (
+    language_by_mixture,
+    language_linked,
+    language_table,
 )
 from tests.benchmarks.findings.links_in_short import reliable_in_words
 from tests.benchmarks.findings.sharing import (

@@ -11,8 +11,9 @@ import pytest
 from interp.models.evaluation.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, TARGET
 from tests.benchmarks.findings import pages
-from tests.benchmarks.findings.causes import caused_in, labels_by_mixture
+from tests.benchmarks.findings.causes import caused_in
 from tests.benchmarks.findings.claims import ARMS, accuracy_findings
+from tests.benchmarks.findings.language import labels_by_mixture
 from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size
 from tests.benchmarks.findings.sharing import domains_apart
 from tests.benchmarks.findings.tables import held_out_in, tables

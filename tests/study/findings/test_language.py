@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tests.benchmarks.findings.causes import (
+from tests.benchmarks.findings.language import (
     language_by_mixture,
     language_in_words,
     language_linked,
