@@ -46,7 +46,8 @@ def caused_table(made: Tables) -> str:
             (BEYOND.name, wrong), (BEYOND.name, none), (AMONG.name, wrong),
         )]  # fmt: skip
         shared = correlation(by.loc[SHARING.name, wrong])
-        what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {blocks_that_intervene(found)}"
+        n = f"{blocks_that_intervene(found)}, {row['n_runs']:.0f} models a difference"
+        what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {n}"
         why = f": {row['reason'].split(' at weight')[0]}" if row["decision"] == WITHHELD else ""
         rows.append([what, *cells, shared, f"{bold(row['decision'])}{why}"])
     heads = [

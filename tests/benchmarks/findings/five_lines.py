@@ -20,9 +20,10 @@ def five_lines(found: Decided, made: Tables) -> str:
     language = language_in_words(made["twin"], made["strong"], with_numbers=False)
     language = f"{language.removesuffix('.')}. *Vit*: {of_vits(found, made)}"
     untold = "; links of circuits (R5, R6) to accuracy are not measurable"
+    alone = alone_in_words(answers, with_numbers=False)
     lines = {
         f"{CONTRADICTED}:": _against(found, made),
-        f"{ALONE} ({sequence(list(answers))}):": alone_in_words(answers, with_numbers=False)
+        f"{ALONE} ({sequence(list(answers))}; no rule):": alone
         + (turned if captions_turn_it(answers) else ""),
         "How much do middle layers of *strong* share?": shared_in_words(made["strong"])
         + (untold if circuits_untold(found, made) else ""),

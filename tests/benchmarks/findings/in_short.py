@@ -214,9 +214,8 @@ def against(found: Decided, made: Tables) -> str:
     ):
         told = {number: own for number, own in decisions.items() if chosen(set(own.values()))}
         lines.append((says, [_held(number, own, answers) for number, own in told.items()]))
-    lines.append(
-        (f"{ALONE} ({sequence(list(counting))})", [alone_in_words(answers, with_numbers=False)])
-    )
+    alone = alone_in_words(answers, with_numbers=False)
+    lines.append((f"{ALONE} ({sequence(list(counting))}; no rule)", [alone]))
     lines.append((SHARED, [shared_in_words(made["strong"])]))
     lines.append(("Sharing and accuracy", sharing_in_words(counting, made)))
     if language_is_told(made["twin"]):
@@ -225,7 +224,7 @@ def against(found: Decided, made: Tables) -> str:
     if "vit" in every:
         told = every["vit"][every["vit"]["decision"] != OPEN]
         floors = [at_floor(made["vit"]["answers"], number) for number in told["number"]]
-        decided = [f"*{row.says}* ({row.number}) {row.decision}{floor}"
+        decided = [f"claim {row.number} {row.decision}{floor}"
                    for row, floor in zip(told.itertuples(), floors, strict=True)]  # fmt: skip
         link = most_reliable(every, made, "L2").get("vit")
         if link is not None and told_of(link) not in UNDECIDED:

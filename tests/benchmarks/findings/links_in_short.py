@@ -18,6 +18,7 @@ from tests.benchmarks.findings.sharing import (
 from tests.benchmarks.findings.tables import Tables
 from tests.benchmarks.findings.writing import (
     NOT_ASKED,
+    UNDECIDED,
     UNRELIABLE,
     bold,
     correlation,
@@ -74,10 +75,12 @@ def link_cell(row: pd.Series) -> str:
 
 
 def _verdict(row: pd.Series) -> str:
-    """The verdict on a correlation; why it is open, where its interval alone would decide it."""
+    """The verdict on a correlation, and p; why it is open where its interval would decide it."""
     told = told_of(row)
+    if told not in UNDECIDED:
+        return f"{bold(told)} (adjusted p {row['p_adjusted']:.2g})"
     by_interval = row["low"] > 0 or row["high"] < 0
-    return why_open(row) if told == OPEN and by_interval else bold(told)
+    return why_open(row) if told == OPEN and by_interval else told
 
 
 def why_open(row: Mapping[str, Any] | pd.Series) -> str:

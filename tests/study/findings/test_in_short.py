@@ -140,13 +140,13 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     found["vit"] = found["vit"].assign(decision=found["vit"]["decision"].mask(third, "holds"))
     said = against(found, made)
     where = writing.so_far("On a transformer", of="vit")
-    assert f"- **{where}**: *CG is below DG* (3) holds.\n" in said
+    assert f"- **{where}**: claim 3 holds.\n" in said
     assert "; on a transformer claims 1, 2, 5 and 6 and L2." in said
     whole = found | {"vit": found["vit"].assign(decision="holds")}
     assert "; on a transformer L2." in against(whole, made)
     made["vit"] = made["vit"] | {"levels": made["strong"]["levels"].assign(verdict=TOGETHER)}
     assert "; on a transformer" not in against(whole, made)
-    assert "*CG is below DG* (3) holds; L2 goes together.\n" in against(found, made)
+    assert "**: claim 3 holds; L2 goes together.\n" in against(found, made)
 
 
 @pytest.mark.parametrize(
