@@ -7,6 +7,7 @@ import pandas as pd
 
 from interp.core.declarations.writing import sequence
 from tests.benchmarks.findings.claims import (
+    ALIGNED_ABOVE_DG,
     CLAIMS,
     ENDS,
     OPPOSITE,
@@ -210,9 +211,9 @@ def afterwards_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
 
 def captions_turn_it(answers: Mapping[str, pd.DataFrame]) -> bool:
     """Whether CG is above DG in every study once its captions leave the domain out."""
-    [claim] = [each for each in SEEN_AFTERWARDS if "captions" in each.says]
-    found = {name: contrasts_of(own, [claim]) for name, own in answers.items()}
-    return claim in _on_sides([claim], found)[SIDES[0]]
+    found = {name: contrasts_of(own, [ALIGNED_ABOVE_DG]) for name, own in answers.items()}
+    above, *_ = SIDES
+    return ALIGNED_ABOVE_DG in _on_sides([ALIGNED_ABOVE_DG], found)[above]
 
 
 def afterwards_table(answers: Mapping[str, pd.DataFrame]) -> str:

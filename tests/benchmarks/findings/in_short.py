@@ -207,13 +207,16 @@ def against(found: Decided, made: Tables) -> str:
     lines = list(denied(found, made).items())
     answers = {name: made[name]["answers"] for name in counting}
     decisions = {claim.number: _decisions(counting, claim) for claim in CLAIMS}
+    but = {3: "; with aligned captions above it"} if captions_turn_it(answers) else {}
     for says, chosen in (
         ("Holds in all ResNet studies that ask", lambda own: own == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and own != {"holds"}),
         ("Open in all", lambda own: own == {OPEN}),
     ):
         told = {number: own for number, own in decisions.items() if chosen(set(own.values()))}
-        lines.append((says, [_held(number, own, answers) for number, own in told.items()]))
+        lines.append(
+            (says, [_held(number, own, but.get(number, "")) for number, own in told.items()])
+        )
     alone = alone_in_words(answers, with_numbers=False)
     lines.append((f"{ALONE} ({sequence(list(counting))}; no rule)", [alone]))
     lines.append((SHARED, [shared_in_words(made["strong"])]))
@@ -234,11 +237,9 @@ def against(found: Decided, made: Tables) -> str:
     return "\n".join(f"- **{says}**: {'; '.join(words)}." for says, words in lines if words)
 
 
-def _held(number: int, decisions: Mapping[str, str], answers: Mapping[str, pd.DataFrame]) -> str:
+def _held(number: int, decisions: Mapping[str, str], but: str) -> str:
     """A claim, where it holds, and what was seen afterwards to turn it round."""
     [says] = [claim.says for claim in CLAIMS if claim.number == number]
-    turned = number == 3 and captions_turn_it(answers)
-    but = "; with aligned captions above it" if turned else ""
     return f"*{says}* ({number}{_where(decisions)}{but})"
 
 
@@ -259,7 +260,7 @@ def _unanswered(found: Decided, made: Tables) -> list[str]:
     causes = [caused_in(made[name], name)["decision"] for name in WEIGHTS if made[name]]
     links = [
         f"{who} ({level})"
-        for level, who in SHARING.items()
+        for level, who in WHO_SHARES.items()
         if _is_undecided(most_reliable(of_resnets(found), made, level).values())
     ]
     if circuits_untold(found, made):
@@ -272,14 +273,14 @@ def _unanswered(found: Decided, made: Tables) -> list[str]:
         "what holds on a transformer": vit is None,
     }
     left = [question for question, still in asked.items() if still]
-    return left if vit is None else left + _unanswered_by(vit, found, made)
+    return left if vit is None else left + _unanswered_on_vit(vit, found, made)
 
 
-SHARING = {"L1": "mixtures", "L2": "blocks", "L3": "classes"}
+WHO_SHARES = {"L1": "mixtures", "L2": "blocks", "L3": "classes"}
 """What shares more or less, level by level."""
 
 
-def _unanswered_by(vit: pd.DataFrame, found: Decided, made: Tables) -> list[str]:
+def _unanswered_on_vit(vit: pd.DataFrame, found: Decided, made: Tables) -> list[str]:
     """What is open on a transformer: claims, and L2."""
     untold = list(vit.loc[vit["decision"] == OPEN, "number"])
     left = [claims_in_words(untold)] if untold else []
