@@ -32,10 +32,7 @@ class _Link:
 
     def __init__(self, body: Any, layer: int) -> None:
         self.body, self.layer = body, layer
-        self.reads, self.writes = (
-            f"blocks.{layer}.hook_resid_pre",
-            f"blocks.{layer}.hook_mlp_out",
-        )
+        self.reads, self.writes = (f"blocks.{layer}.hook_resid_pre", f"blocks.{layer}.hook_mlp_out")
         self.readers = self.writers = (f"m{layer}",)
         self.places: tuple[tuple[str, Mapping[str, int]], ...] = ((self.writes, {}),)
 

@@ -125,7 +125,7 @@ def run_command(
       interp-report run --checkpoint epoch_32.pt --images PACS --domains photo,sketch
       interp-report run STUDY.toml --tables finished
       interp-report run STUDY.toml --dry-run --json
-    """  # fmt: skip
+    """
     from interp.core.errors import SpecificationError
     from interp.core.parallel import which_device
     from interp.core.progress import say, set_quiet
@@ -152,9 +152,15 @@ def run_command(
             from interp.study.studies import examine
 
             result = examine(
-                checkpoint, images, out, architecture=model or None, domains=pair, seed=seed or 0,
-                device=device or None, command=command,
-            )  # fmt: skip
+                checkpoint,
+                images,
+                out,
+                architecture=model or None,
+                domains=pair,
+                seed=seed or 0,
+                device=device or None,
+                command=command,
+            )
         return _pages(result)
     from interp.study.forecasting import cost_of_study
     from interp.study.studies import Study
@@ -168,9 +174,8 @@ def run_command(
         return _rehearsed(chosen.specification, jobs, numbers)
     say(cost_of_study(chosen.specification, jobs=jobs, blocks=numbers).text)
     made = chosen.run(
-        out, jobs=jobs, device=device or None, command=command, tables=tables,
-        blocks=numbers,
-    )  # fmt: skip
+        out, jobs=jobs, device=device or None, command=command, tables=tables, blocks=numbers
+    )
     return _pages(made)
 
 
@@ -286,11 +291,7 @@ def grid_command(
 
 
 def _hand_out(
-    runs: "Sequence[Run]",
-    out: Path,
-    where: str,
-    options: dict[str, Any],
-    limits: dict[str, Any],
+    runs: "Sequence[Run]", out: Path, where: str, options: dict[str, Any], limits: dict[str, Any]
 ) -> dict[str, Any]:
     """Submit runs to a cluster, or, where none is named, print their commands."""
     from interp.study.machines.cluster import commands, submit
@@ -404,9 +405,8 @@ def diff_command(
         from interp.report.difference_page import build_difference_page
 
         build_difference_page(
-            *(a, b, found.table),
-            facts=found.facts, rest=found.rest, models=compared, out=page,
-        )  # fmt: skip
+            *(a, b, found.table), facts=found.facts, rest=found.rest, models=compared, out=page
+        )
     tell_difference(found)
     tell_stitches(compared)
     return {
@@ -475,9 +475,12 @@ def judge_command(
     by_kind = standing(judged, by=["condition", "tier"])
     tables = [table.save(out) for table in (judged, overall)]
     page = build_judged_page(
-        judged, overall, by_kind, out=out / "judged.html",
+        judged,
+        overall,
+        by_kind,
+        out=out / "judged.html",
         command=shlex.join(["interp-report", *sys.argv[1:]]),
-    )  # fmt: skip
+    )
     folders = write_benchmark(write, models) if write else []
     for row in overall.frame.to_dict("records"):
         name = row.get("rung") or f"{row['unit']}s"
@@ -504,10 +507,14 @@ def judge_command(
 def _standing_in_words(row: dict[str, Any]) -> str:
     shares = [
         f"{words} {row[name]:.0%}"
-        for name, words in (("right", "right"), ("too_much", "too much"),
-                            ("too_little", "too little"), ("cannot_tell", "cannot tell"))
+        for name, words in (
+            ("right", "right"),
+            ("too_much", "too much"),
+            ("too_little", "too little"),
+            ("cannot_tell", "cannot tell"),
+        )
         if row.get(name, float("nan")) == row.get(name)
-    ]  # fmt: skip
+    ]
     if row["auroc"] == row["auroc"]:
         shares.append(f"AUROC {row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})")
     shares += [f"failed in {row['failed']}"] if row["failed"] else []

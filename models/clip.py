@@ -98,10 +98,7 @@ def _checked_templates(class_names: Sequence[str], templates: Iterable[Sentence]
     for what, given in (("class names", class_names), ("templates", templates)):
         if isinstance(given, str):
             raise SpecificationError(
-                asked,
-                f"the text {given!r} for {what}",
-                f"a list of {what}",
-                f"pass [{given!r}]",
+                asked, f"the text {given!r} for {what}", f"a list of {what}", f"pass [{given!r}]"
             )
     found = list(templates)
     for template in found:

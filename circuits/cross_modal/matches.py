@@ -273,9 +273,13 @@ def read_matches(
     ]
     captions = [tokens(table).to(device) for table in (pairs.clean, pairs.corrupt)]
     return Matches(
-        (first, second), (pictures[0], pictures[1]), (captions[0], captions[1]), scale, pairs,
+        (first, second),
+        (pictures[0], pictures[1]),
+        (captions[0], captions[1]),
+        scale,
+        pairs,
         batch_size,
-    )  # fmt: skip
+    )
 
 
 @door

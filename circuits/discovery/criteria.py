@@ -16,13 +16,7 @@ from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.discovery.curves import counted, curve_table, share_rows, units_of
 from interp.circuits.discovery.searching import discover
 from interp.circuits.edges.edge_attribution import Attribution
-from interp.circuits.edges.masked_runs import (
-    Flow,
-    fitting_memory,
-    open_pair,
-    open_run,
-    run_masked,
-)
+from interp.circuits.edges.masked_runs import Flow, fitting_memory, open_pair, open_run, run_masked
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.patching.localisation import ROUNDING
 from interp.circuits.patching.sweeping import check_inputs

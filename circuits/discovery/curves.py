@@ -145,8 +145,9 @@ def share_rows(
     rows = []
     for number, means in enumerate(class_mean(triples, labels)):
         small = no_gap(means[2], left[:, number, 2], rounding=rounding)
-        index = small or index_of(means * ends[number], left[:, number] * ends[number],
-                                  rounding=rounding)  # fmt: skip
+        index = small or index_of(
+            means * ends[number], left[:, number] * ends[number], rounding=rounding
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.full(3, np.nan) if small else means / means[2]
             spread = jackknife(share[0], left[:, number, 0] / left[:, number, 2])

@@ -104,9 +104,11 @@ def to_gain(
     gap = float(torch.cat(sizes).mean())
     if not np.isfinite(gap):
         raise NumericsError(
-            "learn masks", "NaN or infinity from the metric", "finite numbers",
+            "learn masks",
+            "NaN or infinity from the metric",
+            "finite numbers",
             "check the pictures, the metric and the tower's own output",
-        )  # fmt: skip
+        )
     return gap
 
 

@@ -176,9 +176,18 @@ def attribute(
     wiring, components, started = wire(tower), parts_of(tower), perf_counter()
     labels = None if pairs is None else pairs.clean.label.tolist()
     task = EdgeTask(
-        tower, components, wiring, given.metric, clean, corrupt, steps, given.memory, seed, labels,
+        tower,
+        components,
+        wiring,
+        given.metric,
+        clean,
+        corrupt,
+        steps,
+        given.memory,
+        seed,
+        labels,
         batch_size,
-    )  # fmt: skip
+    )
     score = METHODS[method]
     if method in AT_ONCE:
         values = score(task)

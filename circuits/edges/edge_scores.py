@@ -52,9 +52,12 @@ class EdgeTask:
         places = rows if isinstance(rows, slice) else torch.as_tensor(rows)
         labels = None if self.labels is None else np.asarray(self.labels, object)[rows].tolist()
         return replace(
-            self, metric=rows_of(self.metric, rows), clean=self.clean[places],
-            corrupt=self.corrupt[places], labels=labels,
-        )  # fmt: skip
+            self,
+            metric=rows_of(self.metric, rows),
+            clean=self.clean[places],
+            corrupt=self.corrupt[places],
+            labels=labels,
+        )
 
 
 def in_batches(

@@ -117,9 +117,17 @@ def edge_mask_scores(
         )
     labels = None if given.pairs is None else given.pairs.clean.label.tolist()
     task = EdgeTask(
-        tower, parts_of(tower), wire(tower), given.metric, given.clean, given.corrupt, seed=seed,
-        memory=given.memory, labels=labels, batch_size=given.batch_size,
-    )  # fmt: skip
+        tower,
+        parts_of(tower),
+        wire(tower),
+        given.metric,
+        given.clean,
+        given.corrupt,
+        seed=seed,
+        memory=given.memory,
+        labels=labels,
+        batch_size=given.batch_size,
+    )
     return _learn(task, shares, steps, rate)
 
 
@@ -130,9 +138,7 @@ def fitted_masks(task: EdgeTask) -> np.ndarray:
 
 def _learn(task: EdgeTask, shares: Sequence[float], steps: int, rate: float) -> np.ndarray:
     place = class_places(task.labels, len(task))
-    gap = to_gain(
-        task.tower, task.metric, task.clean, task.corrupt, batch_size=task.batch_size
-    )  # fmt: skip
+    gap = to_gain(task.tower, task.metric, task.clean, task.corrupt, batch_size=task.batch_size)
     before = _starting(task, place)
     gates, chunk = _Gates.of(task.wiring, shares, before.device), _fitting(task)
     logits = before.clone().requires_grad_()
@@ -141,9 +147,14 @@ def _learn(task: EdgeTask, shares: Sequence[float], steps: int, rate: float) -> 
         return _alone(task[rows], gates.at(step, logits)[place[rows]]).mean()
 
     climb(
-        [logits], gain, turns(len(task), PAIRS, task.seed), steps=steps, rate=rate, size=chunk,
+        [logits],
+        gain,
+        turns(len(task), PAIRS, task.seed),
+        steps=steps,
+        rate=rate,
+        size=chunk,
         floor=FLAT * gap / len(logits),
-    )  # fmt: skip
+    )
     after = logits.detach()
     gained, had = (_total(task, gates, each, place, chunk) for each in (after, before))
     better = torch.as_tensor(gained > had, device=after.device)[:, None]
@@ -200,9 +211,13 @@ def _alone(task: EdgeTask, gates: Tensor) -> Tensor:
         start = task.tower(task.clean, stop_at_layer=0)
     with torch.set_grad_enabled(gates.requires_grad), parameters_at_rest(task.tower):
         outputs = run_gated(
-            task.tower, task.wiring, gates, start=start, corrupt=corrupt,
+            task.tower,
+            task.wiring,
+            gates,
+            start=start,
+            corrupt=corrupt,
             words=resumption(task.tower, task.clean),
-        )  # fmt: skip
+        )
         return measure(task.metric, outputs)
 
 

@@ -153,12 +153,7 @@ def edge_effects(
 
 
 def _run_senders(
-    tower: Tower,
-    wiring: Wiring,
-    senders: np.ndarray,
-    reader: int,
-    clean: Flow,
-    corrupt: Flow,
+    tower: Tower, wiring: Wiring, senders: np.ndarray, reader: int, clean: Flow, corrupt: Flow
 ) -> Float[Tensor, "sender batch d_embed"]:
     """One forward for several senders into one reader, each in its own copy of the batch."""
     number, within = locate(tower, reader)

@@ -169,12 +169,7 @@ def ablate(
     if how.reference is None and reference_labels is None:
         reference_labels = labels
     plan = make_plan(
-        tower,
-        find_sites(sites, tower.sites),
-        base=inputs,
-        n_donors=1,
-        room=how,
-        axes=axes,
+        tower, find_sites(sites, tower.sites), base=inputs, n_donors=1, room=how, axes=axes
     )
     started = time.perf_counter()
     few = tried_rows(metric, len(inputs), plan.rows)
@@ -195,13 +190,7 @@ def ablate(
     )
     donor, said = ABLATIONS[kind](ask)
     values = measure_cells(
-        tower,
-        plan.cells,
-        base=inputs,
-        donors=[donor],
-        metric=metric,
-        rows=plan.rows,
-        what="ablate",
+        tower, plan.cells, base=inputs, donors=[donor], metric=metric, rows=plan.rows, what="ablate"
     )
     columns = cell_columns(tower, plan.cells, len(inputs)) | {
         "measure": f"ablation, {kind}",
@@ -273,12 +262,7 @@ def optimal(ask: AblationRequest) -> Baseline:
 
 
 ABLATIONS: Named[Callable[[AblationRequest], Baseline]] = Named(
-    {
-        "resample": resample,
-        "mean": mean,
-        "zero": zero,
-        "optimal": optimal,
-    }
+    {"resample": resample, "mean": mean, "zero": zero, "optimal": optimal}
 )
 """Every kind by name; each makes the donor of a sweep, and facts about it."""
 

@@ -138,10 +138,12 @@ class StitchedRuns:
         domains = self.images.domain.to_numpy()[rows]
         names = np.array(self.heads[0].names, dtype=object)
         target = dict(zip(names, names[self._exchange().numpy()], strict=True))
-        partner = np.array([
-            generator.choice(np.flatnonzero((labels == target[label]) & (domains == domain)))
-            for label, domain in zip(labels, domains, strict=True)
-        ])  # fmt: skip
+        partner = np.array(
+            [
+                generator.choice(np.flatnonzero((labels == target[label]) & (domains == domain)))
+                for label, domain in zip(labels, domains, strict=True)
+            ]
+        )
         shuffled = generator.permutation(len(rows))
         source = StitchSource(x)
         maps = {
@@ -213,8 +215,10 @@ class StitchedRuns:
             for name, model, site in self._others(site_a, site_b):
                 _, own = next(self._activations(model, site, some))
                 sent[name] = maps[name](self._resized(own, model, site, (self.b, site_b)))
-            outputs = {"A": (self.heads[0], held_a.finish(held_a.activation)),
-                       "B": (self.heads[1], held_b.finish(held_b.activation))}  # fmt: skip
+            outputs = {
+                "A": (self.heads[0], held_a.finish(held_a.activation)),
+                "B": (self.heads[1], held_b.finish(held_b.activation)),
+            }
             for kind, flat in sent.items():
                 back = as_before(flat, held_b.activation, axes_b)
                 outputs[kind] = (self.heads[1], held_b.finish(back))

@@ -124,9 +124,11 @@ def stitch(
     asked = "stitch two models"
     if tuple(heads[0].names) != tuple(heads[1].names):
         raise SpecificationError(
-            asked, "heads of different classes", "the same classes, in the same order",
+            asked,
+            "heads of different classes",
+            "the same classes, in the same order",
             "make both of the same names",
-        )  # fmt: skip
+        )
     names = list(images.domains if domains is None else domains)
     check_known(asked, "domain", names, images.domains)
     pairs = [(site, site) if isinstance(site, str) else (site[0], site[1]) for site in sites]
@@ -135,9 +137,11 @@ def stitch(
     classes = [c for c in halved_classes(frame, [deal], names) if c in heads[0].names]
     if len(classes) < LEAST_CLASSES:
         raise SampleError(
-            asked, f"{len(classes)} classes with pictures by two artists in every domain",
-            f"at least {LEAST_CLASSES}", "give more pictures, or name fewer domains",
-        )  # fmt: skip
+            asked,
+            f"{len(classes)} classes with pictures by two artists in every domain",
+            f"at least {LEAST_CLASSES}",
+            "give more pictures, or name fewer domains",
+        )
     used = (deal >= 0) & frame["label"].isin(classes).to_numpy()
     used &= frame["domain"].isin(names).to_numpy()
     shown = images[used]
@@ -210,9 +214,10 @@ def _of_domain(
         rows.append(place | row)
         if kind == STITCHED:
             rows += [
-                place | {"label": name, "value": float(value), "ceiling": float(most)}
+                place
+                | {"label": name, "value": float(value), "ceiling": float(most)}
                 | {"n_pictures": int((here & (labels == name)).sum())}
                 | {"reason": "a class alone has no interval"}
                 for name, value, most in zip(runs.classes, own, top, strict=True)
-            ]  # fmt: skip
+            ]
     return rows

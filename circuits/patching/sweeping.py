@@ -211,14 +211,7 @@ def sweep(
     names = find_sites(sites, tower.sites)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     donors = [donor] if how.null is None else [donor, how.null]
-    plan = make_plan(
-        tower,
-        names,
-        base=base,
-        n_donors=len(donors),
-        room=how,
-        axes=axes,
-    )
+    plan = make_plan(tower, names, base=base, n_donors=len(donors), room=how, axes=axes)
     started = time.perf_counter()
     rehearse(tower, clean, corrupt, metric, plan)
     keep = how.resume
@@ -274,11 +267,7 @@ def check_inputs(
 
 
 def rehearse(
-    tower: Tower,
-    clean: Tensor,
-    corrupt: Tensor,
-    metric: Callable[[Tensor], Tensor],
-    plan: RunPlan,
+    tower: Tower, clean: Tensor, corrupt: Tensor, metric: Callable[[Tensor], Tensor], plan: RunPlan
 ) -> None:
     """Try the metric on a few examples, and say the cost if the sweep will be long."""
     few = tried_rows(metric, len(clean), plan.rows)

@@ -160,13 +160,7 @@ def _run(
 
     base, donors = shown("target"), [shown(role) for role in DONORS]
     plan = make_plan(
-        tower,
-        sites,
-        base=base,
-        n_donors=len(DONORS),
-        room=crossing,
-        axes=("layer",),
-        where=where,
+        tower, sites, base=base, n_donors=len(DONORS), room=crossing, axes=("layer",), where=where
     )
     scale = classifier.standardised(embed(tower, base, batch_size=plan.rows))
     labels = classifier.numbers(rows["label"].tolist())

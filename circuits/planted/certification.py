@@ -320,11 +320,7 @@ def margin_task(planted: PlantedModel[Any], scenes: Scenes, partners: Scenes) ->
 
 
 def draw_partners(
-    world: World,
-    domain: str,
-    n: int,
-    seed: int,
-    numbers: Sequence[int] = range(len(CLASSES)),
+    world: World, domain: str, n: int, seed: int, numbers: Sequence[int] = range(len(CLASSES))
 ) -> tuple[Scenes, Scenes]:
     """Scenes of some classes, and others, drawn independently, that share neither P nor Q."""
     scenes = world.scenes(n, domain=domain, labels=numbers, seed=2 * seed)

@@ -247,8 +247,11 @@ def drive_by_noise(draft: Draft, world: World, lanes: Sequence[str]) -> None:
 
 def _detect_nuisance(draft: Draft, world: World) -> list[str]:
     """Filters and neurons for R's glyphs in each domain; the names of what they see."""
-    found = {f"R{v} {name}": (glyph, name) for name in DOMAINS
-             for v, glyph in enumerate(world.glyphs["R"])}  # fmt: skip
+    found = {
+        f"R{v} {name}": (glyph, name)
+        for name in DOMAINS
+        for v, glyph in enumerate(world.glyphs["R"])
+    }
     for name, (glyph, domain) in found.items():
         draft.filter(_matched(glyph, domain), f"raw {name}")
         draft.threshold(0, {f"raw {name}": 1.0}, {name: 1.0})

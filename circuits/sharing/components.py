@@ -172,9 +172,14 @@ class Edges:
         """The outputs when only the edges of a circuit carry what the run computes."""
         room = Room(batch_size=self.batch_size, memory=self.memory)
         windows = runs_of_masks(
-            self.tower, self.wiring, kept, clean=clean, corrupt=corrupt, room=room,
+            self.tower,
+            self.wiring,
+            kept,
+            clean=clean,
+            corrupt=corrupt,
+            room=room,
             what="circuits of edges",
-        )  # fmt: skip
+        )
         return _gathered(windows, len(kept))
 
 

@@ -150,15 +150,15 @@ def _about(what: str, null_kind: str, n_classes: int, seed: int) -> Evidence:
     """What rows have in common; the pictures are counted for all of them at once."""
     return Evidence(
         estimand=f"mean over classes of the overlap of a class's {what} in the two domains",
-        null_kind=null_kind, ceiling_kind=CEILING, seed=seed, n_units=n_classes, n_pictures=0,
-    )  # fmt: skip
+        null_kind=null_kind,
+        ceiling_kind=CEILING,
+        seed=seed,
+        n_units=n_classes,
+        n_pictures=0,
+    )
 
 
-def rewired_row(
-    given: Compared,
-    ends: np.ndarray,
-    seed: int,
-) -> dict[str, Any]:
+def rewired_row(given: Compared, ends: np.ndarray, seed: int) -> dict[str, Any]:
     """Jaccard of a class's edges in the two domains, against rewired edges of the same class."""
     generator, n, groups = rng("rewiring", seed), len(given.means[0]), given.groups
     halves = given.kept(given.means, True)
@@ -200,14 +200,22 @@ def circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, Any]:
     about = Evidence(
         estimand="overlap of these two circuits",
         null_kind=f"mean of {REWIRINGS} rewirings of the edges between each circuit's own nodes",
-        ceiling_kind="the same circuit", seed=seed, unit="edge", n_units=len(a | b), n_pictures=0,
-    )  # fmt: skip
+        ceiling_kind="the same circuit",
+        seed=seed,
+        unit="edge",
+        n_units=len(a | b),
+        n_pictures=0,
+    )
     null = float(np.mean(drawn))
     index = (value - null) / (1 - null) if null < 1 else np.nan
     row = about.row(
-        Interval(value, np.nan, np.nan, np.nan), null=null, ceiling=1.0, index=index,
-        p=permutation_p(value, drawn), reason="one circuit of each domain: no interval",
-    )  # fmt: skip
+        Interval(value, np.nan, np.nan, np.nan),
+        null=null,
+        ceiling=1.0,
+        index=index,
+        p=permutation_p(value, drawn),
+        reason="one circuit of each domain: no interval",
+    )
     return {"measure": "jaccard, nodes given", **row}
 
 

@@ -123,10 +123,14 @@ def circuit_stability(
         of_site = np.repeat(list(found.cut.widths), list(found.cut.widths.values()))
         places |= {site: of_site == site for site in found.cut.widths}
     about = Evidence(
-        estimand="this model, other pictures of these classes", null_kind="parts drawn by chance",
-        ceiling_kind="the same parts every time", unit="draw of pictures", seed=seed, n_units=n,
+        estimand="this model, other pictures of these classes",
+        null_kind="parts drawn by chance",
+        ceiling_kind="the same parts every time",
+        unit="draw of pictures",
+        seed=seed,
+        n_units=n,
         n_pictures=len(found.scores.labels),
-    )  # fmt: skip
+    )
     rows = []
     for site, here in places.items():
         again = drawn[:, here & kept]
@@ -134,10 +138,12 @@ def circuit_stability(
         value, null = float(again_of.mean()), float(kept[here].mean())
         low, high = np.quantile(again_of, [0.025, 0.975])
         row = about.row(
-            Interval(value, float(again_of.std()), float(low), float(high)), null=null, ceiling=1.0,
+            Interval(value, float(again_of.std()), float(low), float(high)),
+            null=null,
+            ceiling=1.0,
             index=(value - null) / (1 - null) if null < 1 else np.nan,
             reason="" if again.size else "no part of this site matters to the circuit",
-        )  # fmt: skip
+        )
         sure = int((again.mean(axis=0) >= SURE).sum())
         rows.append({"site": site, **row, "n_edges": int((here & kept).sum()), "n_sure": sure})
     frame = pd.DataFrame(rows).assign(

@@ -230,8 +230,9 @@ class _Both:
         Shares of the gap; NaN where it is not above 0.
         """
         here, back = (runs.left_out(sizes) for runs in (self.here, self.back))
-        shares, home = (each / np.where(each[:, 3:4] > 0, each[:, 3:4], np.nan)
-                        for each in (here, back))  # fmt: skip
+        shares, home = (
+            each / np.where(each[:, 3:4] > 0, each[:, 3:4], np.nan) for each in (here, back)
+        )
         return np.column_stack([shares[:, :3], home[:, 2], shares[:, 4:]])
 
     def faithful(self, sizes: np.ndarray) -> bool:
@@ -294,9 +295,11 @@ def _sparsity(both: _Both, shares: Sequence[float], seed: int) -> list[dict[str,
     terms = np.stack([both.terms(np.array([place])) for place in order], axis=2)
     about = Evidence(
         estimand="share of every site's parts that a domain's circuits take",
-        null_kind="random parts that do as much", seed=seed, n_units=both.here.n_classes,
+        null_kind="random parts that do as much",
+        seed=seed,
+        n_units=both.here.n_classes,
         n_pictures=len(both.here.labels),
-    )  # fmt: skip
+    )
     rows = smallest_rows(both.here.sizes[order].tolist(), terms[:, 2], terms[:, 4], about=about)
     return [row | {"domain_a": both.b, "domain_b": both.b} for row in rows]
 
@@ -323,8 +326,10 @@ def _row(both: _Both, chosen: np.ndarray, seed: int, p: float) -> dict[str, Any]
         null_kind=NULLS.get(null, both.question.null_kind),
         ceiling_kind="geometric mean of what the circuits of B do in B and those of A in A, by "
         "other artists",
-        seed=seed, n_units=runs.n_classes, n_pictures=len(runs.labels),
-    )  # fmt: skip
+        seed=seed,
+        n_units=runs.n_classes,
+        n_pictures=len(runs.labels),
+    )
     if small:
         terms, means = np.full_like(terms, np.nan), np.full_like(means, np.nan)
     row = about.judged(terms, index=index, p=p)

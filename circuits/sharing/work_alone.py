@@ -94,10 +94,12 @@ def class_faithfulness(
     works = np.concatenate([each for each, _ in sides], axis=-1)
     roles = np.concatenate([each for _, each in sides])
     frame = _of_a_wrong_target(_frame(works, roles, seed)).assign(
-        share=list(shares), level=found.cut.level, domain=found.domain,
+        share=list(shares),
+        level=found.cut.level,
+        domain=found.domain,
         metric=found.halves[0].metric.name,
         n_drawings=sum(n_drawings(half.pairs.clean.frame) for half in found.halves),
-    )  # fmt: skip
+    )
     return Table.with_evidence("class_faithfulness", frame, {"signed": signed, "n_null": n_null})
 
 
@@ -110,16 +112,25 @@ def _frame(works: np.ndarray, roles: np.ndarray, seed: int) -> pd.DataFrame:
     null = np.where(by_absent[:, None], absent, other)
     triples = np.stack([own, null, gaps], axis=-1).swapaxes(0, 1)
     frame = share_rows(
-        triples, labels, roles, goals=np.ones(len(own)), seed=seed,
+        triples,
+        labels,
+        roles,
+        goals=np.ones(len(own)),
+        seed=seed,
         rounding=ROUNDING * float(np.abs(gaps).max()),
-    )  # fmt: skip
+    )
     frame.insert(0, "measure", "circuit of a class alone")
     return frame.assign(
         random=np.where(frame["value"].isna(), np.nan, means[3] / means[4]),
-        null_kind=np.where(by_absent, ABSENT, OTHERS), ceiling_kind="the whole model",
+        null_kind=np.where(by_absent, ABSENT, OTHERS),
+        ceiling_kind="the whole model",
         estimand="share of the work of a class that its circuit does alone, on other drawings",
-        unit="class", n_units=len(np.unique(labels)), n_pictures=len(labels), n_runs=1, seed=seed,
-    )  # fmt: skip
+        unit="class",
+        n_units=len(np.unique(labels)),
+        n_pictures=len(labels),
+        n_runs=1,
+        seed=seed,
+    )
 
 
 def _half(

@@ -12,12 +12,7 @@ from typing import Unpack
 import numpy as np
 import pandas as pd
 
-from interp.circuits.patching.localisation import (
-    ROUNDING,
-    by_class,
-    max_t_p,
-    rounded,
-)
+from interp.circuits.patching.localisation import ROUNDING, by_class, max_t_p, rounded
 from interp.circuits.patching.patched_cells import make_plan
 from interp.circuits.patching.sweeping import depths
 from interp.circuits.subspaces.interchanges import (
@@ -30,11 +25,7 @@ from interp.circuits.subspaces.interchanges import (
     read_class_free,
     read_domain,
 )
-from interp.circuits.subspaces.judged_interchanges import (
-    Receivers,
-    by_reader,
-    judge_interchange,
-)
+from interp.circuits.subspaces.judged_interchanges import Receivers, by_reader, judge_interchange
 from interp.circuits.subspaces.subspace import check_place
 from interp.circuits.subspaces.tried_subspaces import (
     FLOOR,
@@ -239,9 +230,11 @@ def das_among(
     task = filled(das_among, DasTask, how)
     if len(domains) < 2:
         raise SpecificationError(
-            "compare subspaces", f"one domain ({listed(list(domains))})", "two or more",
+            "compare subspaces",
+            f"one domain ({listed(list(domains))})",
+            "two or more",
             "name another",
-        )  # fmt: skip
+        )
     names, place = find_sites(sites, tower.sites), dict(where or {})
     check_place(tower, names, place)
     began, known = time.perf_counter(), set(task.classifier.names)
@@ -294,13 +287,7 @@ def _try_all(
     """Every site's subspaces and what they do; `largest` has their sizes."""
     one = next(iter(domains.values())).material.pictures
     plan = make_plan(
-        tower,
-        list(largest),
-        base=one,
-        n_donors=1,
-        room=task,
-        axes=("layer",),
-        where=where,
+        tower, list(largest), base=one, n_donors=1, room=task, axes=("layer",), where=where
     )
     # a backward costs about two forwards; what the site spares is left out
     fits = 3 * task.steps * task.batch_size * (len(domains) + len(floors))

@@ -147,9 +147,11 @@ def das_between(
     """
     if tuple(heads[0].names) != tuple(heads[1].names):
         raise SpecificationError(
-            "compare subspaces of two models", "heads of different classes",
-            "the same classes, in the same order", "make both of the same names",
-        )  # fmt: skip
+            "compare subspaces of two models",
+            "heads of different classes",
+            "the same classes, in the same order",
+            "make both of the same names",
+        )
     sites = (site, site) if isinstance(site, str) else site
     tasks = [
         filled(das_between, DasTask, {**how, "classifier": head, "preprocess": model.preprocess})
@@ -234,9 +236,9 @@ def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[st
     floors = {name: each for name, each in mapped.items() if name != domain}
     drawn = torch.from_numpy(rng("directions of A", seed).normal(size=first.basis.shape))
     by_chance, at_random = (
-        _mapped(one, way, here) for one, way in ((first.with_basis(drawn), stitched),
-                                                 (first, shuffled))
-    )  # fmt: skip
+        _mapped(one, way, here)
+        for one, way in ((first.with_basis(drawn), stitched), (first, shuffled))
+    )
     floors[BY_CHANCE] = by_chance, by_chance  # what varies beside them is not asked
     others = {A: mapped[domain], SHUFFLED: (at_random, at_random)}
     tried = try_subspaces(b.tower, b.shown, here, others, floors, rows=b.rows, seed=seed)
@@ -254,15 +256,20 @@ def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[st
     row = about.judged(np.vstack([judged.means, judged.left]), index=index)
     depth = [depths(each.tower, [each.site])[0] for each in (a, b)]
     place = {"site": a.site, "site_b": b.site, "layer": a.tower.layer(a.site)}
-    return place | {"depth": depth[0], "depth_b": depth[1]} | row | {
-        "in_domain": own.mean(home["own"]),
-        "other_class": own.mean(tried.given(A, "fitted null")),
-        "random": own.mean(tried.of_floors("fitted")[BY_CHANCE]),
-        "varied": own.mean(tried.given(A, "varied")),
-        "shuffled": own.mean(tried.given(SHUFFLED, "fitted")),
-        "whole": own.mean(tried["whole"]),
-        "k": k,
-    }  # fmt: skip
+    return (
+        place
+        | {"depth": depth[0], "depth_b": depth[1]}
+        | row
+        | {
+            "in_domain": own.mean(home["own"]),
+            "other_class": own.mean(tried.given(A, "fitted null")),
+            "random": own.mean(tried.of_floors("fitted")[BY_CHANCE]),
+            "varied": own.mean(tried.given(A, "varied")),
+            "shuffled": own.mean(tried.given(SHUFFLED, "fitted")),
+            "whole": own.mean(tried["whole"]),
+            "k": k,
+        }
+    )
 
 
 def _stitches(a: _Model, b: _Model, seed: int) -> tuple[Stitch, Stitch]:

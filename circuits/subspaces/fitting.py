@@ -247,13 +247,7 @@ def fit_subspace(
     place = dict(where or {})
     check_place(tower, [name], place)
     plan = make_plan(
-        tower,
-        [name],
-        base=base,
-        n_donors=1,
-        room=recipe,
-        axes=("layer",),
-        where=place,
+        tower, [name], base=base, n_donors=1, room=recipe, axes=("layer",), where=place
     )
     each = np.arange(len(base))
     task = SubspaceTask(

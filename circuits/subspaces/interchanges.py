@@ -9,22 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.subspaces.fitting import (
-    FitKeywords,
-    FitRecipe,
-)
+from interp.circuits.subspaces.fitting import FitKeywords, FitRecipe
 from interp.circuits.subspaces.pictures_without_class import CLASS_FREE, class_free
 from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
 from interp.circuits.tasks.metrics import Metric, Target, measure
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.artists import artist_column, artist_sides, artists_of
-from interp.core.errors import (
-    AlikeError,
-    SampleError,
-    SpecificationError,
-    check_known,
-    listed,
-)
+from interp.core.errors import AlikeError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.seeds import rng

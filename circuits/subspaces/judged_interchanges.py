@@ -120,11 +120,7 @@ def judge_interchange(
 
 
 def _against(
-    value: np.ndarray,
-    nulls: Mapping[str, np.ndarray],
-    here: Tried,
-    own: Receivers,
-    rounding: float,
+    value: np.ndarray, nulls: Mapping[str, np.ndarray], here: Tried, own: Receivers, rounding: float
 ) -> HeldAgainst:
     """An effect against the strongest of its nulls, the first of which is another class's."""
     name, null = own.strongest(nulls)

@@ -99,11 +99,7 @@ class Subspace:
 
 
 def swapped(
-    base: Tensor,
-    source: Tensor,
-    basis: Tensor,
-    axes: tuple[str, ...],
-    where: Mapping[str, int],
+    base: Tensor, source: Tensor, basis: Tensor, axes: tuple[str, ...], where: Mapping[str, int]
 ) -> Tensor:
     """The base's activation with the part in the span of `basis`, at the place, the source's."""
     index, place = place_of(axes, where)
@@ -199,12 +195,7 @@ def check_k(site: str, k: int, width: int) -> None:
 
 @door
 def interchange(
-    tower: Tower,
-    subspace: Subspace,
-    *,
-    base: Tensor,
-    source: Tensor,
-    batch_size: int = 32,
+    tower: Tower, subspace: Subspace, *, base: Tensor, source: Tensor, batch_size: int = 32
 ) -> Float[Tensor, "batch d_embed"]:
     """Run a tower on base inputs with a subspace's part of the activation taken from source inputs.
 

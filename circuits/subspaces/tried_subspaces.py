@@ -64,12 +64,7 @@ class Tried:
 
 
 def largest_subspaces(
-    tower: Tower,
-    sites: Sequence[str],
-    pictures: Tensor,
-    task: DasTask,
-    *,
-    n_classes: int,
+    tower: Tower, sites: Sequence[str], pictures: Tensor, task: DasTask, *, n_classes: int
 ) -> dict[str, int]:
     """At each site the directions that are fitted: as asked, or as many as could be needed."""
     shapes = probe(tower, pictures, sites)[0]

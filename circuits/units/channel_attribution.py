@@ -109,11 +109,7 @@ def channel_scores(
 
 
 def mean_gradient(
-    held: Held,
-    zero: Tensor,
-    metric: Callable[[Tensor], Tensor],
-    steps: int,
-    stack: int,
+    held: Held, zero: Tensor, metric: Callable[[Tensor], Tensor], steps: int, stack: int
 ) -> Tensor:
     """The metric's mean gradient on the way from `zero`; `stack` steps share a forward."""
     a = held.activation

@@ -179,13 +179,7 @@ def check_adjacent(asked: str, tower: Tower, upstream: str, downstream: str) -> 
 
 
 def score_edges(
-    tower: Tower,
-    x: Tensor,
-    wanted: Sequence[Wanted],
-    room: Room,
-    *,
-    baseline: Baseline,
-    steps: int,
+    tower: Tower, x: Tensor, wanted: Sequence[Wanted], room: Room, *, baseline: Baseline, steps: int
 ) -> list[Tensor]:
     """Edges `[sender receiver batch]` of several pairs of sites, upstream to downstream.
 

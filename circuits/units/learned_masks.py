@@ -116,9 +116,15 @@ def mask_scores(
     place = torch.as_tensor(class_places(labels, len(given.clean)), device=given.clean.device)
     gap = to_gain(tower, given.metric, given.clean, given.corrupt, batch_size=batch_size)
     start = channel_scores(
-        tower, given.clean, metric=given.metric, sites=names, baseline=given.corrupt, axis=axis,
-        steps=5, batch_size=batch_size,
-    )  # fmt: skip
+        tower,
+        given.clean,
+        metric=given.metric,
+        sites=names,
+        baseline=given.corrupt,
+        axis=axis,
+        steps=5,
+        batch_size=batch_size,
+    )
     logits = {site: _ranks(start[site], place).requires_grad_() for site in names}
     sizes = _different(shares, [own.shape[1] for own in logits.values()])
 

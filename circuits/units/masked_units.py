@@ -128,8 +128,9 @@ def measure_units(
     """
     n = len(next(iter(masks.values())))
     values, ends = np.full((n, len(clean)), np.nan), np.full((2, len(clean)), np.nan)
-    for window, runs, found in runs_of_units(tower, masks, clean=clean, corrupt=corrupt,
-                                             axis=axis, batch_size=batch_size):  # fmt: skip
+    for window, runs, found in runs_of_units(
+        tower, masks, clean=clean, corrupt=corrupt, axis=axis, batch_size=batch_size
+    ):
         part = rows_of(metric, window)
         with torch.no_grad():
             check_metric(part, *runs)

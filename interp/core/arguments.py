@@ -110,9 +110,10 @@ def filled(
         known = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
         check_known(asked, "keyword", given, [*known, *names], SpecificationError)
     missing = [
-        part.name for part in parts
+        part.name
+        for part in parts
         if part.default is MISSING and part.default_factory is MISSING and part.name not in given
-    ]  # fmt: skip
+    ]
     if missing:
         raise SpecificationError(
             asked,

@@ -128,10 +128,7 @@ ORDERS = 16
 
 
 def _fill(
-    share: np.ndarray,
-    order: np.ndarray,
-    coin: np.ndarray,
-    given: Mapping[int, int] | None = None,
+    share: np.ndarray, order: np.ndarray, coin: np.ndarray, given: Mapping[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Artists in `order` go to the half where the cells that they drew for are emptier.
 

@@ -157,8 +157,9 @@ class Classifier:
         Returns:
             Counts: a row for each class, a column for each name that is given.
         """
-        said, true = (pd.Categorical(names, self.class_names)
-                      for names in self._answers(embedding, labels))  # fmt: skip
+        said, true = (
+            pd.Categorical(names, self.class_names) for names in self._answers(embedding, labels)
+        )
         return pd.crosstab(true, said, rownames=["label"], colnames=["predicted"], dropna=False)
 
     @door

@@ -470,8 +470,10 @@ class Pairs:
     def _repr_html_(self) -> str:
         """The first eight pairs, clean above corrupt, for notebooks."""
         both = (self.clean_rows[:8], self.corrupt_rows[:8])
-        return picture_rows([[self.images._shown(int(row)) for row in rows] for rows in both],
-                       f"{len(self):,} pairs, clean above corrupt")  # fmt: skip
+        return picture_rows(
+            [[self.images._shown(int(row)) for row in rows] for rows in both],
+            f"{len(self):,} pairs, clean above corrupt",
+        )
 
     @property
     def clean(self) -> ImageTable:

@@ -143,19 +143,27 @@ def by_word(captions: Captions) -> pd.DataFrame:
             triples = np.stack([own, null, whole], axis=-1)
             names = np.asarray(classes)
             frame = share_rows(
-                triples, names, names[:, None], goals=np.ones(len(ROLES)),
-                seed=opened.subject.seed, rounding=1e-6 * float(np.abs(triples).max()),
-            )  # fmt: skip
+                triples,
+                names,
+                names[:, None],
+                goals=np.ones(len(ROLES)),
+                seed=opened.subject.seed,
+                rounding=1e-6 * float(np.abs(triples).max()),
+            )
             frame = frame.assign(part=list(ROLES), told_apart=what, domain=domain, null_kind=kind)
             frames.append(frame.assign(logits=float(whole[:, 0].mean())))
     pictures = opened.features.frame
     shown = pictures[pictures["domain"].isin(opened.pair) & pictures["label"].isin(classes)]
     rows = pd.concat(frames, ignore_index=True).assign(
-        ceiling_kind="the whole caption", unit="class", n_units=n, n_pictures=len(shown), n_runs=1,
+        ceiling_kind="the whole caption",
+        unit="class",
+        n_units=n,
+        n_pictures=len(shown),
+        n_runs=1,
         n_drawings=shown["drawing"].nunique() if "drawing" in shown else len(shown),
         estimand="share of what a caption tells apart that a word adds, mean over classes",
         seed=opened.subject.seed,
-    )  # fmt: skip
+    )
     return Table.with_evidence("caption_words", rows, {}).frame
 
 
@@ -187,8 +195,10 @@ def by_head(captions: Captions) -> pd.DataFrame:
     opened = captions.opened
     frames = []
     for asked, swap in swaps(captions):
-        for pattern, axes in (("blocks.*.attn.hook_z", ("layer", "head")),
-                              ("blocks.*.hook_mlp_out", ("layer",))):  # fmt: skip
+        for pattern, axes in (
+            ("blocks.*.attn.hook_z", ("layer", "head")),
+            ("blocks.*.hook_mlp_out", ("layer",)),
+        ):
             swept = sweep(
                 opened.subject.clip.text,
                 clean=captions.tokens(swap.texts[0]),
@@ -257,8 +267,9 @@ def swaps(captions: Captions) -> list[tuple[str, Swap]]:
     term, lengths = NEUTRAL_WORDS[0], captions.lengths(NEUTRAL_WORDS[0])
     generator, chosen = rng("captions", opened.subject.seed), []
     for label in captions.classes:
-        alike = [name for name in captions.classes if name != label
-                 and lengths[name] == lengths[label]]  # fmt: skip
+        alike = [
+            name for name in captions.classes if name != label and lengths[name] == lengths[label]
+        ]
         if len(alike) >= 2:
             foil, third = generator.permutation(alike)[:2]
             chosen.append((label, str(foil), str(third)))

@@ -102,16 +102,19 @@ CHOICES: Mapping[str, Options] = {
         },
     ),
     "steps": Options(
-        5, (1, 5, 20), fits=lambda given: _is_number(given, int) and given > 0,
+        5,
+        (1, 5, 20),
+        fits=lambda given: _is_number(given, int) and given > 0,
         right="whole numbers, 1 or more",
     ),
     "size": Options(
-        USUAL_SIZE, (USUAL_SIZE, 0.05, 0.1, 0.2),
+        USUAL_SIZE,
+        (USUAL_SIZE, 0.05, 0.1, 0.2),
         fits=lambda given: _is_number(given, float) and 0 < given < 1,
         right="shares of parts between 0 and 1, such as 0.1",
     ),
     "overlap": Options(PRIMARY_OVERLAP, known=MEASURES_OF_OVERLAP),
-}  # fmt: skip
+}
 """Every choice by its name, which is its column in the table too."""
 
 WAYS = ("method", "metric", "corruption", "steps")
@@ -136,9 +139,11 @@ def options_of(choices: Mapping[str, Sequence[Any]] | None) -> dict[str, list[An
     given = {} if choices is None else choices
     if not isinstance(given, Mapping):
         raise SpecificationError(
-            ASKED, f"choices = {given!r}", "lists of options by choice",
+            ASKED,
+            f"choices = {given!r}",
+            "lists of options by choice",
             'write choices={"metric": ["margin", "probability"]}',
-        )  # fmt: skip
+        )
     check_known(ASKED, "choice", map(str, given), CHOICES, SpecificationError)
     return {name: one.of(name, given.get(name)) for name, one in CHOICES.items()}
 

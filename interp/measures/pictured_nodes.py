@@ -43,9 +43,16 @@ def node_strips(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[P
     strips: dict[str, list[Image.Image]] = {}
     for (site, of), nodes in by_site.items():
         _, peaks, _ = find_peaks(
-            tower, images, site, of, preprocess=opened.subject.clip.preprocess, batch_size=256,
-            device=None, n_random=1, seed=0,
-        )  # fmt: skip
+            tower,
+            images,
+            site,
+            of,
+            preprocess=opened.subject.clip.preprocess,
+            batch_size=256,
+            device=None,
+            n_random=1,
+            seed=0,
+        )
         for node, unit in nodes.items():
             rows = [_most(images, peaks.values[:, unit], domain) for domain in opened.pair]
             strips[node] = [_drawn(images, row) for own in rows for row in own]

@@ -264,9 +264,14 @@ class _Scored:
     def _compared(self, share: float) -> pd.DataFrame:
         a, b = self.circuits
         return overlap(
-            a.scores, b.scores, share=share, domains=(a.domain, b.domain), level=a.cut.level,
-            n_permutations=REDRAWS, seed=self.seed,
-        ).frame  # fmt: skip
+            a.scores,
+            b.scores,
+            share=share,
+            domains=(a.domain, b.domain),
+            level=a.cut.level,
+            n_permutations=REDRAWS,
+            seed=self.seed,
+        ).frame
 
     def _wiring(self, size: float | None) -> pd.DataFrame:
         """Sufficiency and necessity at a size, or over sizes, in the rows that stand for these."""
@@ -337,9 +342,11 @@ def units_of(seen: Seen, sites: Sequence[str] | None) -> list[Units]:
     names = known if sites is None else find_sites(list(sites), tower.sites)
     if not names:
         raise SpecificationError(
-            ASKED, f"a {type(tower).__name__} with none of {listed(UNITS)}",
-            "the names of sites with channels, neurons or heads", "pass sites=[...]",
-        )  # fmt: skip
+            ASKED,
+            f"a {type(tower).__name__} with none of {listed(UNITS)}",
+            "the names of sites with channels, neurons or heads",
+            "pass sites=[...]",
+        )
     x = seen.images.tensors(seen.preprocess, [0]).to(seen.classifier.embeddings)
     by_axis: dict[str, list[str]] = {}
     for site in names:

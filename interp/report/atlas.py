@@ -20,16 +20,28 @@ SCALE = 10_000
 """Numbers are stored as whole multiples of 1 / SCALE: a figure shows two or three decimals."""
 
 NUMBERS = {
-    "value": "value", "low": "low", "high": "high", "null": "null", "ceiling": "ceiling",
-    "index": "index", "from": "index_low", "to": "index_high", "p": "p",
-}  # fmt: skip
+    "value": "value",
+    "low": "low",
+    "high": "high",
+    "null": "null",
+    "ceiling": "ceiling",
+    "index": "index",
+    "from": "index_low",
+    "to": "index_high",
+    "p": "p",
+}
 """The columns of numbers, as the page calls them and as the tables do."""
 
 WHOLE = "whole tower"
 BAND_NAMES = {"early": "early third", "middle": "middle third", "late": "late third", "": WHOLE}
 BAND_DEPTHS = {name: (low + high) / 2 for name, (low, high) in BANDS.items()}
-LEVELS = {"channel": "channels", "d_mlp": "neurons", "feature": "neurons", "edge": "edges",
-          "head": "heads"}  # fmt: skip
+LEVELS = {
+    "channel": "channels",
+    "d_mlp": "neurons",
+    "feature": "neurons",
+    "edge": "edges",
+    "head": "heads",
+}
 MODEL = ["setting", "test_domain", "seed", "control"]
 """Columns that tell models apart."""
 
@@ -143,16 +155,26 @@ class Lists:
     def __init__(self, domains: Sequence[str], models: Frame, places: Frame) -> None:
         self.domains = list(domains)
         self.models = [
-            {"name": str(row.name_), "setting": str(row.setting), "test": str(row.test_domain),
-             "seed": None if pd.isna(row.seed) else float(row.seed), "control": str(row.control)}
+            {
+                "name": str(row.name_),
+                "setting": str(row.setting),
+                "test": str(row.test_domain),
+                "seed": None if pd.isna(row.seed) else float(row.seed),
+                "control": str(row.control),
+            }
             for row in models.rename(columns={"name": "name_"}).itertuples()
-        ]  # fmt: skip
+        ]
         self.places = [
-            {"name": site_label(str(row.place)), "site": str(row.site), "band": bool(row.band),
-             "depth": None if pd.isna(row.at) else round(float(row.at), 4),
-             "last": row.site == LAST, "inner": row.place == BAND_NAMES["middle"]}
+            {
+                "name": site_label(str(row.place)),
+                "site": str(row.site),
+                "band": bool(row.band),
+                "depth": None if pd.isna(row.at) else round(float(row.at), 4),
+                "last": row.site == LAST,
+                "inner": row.place == BAND_NAMES["middle"],
+            }
             for row in places.itertuples()
-        ]  # fmt: skip
+        ]
         self._models = models[MODEL].fillna({"seed": -1})
         self._places = {str(name): place for place, name in enumerate(places["place"])}
         self.verdicts: list[str] = [""]

@@ -15,15 +15,7 @@ from interp.core.tables import Table
 from interp.report.embedding import figure_data
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.two_models import MODELS_OF_RESULTS
-from interp.report.grammar.pieces import (
-    Choice,
-    Figure,
-    Trace,
-    axis,
-    layout,
-    numbers,
-    rows_by_name,
-)
+from interp.report.grammar.pieces import Choice, Figure, Trace, axis, layout, numbers, rows_by_name
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.page import rendered, written
 from interp.report.sections import draw_figure
@@ -94,8 +86,11 @@ def build_difference_page(
         same=sequence([name for name, why in (rest or {}).items() if why == "the same"]),
         figures=figure_data(drawn, surest),
         commands=[(_command(a, b, out, models=bool(tables)), "makes this page")],
-        still="", strips=[], sheets=[], atlas="",
-    )  # fmt: skip
+        still="",
+        strips=[],
+        sheets=[],
+        atlas="",
+    )
     # a file: it holds no tables
     made = LoadedResult(out, {"mode": "study"}, {"diff": table, **tables})
     return written(out, rendered("difference.html", words, made))
@@ -156,9 +151,17 @@ def surest_figure(frame: pd.DataFrame) -> Figure | None:
         "tables), grey within it. Differences of value or index, in their own units."
     )
     return Figure(
-        "surest", "The surest changes", caption, f"Forest of up to {TOLD} differences a table",
-        traces, shape, [Choice("Table", tables)], METHOD, NULL, ["diff"],
-    )  # fmt: skip
+        "surest",
+        "The surest changes",
+        caption,
+        f"Forest of up to {TOLD} differences a table",
+        traces,
+        shape,
+        [Choice("Table", tables)],
+        METHOD,
+        NULL,
+        ["diff"],
+    )
 
 
 def against_figure(frame: pd.DataFrame) -> Figure | None:
@@ -177,19 +180,34 @@ def against_figure(frame: pd.DataFrame) -> Figure | None:
         both = rows[["value_a", "value_b"]].astype(float)
         ends = [float(both.min(axis=None)), float(both.max(axis=None))]
         traces.append(
-            {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "meta": [place],
-             "line": {"color": GREY, "width": 1, "dash": "dot"}, "hoverinfo": "skip",
-             "showlegend": False}
-        )  # fmt: skip
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": ends,
+                "y": ends,
+                "meta": [place],
+                "line": {"color": GREY, "width": 1, "dash": "dot"},
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
     shape = layout(430, xaxis=axis("in A"), yaxis=axis("in B"))
     caption = (
         "n and interval of each number stand in the results' own tables. A point is a value or "
         "index that both results have; on the dotted line nothing changed."
     )
     return Figure(
-        "against", "A against B", caption, "Scatter of numbers in B against the same in A",
-        traces, shape, [Choice("Table", tables)], METHOD, NULL, ["diff"],
-    )  # fmt: skip
+        "against",
+        "A against B",
+        caption,
+        "Scatter of numbers in B against the same in A",
+        traces,
+        shape,
+        [Choice("Table", tables)],
+        METHOD,
+        NULL,
+        ["diff"],
+    )
 
 
 NUMBERED = "epoch"
@@ -261,11 +279,16 @@ def _forest(rows: pd.DataFrame, place: int) -> Trace:
 
 def _cloud(rows: pd.DataFrame, kind: str, colour: str, place: int) -> Trace:
     return {
-        "type": "scatter", "mode": "markers", "name": kind, "x": numbers(rows["value_a"]),
-        "y": numbers(rows["value_b"]), "marker": {"color": colour, "size": 7, "opacity": 0.7},
+        "type": "scatter",
+        "mode": "markers",
+        "name": kind,
+        "x": numbers(rows["value_a"]),
+        "y": numbers(rows["value_b"]),
+        "marker": {"color": colour, "size": 7, "opacity": 0.7},
         "text": [_said(row) for row in rows.itertuples(index=False)],
-        "hovertemplate": "%{text}<extra></extra>", "meta": [place],
-    }  # fmt: skip
+        "hovertemplate": "%{text}<extra></extra>",
+        "meta": [place],
+    }
 
 
 def _answer(side: str, result: LoadedResult) -> Figure | None:

@@ -251,9 +251,14 @@ def glossary_terms() -> list[tuple[str, list[tuple[str, str]]]]:
     text = (Path(__file__).parent / "glossary.md").read_text()
     groups = re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     return [
-        (name, [
-            (term, re.sub(r"[`*]|<[^>]+>", "", meaning.replace("\n", " ")).strip())
-            for term, meaning in re.findall(r"^\*\*(.+?)\*\*: (.+?)(?=\n\n|\Z)", words, re.M | re.S)
-        ])
+        (
+            name,
+            [
+                (term, re.sub(r"[`*]|<[^>]+>", "", meaning.replace("\n", " ")).strip())
+                for term, meaning in re.findall(
+                    r"^\*\*(.+?)\*\*: (.+?)(?=\n\n|\Z)", words, re.M | re.S
+                )
+            ],
+        )
         for name, words in groups
-    ]  # fmt: skip
+    ]

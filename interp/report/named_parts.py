@@ -54,15 +54,19 @@ def draw_names(table: Table, *, title: str = "Heads named in words") -> Any:
     columns = sorted(set(rows["column"]), key=lambda name: (not name.isdigit(), name.zfill(4)))
     domains = list(dict.fromkeys(rows["domain"]))
     grids = {domain: _grid(rows[rows["domain"] == domain], columns) for domain in domains}
-    lines = [max(text.count("<br>") + 1 for row in grid["text"] for text in row)
-             for grid in grids.values()]  # fmt: skip
+    lines = [
+        max(text.count("<br>") + 1 for row in grid["text"] for text in row)
+        for grid in grids.values()
+    ]
     layers = rows["layer"].nunique()
     heights = [layers * (LINE * n + 14) for n in lines]
     figure = make_subplots(
-        rows=len(domains), row_heights=heights, shared_xaxes=True,
+        rows=len(domains),
+        row_heights=heights,
+        shared_xaxes=True,
         subplot_titles=domains if len(domains) > 1 else None,
         vertical_spacing=34 / (sum(heights) + 34 * len(domains)),
-    )  # fmt: skip
+    )
     largest = max(float(np.nanmax([0.0, *np.ravel(grid["z"])])) for grid in grids.values())
     for number, grid in enumerate(grids.values(), start=1):
         figure.add_heatmap(
@@ -81,9 +85,11 @@ def _laid_out(figure: Any, rows: pd.DataFrame, title: str, height: int) -> Any:
     figure.update_yaxes(showgrid=False)
     return figure.update_layout(
         title={"text": title, "y": 1, "yanchor": "top", "pad": {"t": 24}},
-        template="plotly_white", width=max(620, 110 + COLUMN * rows["column"].nunique()),
-        height=height + 34 * n + 170, margin={"t": 130, "b": 50, "l": 60, "r": 20},
-    )  # fmt: skip
+        template="plotly_white",
+        width=max(620, 110 + COLUMN * rows["column"].nunique()),
+        height=height + 34 * n + 170,
+        margin={"t": 130, "b": 50, "l": 60, "r": 20},
+    )
 
 
 def _columns(rows: pd.DataFrame) -> list[str]:

@@ -15,13 +15,7 @@ from interp.core.declarations.measures import all_columns
 from interp.core.declarations.writing import percent, plural, sequence
 from interp.core.errors import OutputError
 from interp.core.illustrations import Plate
-from interp.core.statistics.index_of_sharing import (
-    BARS,
-    CANNOT_TELL,
-    NOT_SHARED,
-    PARTLY,
-    SHARED,
-)
+from interp.core.statistics.index_of_sharing import BARS, CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.storage.store import write_atomic
 from interp.report.atlas import map_data
 from interp.report.embedding import (
@@ -213,10 +207,12 @@ def _examples(result: LoadedResult, plates: Sequence[Thumbnail]) -> dict[str, Se
         return kind not in (None, *CUT) and anchor == (kind if kind in EXAMPLES else "patching")
 
     every = {
-        anchor: ([plate for plate in plates if of(plate, anchor)],
-                 sum(of(plate, anchor) for plate in result.plates))
+        anchor: (
+            [plate for plate in plates if of(plate, anchor)],
+            sum(of(plate, anchor) for plate in result.plates),
+        )
         for anchor in EXAMPLES
-    }  # fmt: skip
+    }
     return {
         anchor: SectionPictures(EXAMPLES[anchor], shown, n - len(shown))
         for anchor, (shown, n) in every.items()

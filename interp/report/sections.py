@@ -143,9 +143,18 @@ def _fill(result: LoadedResult, spec: SectionSpec) -> Section:
     note = spec.note if present else ""
     told = (gist(result, spec), wanted(result, spec)) if present else ("", "")
     return Section(
-        spec.anchor, spec.part, spec.title, spec.intro, present, drawn, grids, missing, note, *told,
+        spec.anchor,
+        spec.part,
+        spec.title,
+        spec.intro,
+        present,
+        drawn,
+        grids,
+        missing,
+        note,
+        *told,
         "; ".join(spec.also),
-    )  # fmt: skip
+    )
 
 
 def _missing(result: LoadedResult, spec: SectionSpec, drawn: bool) -> list[str]:

@@ -82,11 +82,15 @@ def _ticks(across: tuple[float, float], up: tuple[float, float]) -> Iterator[str
     for place in range(6):
         value = round(0.2 * place, 1)
         if across[0] <= value <= across[1]:
-            yield (f'<text x="{_x(value, across)}" y="{HEIGHT - BOTTOM + 15}" '
-                   f'text-anchor="middle">{value:g}</text>')  # fmt: skip
+            yield (
+                f'<text x="{_x(value, across)}" y="{HEIGHT - BOTTOM + 15}" '
+                f'text-anchor="middle">{value:g}</text>'
+            )
         if up[0] <= value <= up[1]:
-            yield (f'<text x="{LEFT - 6}" y="{_y(value, up) + 4}" text-anchor="end">'
-                   f"{100 * value:.0f} %</text>")  # fmt: skip
+            yield (
+                f'<text x="{LEFT - 6}" y="{_y(value, up) + 4}" text-anchor="end">'
+                f"{100 * value:.0f} %</text>"
+            )
 
 
 def _marks(trace: Trace, across: tuple[float, float], up: tuple[float, float]) -> Iterator[str]:

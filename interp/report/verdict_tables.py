@@ -114,10 +114,14 @@ def overviews(result: LoadedResult) -> list[Overview]:
         }
         measured = {name: own for name, own in answers.items() if set(own) != {UNMEASURED}}
         rows = [
-            (one.name, one.colour, _told(one, reached, result), [own[place]
-             for own in measured.values()])
+            (
+                one.name,
+                one.colour,
+                _told(one, reached, result),
+                [own[place] for own in measured.values()],
+            )
             for place, one in enumerate(compared)
-        ]  # fmt: skip
+        ]
         told = [] if result.one_model else ["trained on", "held-out classes"]
         where = f"{result.natural} and {test_domain}" if test_domain else "pairs of domains"
         caption = f"What the middle layers of each model share between {where}"
@@ -335,8 +339,16 @@ def foretelling_table(result: LoadedResult) -> list[WordTable]:
     ]
     for (level, why), own in rows[~known].groupby(["level", "reason"], sort=False):
         body.append([f"{level} {len(own)} {plural('predictor', len(own))}", *[MISSING] * 6, why])
-    head = ("", "Kind", "Correlation", "p (B. and H.)", "Foretold in left-out mixtures",
-            "Beyond seen accuracy", "n", "Why not")  # fmt: skip
+    head = (
+        "",
+        "Kind",
+        "Correlation",
+        "p (B. and H.)",
+        "Foretold in left-out mixtures",
+        "Beyond seen accuracy",
+        "n",
+        "Why not",
+    )
     return [
         WordTable("What foretells accuracy on held-out classes? One number at a time", head, body)
     ]

@@ -109,8 +109,10 @@ def _html(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
 
 def _captions(folder: Path, figures: dict[str, Any]) -> Path:
     """What each figure shows: a picture without its n and its null is none."""
-    rows = [(name, *(each.layout.meta[key] for key in ("alt", "caption")))
-            for name, each in figures.items()]  # fmt: skip
+    rows = [
+        (name, *(each.layout.meta[key] for key in ("alt", "caption")))
+        for name, each in figures.items()
+    ]
     frame = pd.DataFrame(rows, columns=["figure", "shows", "caption"])
     frame.to_csv(folder / "captions.csv", index=False)
     return folder / "captions.csv"
@@ -120,8 +122,10 @@ def _picture(kind: str) -> Callable[[Result, Path, dict[str, Any]], list[Path]]:
     def write(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
         paths = [folder / f"{name}.{kind}" for name in figures]
         opts = {"format": kind, "scale": PIXELS if kind == "png" else 1}
-        jobs = [{"fig": each, "path": str(path), "opts": {**opts, **_size(each)}}
-                for path, each in zip(paths, figures.values(), strict=True)]  # fmt: skip
+        jobs = [
+            {"fig": each, "path": str(path), "opts": {**opts, **_size(each)}}
+            for path, each in zip(paths, figures.values(), strict=True)
+        ]
         say(f"{len(jobs)} figures as {kind} …")
         _with_kaleido(jobs)
         return [*paths, _captions(folder, figures)]

@@ -206,11 +206,7 @@ def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> di
         "versions": {**versions(), "python": platform.python_version()},
         "bars": BARS,
         "seconds": seconds,
-        "machine": {
-            "cores": os.cpu_count(),
-            "system": platform.system(),
-            "device": device,
-        },
+        "machine": {"cores": os.cpu_count(), "system": platform.system(), "device": device},
         "source": images.source,
         "source_hash": images.fingerprint,
         "strays": "",

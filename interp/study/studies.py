@@ -138,12 +138,7 @@ class Study:
             of their names.
         """
         return self._carry_out(
-            Path(out),
-            jobs=jobs,
-            device=device,
-            command=command,
-            tables=tables,
-            blocks=blocks,
+            Path(out), jobs=jobs, device=device, command=command, tables=tables, blocks=blocks
         )
 
     def grid(

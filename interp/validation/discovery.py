@@ -110,8 +110,9 @@ def _channels(opened: Opened, task: dict[str, Any]) -> Scored:
         tower, task["clean"], metric=task["metric"], sites=sites, baseline=task["corrupt"]
     )
     by_site = [found[site].mean(dim=1).numpy() for site in sites]
-    names = [(site, place) for site, own in zip(sites, by_site, strict=True)
-             for place in range(len(own))]  # fmt: skip
+    names = [
+        (site, place) for site, own in zip(sites, by_site, strict=True) for place in range(len(own))
+    ]
     yield "integrated gradients", names, _in_units_of_the_largest(by_site)
     effects = [_ablated(tower, site, ("layer", outlook.axis), task).to_numpy() for site in sites]
     yield "resample ablation", names, _in_units_of_the_largest(effects)
@@ -156,9 +157,14 @@ LEARNERS: Finders = {"edge": _learned_edges, "channel": _learned_channels}
 def _ablated(tower: Any, sites: str, axes: tuple[str, ...], task: dict[str, Any]) -> pd.Series:
     """What the metric loses on average when each cell takes its activation from the partner."""
     table = ablate(
-        tower, task["clean"], metric=task["metric"], sites=sites, axes=axes,
-        donors=task["corrupt"], batch_size=8 * PICTURES,
-    ).frame  # fmt: skip
+        tower,
+        task["clean"],
+        metric=task["metric"],
+        sites=sites,
+        axes=axes,
+        donors=task["corrupt"],
+        batch_size=8 * PICTURES,
+    ).frame
     return (table["clean_metric"] - table["value"]).groupby([table[axis] for axis in axes]).mean()
 
 

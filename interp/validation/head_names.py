@@ -63,13 +63,22 @@ def score_names(
         tower,
         planted.pictures(PICTURES, seed=blueprint.seed),
         _with_others(planted),
-        kinds=("head", "mlp"), n_words=1, preprocess=as_tensor, n_null=n_null, seed=blueprint.seed,
-    )  # fmt: skip
+        kinds=("head", "mlp"),
+        n_words=1,
+        preprocess=as_tensor,
+        n_null=n_null,
+        seed=blueprint.seed,
+    )
     rows = [
-        {"domain": row["domain"], "part": node_name(row), "word": row["word"],
-         "named": row["verdict"] != NO_NAME}
-        for row in table.frame.to_dict("records") if row["domain"] in DOMAINS
-    ]  # fmt: skip
+        {
+            "domain": row["domain"],
+            "part": node_name(row),
+            "word": row["word"],
+            "named": row["verdict"] != NO_NAME,
+        }
+        for row in table.frame.to_dict("records")
+        if row["domain"] in DOMAINS
+    ]
     found = pd.DataFrame(rows).assign(reading=reading)
     for name in MODEL:
         found[name] = getattr(blueprint, name)
@@ -139,8 +148,11 @@ def tally(cells: pd.DataFrame) -> pd.DataFrame:
     """
     writes, named, right = (cells[name].astype(bool) for name in ("writes", "named", "right"))
     counted = cells[[*MODEL, "reading", "domain"]].assign(
-        writing=writes, right=writes & right, wrong=writes & named & ~right,
-        others=~writes, false=~writes & named,
-    )  # fmt: skip
+        writing=writes,
+        right=writes & right,
+        wrong=writes & named & ~right,
+        others=~writes,
+        false=~writes & named,
+    )
     keys = [*MODEL, "reading", "domain"]
     return counted.groupby(keys, dropna=False, sort=False).sum().reset_index()

@@ -154,8 +154,10 @@ def failed(blueprint: Blueprint, ask: str, reason: str, seconds: float) -> list[
     """The rows of a model of which a method says nothing."""
     row = _place(blueprint) | {"outcome": FAILED, "reason": reason, "seconds": seconds}
     if ask == SHARING:
-        return [row | {"rung": rung, "expected": answer, "verdict": "", "index": math.nan}
-                for rung, answer in planted_answers(blueprint).items()]  # fmt: skip
+        return [
+            row | {"rung": rung, "expected": answer, "verdict": "", "index": math.nan}
+            for rung, answer in planted_answers(blueprint).items()
+        ]
     return [row | {"domain": "", "unit": ask[:-1], "auroc": math.nan}]
 
 

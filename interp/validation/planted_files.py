@@ -33,8 +33,11 @@ from interp.validation.puzzles import (
 )
 
 MODEL, SHOWN, CONFIG, ANSWERS = (
-    "model.safetensors", "pictures.safetensors", "config.json", "answers.json"
-)  # fmt: skip
+    "model.safetensors",
+    "pictures.safetensors",
+    "config.json",
+    "answers.json",
+)
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,9 @@ def write_benchmark(folder: str | Path, models: Sequence[Blueprint]) -> list[Pat
 def _write(folder: Path, blueprint: Blueprint) -> None:
     puzzle = sharing_puzzle(blueprint)
     source: Any = puzzle.tower.source  # type: ignore[attr-defined]
-    save_file({name: value.contiguous() for name, value in source.state_dict().items()},
-              folder / MODEL)  # fmt: skip
+    save_file(
+        {name: value.contiguous() for name, value in source.state_dict().items()}, folder / MODEL
+    )
     frame = puzzle.images.frame
     artists = sorted(frame["artist"].unique())
     places = {"label": list(CLASSES), "domain": list(DOMAINS), "artist": artists}
@@ -99,9 +103,14 @@ def _write(folder: Path, blueprint: Blueprint) -> None:
     save_file(shown, folder / SHOWN)
     width = source.conv1.weight.shape[0]
     transformer = {
-        "image_size": SIZE, "patch_size": PATCH, "width": width, "layers": LAYERS, "heads": HEADS,
-        "mlp_ratio": 4.0, "output_dim": D_EMBED,
-    }  # fmt: skip
+        "image_size": SIZE,
+        "patch_size": PATCH,
+        "width": width,
+        "layers": LAYERS,
+        "heads": HEADS,
+        "mlp_ratio": 4.0,
+        "output_dim": D_EMBED,
+    }
     config = {"version": VERSION, "transformer": transformer, "pictures": PICTURES, **places}
     (folder / CONFIG).write_text(json.dumps(config, indent=1))
     found = [
@@ -110,9 +119,13 @@ def _write(folder: Path, blueprint: Blueprint) -> None:
         for domain, _, inside in circuit_puzzles(blueprint, kind)
     ]
     answers = {
-        "condition": blueprint.condition, "tier": blueprint.tier, "dose": blueprint.dose,
-        "seed": blueprint.seed, "shared": planted_answers(blueprint), "circuits": found,
-    }  # fmt: skip
+        "condition": blueprint.condition,
+        "tier": blueprint.tier,
+        "dose": blueprint.dose,
+        "seed": blueprint.seed,
+        "shared": planted_answers(blueprint),
+        "circuits": found,
+    }
     (folder / ANSWERS).write_text(json.dumps(answers, indent=1))
 
 
@@ -161,8 +174,10 @@ def _read(folder: Path) -> tuple[SharingPuzzle, dict[str, Any]]:
             "the four files that write_benchmark wrote",
             "write it again",
         ) from None
-    columns = {name: [config[name][place] for place in shown[name].tolist()]
-               for name in ("label", "domain", "artist")}  # fmt: skip
+    columns = {
+        name: [config[name][place] for place in shown[name].tolist()]
+        for name in ("label", "domain", "artist")
+    }
     frame = pd.DataFrame(columns).assign(split="analysis", caption="")
     frame["path"] = [str(number) for number in range(len(frame))]
     images = ImageTable(frame, reader=_Reader(shown["pictures"].numpy()))

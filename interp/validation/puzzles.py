@@ -120,8 +120,9 @@ def circuit_puzzles(
                 opened.planted,
                 *draw_partners(opened.planted.world, domain, PAIRS, blueprint.seed, numbers),
             )
-            clean, corrupt = ((task[name].clamp(0, 1) * 255).round() / 255
-                              for name in ("clean", "corrupt"))  # fmt: skip
+            clean, corrupt = (
+                (task[name].clamp(0, 1) * 255).round() / 255 for name in ("clean", "corrupt")
+            )
             puzzle = CircuitPuzzle(opened.tower, clean, corrupt, task["metric"], tuple(names))
             yield domain, puzzle, frozenset(truth.units[kind]) & frozenset(names)
 

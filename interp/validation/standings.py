@@ -157,8 +157,10 @@ def area_under(shared: np.ndarray, index: np.ndarray) -> float:
 
 def _of_circuits(own: pd.DataFrame) -> dict[str, Any]:
     known = own.dropna(subset=["auroc"])
-    found = {"n_models": len(own[PLACE].drop_duplicates()),
-             "failed": int((own["outcome"] == FAILED).sum())}  # fmt: skip
+    found = {
+        "n_models": len(own[PLACE].drop_duplicates()),
+        "failed": int((own["outcome"] == FAILED).sum()),
+    }
     if known.empty:
         return (
             found

@@ -224,12 +224,7 @@ class AttentionMaps:
         )
         asked = self._query(query)
         image = sheet(
-            picture,
-            values,
-            names=self.layers,
-            title=f"Attention from {asked}",
-            note=note,
-            top=top,
+            picture, values, names=self.layers, title=f"Attention from {asked}", note=note, top=top
         )
         caption = (
             f"Attention from {asked}, {len(self.layers)} layers down and {values.shape[1]} heads "

@@ -81,11 +81,7 @@ def lens_embeddings(
 
 @door
 def logit_lens(
-    tower: Any,
-    x: Tensor,
-    head: Classifier,
-    *,
-    sites: str | Iterable[str] | None = None,
+    tower: Any, x: Tensor, head: Classifier, *, sites: str | Iterable[str] | None = None
 ) -> Float[Tensor, "layer batch classes"]:
     """The logits of every class at each residual stream, `head` applied to `lens_embeddings`.
 

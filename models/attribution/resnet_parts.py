@@ -81,9 +81,7 @@ def _shortcut(downsample: Any, maps: Maps) -> tuple[NewMaps, Float[Tensor, "new_
     x, shift = x * gain[:, None, None].to(x), shift.to(x)
     return (
         rearrange(
-            x,
-            "(part batch) channel row column -> part batch channel row column",
-            part=len(maps),
+            x, "(part batch) channel row column -> part batch channel row column", part=len(maps)
         ),
         shift[:, None, None],
     )
@@ -135,8 +133,7 @@ def resnet_pieces(
             lambda: _project(pool, _values(pool, where)),
         ),
         EmbeddingPiece(
-            [Label("attnpool.b_V", "bias", last)],
-            lambda: _project(pool, bias).expand(len(x), -1),
+            [Label("attnpool.b_V", "bias", last)], lambda: _project(pool, bias).expand(len(x), -1)
         ),
         _output_bias(tower, x),
     ]

@@ -347,10 +347,7 @@ def _block(block: Any, cache: Any, reading: ReadOut, layer: int, by: str) -> lis
     if by == "layer":
         return [
             _one(
-                here,
-                "block",
-                layer,
-                lambda: reading(kept("hook_attn_out") + kept("hook_mlp_out")),
+                here, "block", layer, lambda: reading(kept("hook_attn_out") + kept("hook_mlp_out"))
             )
         ]
     mlp = _one(f"{here}.mlp", "mlp", layer, lambda: reading(kept("hook_mlp_out")))

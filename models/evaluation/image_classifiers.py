@@ -93,9 +93,10 @@ def ask_examples(
 
 
 def prototypes(
-    vectors: Float[Tensor, "picture d_embed"], labels: Sequence[str] | pd.Series,
+    vectors: Float[Tensor, "picture d_embed"],
+    labels: Sequence[str] | pd.Series,
     class_names: Sequence[str],
-) -> Float[Tensor, "classes d_embed"]:  # fmt: skip
+) -> Float[Tensor, "classes d_embed"]:
     """The mean direction of each class's embeddings.
 
     Args:

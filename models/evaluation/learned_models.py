@@ -104,9 +104,10 @@ def learning(
         learned = low > null
         reason = "" if learned else _why(value, low, high, null)
         found.append(
-            row | {"value": value, "low": low, "high": high, "null": null}
+            row
+            | {"value": value, "low": low, "high": high, "null": null}
             | {"learned": learned, "reason": reason}
-        )  # fmt: skip
+        )
     return pd.DataFrame(found, columns=[*keys, *LEARNED]).astype({"learned": bool})
 
 

@@ -48,9 +48,9 @@ class Curve:
 
     def thinned(self, most: int = 101) -> "Curve":
         """At most so many points, spread evenly along the curve's length, both ends kept."""
-        length = np.concatenate([
-            [0.0], np.cumsum(np.abs(np.diff(self.seen)) + np.abs(np.diff(self.held_out)))
-        ])  # fmt: skip
+        length = np.concatenate(
+            [[0.0], np.cumsum(np.abs(np.diff(self.seen)) + np.abs(np.diff(self.held_out)))]
+        )
         marks = np.linspace(0, length[-1], most)
         keep = np.unique([0, *np.searchsorted(length, marks), len(length) - 1])
         return Curve(self.bias[keep], self.seen[keep], self.held_out[keep])

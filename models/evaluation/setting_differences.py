@@ -177,23 +177,27 @@ def _row(
     pictures = own.groupby(level=[0, 1, 2])["n_pictures"].max()
     runs = ["run"] if "run" in own else ["setting", "asked_in", "seed"]
     models = "models" if len(named) != 2 else "two models"
-    return {"measure": f"difference of {TOP_1}"} | evidence(
-        found.interval,
-        null=0.0,
-        null_kind="no difference" if found.n_blocks > 1 else "none: one run of each setting",
-        ceiling_kind="none: a difference of accuracies has no ceiling",
-        index=np.nan,
-        p=found.p,
-        unit=found.unit,
-        n_units=found.n_units,
-        n_pictures=int(pictures.sum()),
-        n_runs=len(own.reset_index()[runs].drop_duplicates()),
-        seed=seed,
-        reason=found.reason,
-        estimand=f"these {models}, over classes like these: this run, these classes"
-        if found.n_blocks == 1
-        else "models of these settings, over classes and blocks like these",
-    ) | found.columns  # fmt: skip
+    return (
+        {"measure": f"difference of {TOP_1}"}
+        | evidence(
+            found.interval,
+            null=0.0,
+            null_kind="no difference" if found.n_blocks > 1 else "none: one run of each setting",
+            ceiling_kind="none: a difference of accuracies has no ceiling",
+            index=np.nan,
+            p=found.p,
+            unit=found.unit,
+            n_units=found.n_units,
+            n_pictures=int(pictures.sum()),
+            n_runs=len(own.reset_index()[runs].drop_duplicates()),
+            seed=seed,
+            reason=found.reason,
+            estimand=f"these {models}, over classes like these: this run, these classes"
+            if found.n_blocks == 1
+            else "models of these settings, over classes and blocks like these",
+        )
+        | found.columns
+    )
 
 
 def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

@@ -146,9 +146,7 @@ class Encoder:
 
 @door
 def taught_head(
-    vectors: Float[Tensor, "picture d_embed"],
-    labels: Iterable[str],
-    learner: Any = None,
+    vectors: Float[Tensor, "picture d_embed"], labels: Iterable[str], learner: Any = None
 ) -> LinearClassifier:
     """Fit a linear classifier to embeddings, as the classifier that every function takes.
 
@@ -184,9 +182,10 @@ def taught_head(
     if len(weight) == 1:  # of two classes scikit-learn keeps the second's
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     return LinearClassifier(
-        torch.from_numpy(weight).to(vectors), tuple(map(str, chosen.classes_)),
+        torch.from_numpy(weight).to(vectors),
+        tuple(map(str, chosen.classes_)),
         bias=torch.from_numpy(bias).to(vectors),
-    )  # fmt: skip
+    )
 
 
 @door
@@ -251,15 +250,19 @@ def load_encoder(
         module, own = _from_torchvision(source.removeprefix("torchvision:"), fetched)
     else:
         raise CheckpointError(
-            "open an encoder", repr(source), "timm:NAME, torchvision:NAME or a module",
+            "open an encoder",
+            repr(source),
+            "timm:NAME, torchvision:NAME or a module",
             "open a CLIP with load_clip",
-        )  # fmt: skip
+        )
     reader = preprocess or own
     if reader is None:
         raise SpecificationError(
-            f"open {name}", "a module and no preprocess", "how a picture becomes its input",
+            f"open {name}",
+            "a module and no preprocess",
+            "how a picture becomes its input",
             "pass preprocess=...",
-        )  # fmt: skip
+        )
     if stored is not None:
         _fill(module, Path(stored), name)
     if isinstance(source, str) and not fetched and stored is None:
@@ -334,9 +337,11 @@ def _from_torchvision(name: str, fetched: bool) -> tuple[nn.Module, Any]:
     layers = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
     if not layers:
         raise CheckpointError(
-            f"open torchvision:{name}", "a model without a linear classification layer",
-            "one whose embedding goes into such a layer", "open the module itself, with preprocess",
-        )  # fmt: skip
+            f"open torchvision:{name}",
+            "a model without a linear classification layer",
+            "one whose embedding goes into such a layer",
+            "open the module itself, with preprocess",
+        )
     holder, _, leaf = layers[-1].rpartition(".")
     setattr(module.get_submodule(holder), leaf, nn.Identity())
     return module, weights.transforms()

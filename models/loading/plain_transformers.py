@@ -193,8 +193,11 @@ def _of_timm(module: Any) -> PlainTransformer:
     _check(module.pos_embed is not None, "no learned positions", "learned positions")
     pooled = {"token": "tok", "avg": "avg"}.get(module.global_pool)
     _check(pooled is not None, f"pooling {module.global_pool!r}", "token or avg")
-    _check(not (pooled == "avg" and module.pool_include_prefix), "a mean with the class token",
-           "a mean of the patches")  # fmt: skip
+    _check(
+        not (pooled == "avg" and module.pool_include_prefix),
+        "a mean with the class token",
+        "a mean of the patches",
+    )
     _check(_idle(module.norm) != _idle(module.fc_norm), "no last norm, or two", "one last norm")
     positions = module.pos_embed
     if module.no_embed_class:  # the class token has no position

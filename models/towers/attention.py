@@ -226,10 +226,7 @@ class HookedAttention(nn.Module):
         return self.source.ls_1(self.source.attn.out_proj(merge_heads(z)))
 
     def at(
-        self,
-        x: Float[Tensor, "batch pos d_model"],
-        place: Int[Tensor, "batch"],
-        mask: Mask = None,
+        self, x: Float[Tensor, "batch pos d_model"], place: Int[Tensor, "batch"], mask: Mask = None
     ) -> Float[Tensor, "batch one d_model"]:
         """What the heads write at one position of each example, the same as that row of `forward`.
 

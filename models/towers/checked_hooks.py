@@ -153,9 +153,10 @@ class SiteCache(dict[Any, Tensor]):
         if kind == "hook_result" and f"{stem}.hook_z" in self:
             weight = self.tower.get_submodule(stem).W_O.detach()
             self[site] = einsum(
-                self[f"{stem}.hook_z"], weight,
+                self[f"{stem}.hook_z"],
+                weight,
                 "batch pos head d_head, head d_head d_model -> batch pos head d_model",
-            )  # fmt: skip
+            )
             return self[site]
         known = site in self.tower.hook_dict
         raise SiteError(
@@ -478,8 +479,13 @@ class CheckedHooks(HookedRootModule):
 
 
 _STORING = {
-    "device", "remove_batch_dim", "incl_bwd", "reset_hooks_end", "clear_contexts", "pos_slice",
-}  # fmt: skip
+    "device",
+    "remove_batch_dim",
+    "incl_bwd",
+    "reset_hooks_end",
+    "clear_contexts",
+    "pos_slice",
+}
 """The options of `run_with_cache` that need the library's own caching hooks."""
 
 

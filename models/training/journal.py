@@ -179,9 +179,11 @@ def tensorboard(run: Path, args: Namespace) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise SpecificationError(
-            "report to TensorBoard", "no tensorboard", "the package tensorboard",
+            "report to TensorBoard",
+            "no tensorboard",
+            "the package tensorboard",
             "run pip install tensorboard",
-        ) from None  # fmt: skip
+        ) from None
     return SummaryWriter(str(run / "tensorboard"))
 
 

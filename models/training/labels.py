@@ -28,9 +28,7 @@ class LabelledTower(nn.Module):
         self.register_buffer("logit_scale", torch.zeros(()), persistent=False)
 
     def forward(
-        self,
-        images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        self, images: Float[Tensor, "batch channel height width"], labels: Int[Tensor, " batch"]
     ) -> dict[str, Tensor]:
         """The logits beside their labels, in the form of open_clip's epoch loop."""
         logits = self.head(F.relu(self.visual(images)))

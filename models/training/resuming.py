@@ -33,7 +33,7 @@ def write_params(folder: Path, args: Namespace) -> None:
 
 def resume(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, term: Any = None
-) -> int:  # fmt: skip
+) -> int:
     """Load the latest epoch if there is one.
 
     Args:
@@ -71,9 +71,14 @@ def resume(
 
 
 def save(
-    folder: Path, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
-    args: Namespace, term: Any = None,
-) -> None:  # fmt: skip
+    folder: Path,
+    epoch: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    args: Namespace,
+    term: Any = None,
+) -> None:
     """Save an epoch: its weights for good if it is to be kept, and the state to continue from.
 
     Args:

@@ -185,8 +185,12 @@ def erasure(
         for found in consequences(seen, right, cells, concept):
             about = Evidence(
                 estimand=f"change of {found.measure} when the {concept} is erased at the site",
-                null_kind="", seed=seed, n_units=found.n_classes, n_pictures=n, n_drawings=drawings,
-            )  # fmt: skip
+                null_kind="",
+                seed=seed,
+                n_units=found.n_classes,
+                n_pictures=n,
+                n_drawings=drawings,
+            )
             rows += [row | place for row in _rows(found, about, concept, n_controls, fewer)]
     facts = {"source": images.source, "fingerprint": images.fingerprint, "n_controls": n_controls}
     return Table.with_evidence("erasure", pd.DataFrame(rows), facts)
@@ -358,14 +362,19 @@ def _rows(
         yield {
             "measure": found.measure,
             "against": control,
-            "domain": "", "train_domain": "", "domain_a": "", "domain_b": "",
+            "domain": "",
+            "train_domain": "",
+            "domain_a": "",
+            "domain_b": "",
             **found.where,
             "before": before,
             **replace(about, null_kind=kind).row(
                 change, null=null, p=p, reason=found.reason or fewer
             ),
-            "beyond": beyond.value, "beyond_low": beyond.low, "beyond_high": beyond.high,
-        }  # fmt: skip
+            "beyond": beyond.value,
+            "beyond_low": beyond.low,
+            "beyond_high": beyond.high,
+        }
 
 
 def _beyond(after: np.ndarray, draws: np.ndarray) -> tuple[Interval, float]:

@@ -80,14 +80,26 @@ def balanced_cells(
         quarter[mine] = dealt_artists(part, domains, seed=seed + 1)
     places = pd.Index(domains).get_indexer(frame["domain"].to_numpy(object)[rows])
     labels = _labellings(
-        concept, codes, places, half[rows], artists_of(frame)[rows], n_permutations,
+        concept,
+        codes,
+        places,
+        half[rows],
+        artists_of(frame)[rows],
+        n_permutations,
         rng("permuted concept", seed),
-    )  # fmt: skip
+    )
     return BalancedCells(
-        classes, domains, rows, codes, places, half[rows], quarter[rows], labels,
+        classes,
+        domains,
+        rows,
+        codes,
+        places,
+        half[rows],
+        quarter[rows],
+        labels,
         n_values=len(domains) if concept == "domain" else len(classes),
         left_out=frame["label"].nunique() - len(classes),
-    )  # fmt: skip
+    )
 
 
 def _labellings(

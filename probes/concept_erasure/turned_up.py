@@ -201,9 +201,9 @@ def fit_directions(
     by_domain = {}
     for name in domains:
         here = (fitting.domain == name).to_numpy()
-        means = np.stack([
-            features[here & (fitting.label == label).to_numpy()].mean(axis=0) for label in labels
-        ])  # fmt: skip
+        means = np.stack(
+            [features[here & (fitting.label == label).to_numpy()].mean(axis=0) for label in labels]
+        )
         by_domain[name] = (means - means.mean(axis=0)) * len(labels) / (len(labels) - 1)
     return Directions(by_domain, labels)
 

@@ -144,9 +144,11 @@ def ablate_shared(
     how = filled(ablate_shared, Answering, answering)
     if n_donors < 1 or source == target:
         raise SpecificationError(
-            "replace features", f"n_donors={n_donors} between {source} and {target}",
-            "at least one donor and two domains", "choose others",
-        )  # fmt: skip
+            "replace features",
+            f"n_donors={n_donors} between {source} and {target}",
+            "at least one donor and two domains",
+            "choose others",
+        )
     check_known("replace features", "domain", [source, target], images.domains, DataError)
     here = images[images.frame["domain"].isin([source, target]).to_numpy()]
     seen = site_rows(
@@ -317,10 +319,13 @@ def _evidence(
     at_home = drops[source].lost[measure, ablated] / unit
     control = drops[name].lost[measure, PRIVATE] / unit if ablated == SHARED else 0 * lost
     about = Evidence(
-        estimand=ESTIMAND, seed=seed, **counts_of(part, len(lost)),
+        estimand=ESTIMAND,
+        seed=seed,
+        **counts_of(part, len(lost)),
         null_kind="private features matched in variance removed and in cost in the source domain"
-        if ablated == SHARED else "nothing replaced",
-    )  # fmt: skip
+        if ablated == SHARED
+        else "nothing replaced",
+    )
     p = sign_flip_p(lost, seed=seed)
     if name != source and ablated != LESS and len(lost) == len(at_home):
         carried = replace(about, ceiling_kind="what the same features cost in the source domain")

@@ -37,10 +37,11 @@ def training_rows(frame: pd.DataFrame, withheld: Cells | None) -> np.ndarray:
         marked = frame["withheld"].to_numpy(dtype=bool)
     elif withheld is None:
         raise LeakError(
-            "fit features to these pictures", "nothing that says which cells are withheld",
+            "fit features to these pictures",
+            "nothing that says which cells are withheld",
             "the cells (class, domain) that the model was not trained on",
             'pass withheld=[("class", "domain"), ...], or withheld=() if there are none',
-        )  # fmt: skip
+        )
     if withheld is None:
         return np.flatnonzero(~marked)
     cells = pd.MultiIndex.from_frame(frame[["label", "domain"]])
@@ -48,10 +49,11 @@ def training_rows(frame: pd.DataFrame, withheld: Cells | None) -> np.ndarray:
     leaked = sorted({f"{label} x {domain}" for label, domain in cells[marked & ~named]})
     if leaked:
         raise LeakError(
-            "fit features to these pictures", f"pictures of the withheld {listed(leaked)}",
+            "fit features to these pictures",
+            f"pictures of the withheld {listed(leaked)}",
             "no picture of a cell that the frame withholds",
             "name those cells in `withheld` too; to use them, drop the column `withheld`",
-        )  # fmt: skip
+        )
     return np.flatnonzero(~named)
 
 
@@ -100,9 +102,11 @@ class LinearCode:
         """Activations "... d_in" as features "... 2*coordinate"."""
         if x.shape[-1] != len(self.mean):
             raise ShapeError(
-                "encode activations", f"shape {tuple(x.shape)}", f"{len(self.mean)} values a row",
+                "encode activations",
+                f"shape {tuple(x.shape)}",
+                f"{len(self.mean)} values a row",
                 "give the activations of the site that the code was fitted to",
-            )  # fmt: skip
+            )
         z = (x - self.mean.to(x)) @ self.axes.to(x)
         return torch.cat([z.relu(), z.relu() - z], dim=-1)
 
@@ -184,9 +188,11 @@ def pca(
     n = varying if n_components is None else n_components
     if not 1 <= n <= varying:
         raise SpecificationError(
-            f"take principal components of {site}", f"n_components={n_components}",
-            f"1 to {varying}, as many as vary", "ask for fewer, or for none to have all",
-        )  # fmt: skip
+            f"take principal components of {site}",
+            f"n_components={n_components}",
+            f"1 to {varying}, as many as vary",
+            "ask for fewer, or for none to have all",
+        )
     return _linear(features, site, x.mean(axis=0), axes[:n].T, axes[:n])
 
 
@@ -195,9 +201,11 @@ def _training(features: Features, site: str, withheld: Cells | None) -> np.ndarr
     x = features.values[name][training_rows(features.frame, withheld)].astype(np.float64)
     if len(x) < 2 or not x.std(axis=0).max() > 1e-7 * np.abs(x).max():
         raise NumericsError(
-            f"fit a code to {site}", f"{len(x)} pictures whose activations do not vary",
-            "activations that vary", "choose another site, or check the model",
-        )  # fmt: skip
+            f"fit a code to {site}",
+            f"{len(x)} pictures whose activations do not vary",
+            "activations that vary",
+            "choose another site, or check the model",
+        )
     return x
 
 

@@ -90,9 +90,11 @@ class Crosscoder:
         strengths = self.strengths()
         if len(images) != len(strengths):
             raise ShapeError(
-                "make a gallery of a crosscoder", f"{len(images)} pictures",
-                f"the {len(strengths)} that it was made of", "select the same pictures",
-            )  # fmt: skip
+                "make a gallery of a crosscoder",
+                f"{len(images)} pictures",
+                f"the {len(strengths)} that it was made of",
+                "select the same pictures",
+            )
         ways = rng("random directions of a gallery", seed).normal(
             size=(self.values.shape[1], N_RANDOM)
         )
@@ -182,9 +184,11 @@ def crosscoder(
     """
     if len(seeds) < 2:
         raise SpecificationError(
-            "train a crosscoder", f"{len(seeds)} seed", "two or more: a feature of one is chance",
+            "train a crosscoder",
+            f"{len(seeds)} seed",
+            "two or more: a feature of one is chance",
             "give more seeds",
-        )  # fmt: skip
+        )
     same_pictures(features, other)
     sites = (site, site) if isinstance(site, str) else site
     names = only_site(features, sites[0]), only_site(other, sites[1])
@@ -193,8 +197,9 @@ def crosscoder(
     frame = features.frame
     deal = artist_halves(frame, sorted(set(frame["domain"])), seed=seed)
     allowed = np.isin(np.arange(len(frame)), training_rows(frame, withheld))
-    learned = Features({BOTH: values[(deal == 0) & allowed]},
-                       frame[(deal == 0) & allowed].reset_index(drop=True))  # fmt: skip
+    learned = Features(
+        {BOTH: values[(deal == 0) & allowed]}, frame[(deal == 0) & allowed].reset_index(drop=True)
+    )
     found = train_dictionaries(
         learned, BOTH, BatchTopK(k), width=width, withheld=withheld, seeds=list(seeds), **descent
     )
@@ -229,9 +234,11 @@ def _carried(
     labels, classes = pd.factorize(own["label"])
     if len(classes) < 3:
         raise SampleError(
-            "measure features of two models", f"{len(classes)} classes by artists enough",
-            "three or more, by four artists each", "give more pictures",
-        )  # fmt: skip
+            "measure features of two models",
+            f"{len(classes)} classes by artists enough",
+            "three or more, by four artists each",
+            "give more pictures",
+        )
     first, y = found[0], values[rows].astype(np.float64)
     z = first(values[rows]).astype(np.float64)
     decoder = first.decoder.double().cpu().numpy()
@@ -240,8 +247,12 @@ def _carried(
     generator = rng("pictures of features", seed)
     orders = [generator.permutation(len(rows)) for _ in range(n_permutations)]
     made = []
-    for j in np.flatnonzero([min((z[side == s, j] > 0).sum() for s in (0, 1)) >= LEAST_ACTIVE
-                             for j in range(first.width)]):  # fmt: skip
+    for j in np.flatnonzero(
+        [
+            min((z[side == s, j] > 0).sum() for s in (0, 1)) >= LEAST_ACTIVE
+            for j in range(first.width)
+        ]
+    ):
         left = rest + z[:, [j]] * decoder[j]
         carried = _products(z[:, j], left, d_a, side, labels, len(classes))
         drawn = np.array([_products(z[order, j], left, d_a, side)[0] for order in orders])
@@ -262,13 +273,23 @@ def _carried(
         )
         row = about.row(spread, null=0.5, ceiling=1.0, index=NO_VERDICT, p=float(p))
         role = UNCLEAR if reason else _role(spread.low, spread.high, p)
-        made.append({"measure": "share in B", "feature": int(j), **row, "role": role,
-                     "cosine": cosine, "reason": reason})  # fmt: skip
+        made.append(
+            {
+                "measure": "share in B",
+                "feature": int(j),
+                **row,
+                "role": role,
+                "cosine": cosine,
+                "reason": reason,
+            }
+        )
     if not made:
         raise SampleError(
-            "measure features of two models", "no feature that is active in pictures enough",
-            f"{LEAST_ACTIVE} of each half at least", "give more pictures, or a larger k",
-        )  # fmt: skip
+            "measure features of two models",
+            "no feature that is active in pictures enough",
+            f"{LEAST_ACTIVE} of each half at least",
+            "give more pictures, or a larger k",
+        )
     return pd.DataFrame(made)
 
 

@@ -94,8 +94,9 @@ def feature_roles(
     found = roles(pair, activity)
     role = np.select(
         [found.shared, found.private_a, found.private_b],
-        ["shared", f"private to {domain_a}", f"private to {domain_b}"], "",
-    )  # fmt: skip
+        ["shared", f"private to {domain_a}", f"private to {domain_b}"],
+        "",
+    )
     frame = pd.DataFrame({
         "site": name, "layer": features.layer(name), "feature": np.arange(activity.shape[1]),
         "domain_a": domain_a, "domain_b": domain_b, "used_a": found.used_a,
@@ -112,8 +113,9 @@ def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
         raise SampleError(
             "find the roles of features",
             f"{len(pair.classes)} classes by two artists in both domains",
-            f"at least {LEAST_CLASSES}", "give more classes, or pictures by more artists",
-        )  # fmt: skip
+            f"at least {LEAST_CLASSES}",
+            "give more classes, or pictures by more artists",
+        )
     in_a, in_b, both = (np.zeros(activity.shape[1]) for _ in range(3))
     a, b = pair.a, pair.b
     for split in range(len(pair.deals)):
@@ -132,10 +134,13 @@ def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
     used_a, used_b = _share(in_a), _share(in_b)
     on_a, on_b = _in_use(used_a), _in_use(used_b)
     return Roles(
-        used_a, used_b, agreement,
+        used_a,
+        used_b,
+        agreement,
         on_a & on_b & (np.nan_to_num(agreement) >= SHARED_FROM),
-        on_a & ~on_b & (both <= PRIVATE_TO * in_a), on_b & ~on_a & (both <= PRIVATE_TO * in_b),
-    )  # fmt: skip
+        on_a & ~on_b & (both <= PRIVATE_TO * in_a),
+        on_b & ~on_a & (both <= PRIVATE_TO * in_b),
+    )
 
 
 def _covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -78,9 +78,11 @@ def paper_feature_sharing(
     activity = checked_activity(code(features.values[name]), len(features), "the code")
     if activity.shape[1] < STRONGEST or len(names) < 2:
         raise SpecificationError(
-            asked, f"{activity.shape[1]} features and the domains {listed(names)}",
-            f"at least {STRONGEST} features and two domains", "give a wider code or more domains",
-        )  # fmt: skip
+            asked,
+            f"{activity.shape[1]} features and the domains {listed(names)}",
+            f"at least {STRONGEST} features and two domains",
+            "give a wider code or more domains",
+        )
     counted = _counted(activity)
     shares = {
         (a, b): _shares(counted, features.frame, a, b, wanted) for a, b in combinations(names, 2)
@@ -118,9 +120,11 @@ def _shares(
     labels = [label for label in wanted if (label, a) in cells and (label, b) in cells]
     if not labels:
         raise SampleError(
-            "measure the paper's feature sharing", f"no class that {a} and {b} both have",
-            "at least one", "choose other domains or classes",
-        )  # fmt: skip
+            "measure the paper's feature sharing",
+            f"no class that {a} and {b} both have",
+            "at least one",
+            "choose other domains or classes",
+        )
     first, second = (np.stack([cells[label, name] for label in labels]) for name in (a, b))
     each = [(most_used(first, k) * most_used(second, k)).sum(axis=1) / k for k in TOP]
     return pd.Series(np.mean(each, axis=0), index=labels, name=f"{a}, {b}")
@@ -145,9 +149,11 @@ def _row(
     notes = ["no ceiling and no index: the paper has none"]
     notes += [f"{fewer} classes are missing in some domain"] if fewer else []
     about = Evidence(
-        estimand="features that top a class's histogram in both domains", seed=0,
-        null_kind="random sets of features of the same sizes", **counts_of(part, len(group)),
-    )  # fmt: skip
+        estimand="features that top a class's histogram in both domains",
+        seed=0,
+        null_kind="random sets of features of the same sizes",
+        **counts_of(part, len(group)),
+    )
     spread = jackknife(float(value), left if len(left) > 1 else [])
     return {"domain_a": a, "domain_b": b, "test_domain": test} | about.row(
         spread, null=float(np.mean(TOP)) / width, reason="; ".join(notes)

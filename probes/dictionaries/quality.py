@@ -75,10 +75,11 @@ def dictionary_quality(
         for (domain, class_set), chosen in _groups(features.frame, dictionary).items():
             part = features.frame[chosen]
             about = Evidence(
-                estimand="this dictionary on these pictures", null_kind=DESCRIBED,
+                estimand="this dictionary on these pictures",
+                null_kind=DESCRIBED,
                 seed=int(dictionary.facts.get("seed", 0)),
                 **counts_of(part, part["label"].nunique()),
-            )  # fmt: skip
+            )
             rows += [
                 place
                 | {"width": dictionary.width, "sparsity": dictionary.facts.get("sparsity", "")}
@@ -158,9 +159,16 @@ def recovered_accuracy(
         "mean": lambda x, rows: mean.expand_as(x),
     }
     found = edited_answers(
-        tower, images, site, edits, preprocess=preprocess, classifier=classifier,
-        class_names=class_names, pool=pool, batch_size=batch_size,
-    )  # fmt: skip
+        tower,
+        images,
+        site,
+        edits,
+        preprocess=preprocess,
+        classifier=classifier,
+        class_names=class_names,
+        pool=pool,
+        batch_size=batch_size,
+    )
     right = {name: found.right(name) for name in ("reconstruction", "mean", AS_IT_IS)}
     rows = []
     for domain in images.domains:
@@ -168,17 +176,24 @@ def recovered_accuracy(
         part = images.frame[chosen]
         each = [by_label(values[chosen], part["label"]) for values in right.values()]
         about = Evidence(
-            estimand=KEPT, null_kind="mean activation instead",
-            ceiling_kind="the activation as it is", seed=int(dictionary.facts.get("seed", 0)),
+            estimand=KEPT,
+            null_kind="mean activation instead",
+            ceiling_kind="the activation as it is",
+            seed=int(dictionary.facts.get("seed", 0)),
             **counts_of(part, len(each[0])),
-        )  # fmt: skip
+        )
         rows.append(
-            {"measure": "recovered accuracy", "site": site, "layer": tower.layer(site),
-             "width": dictionary.width, "sparsity": dictionary.facts.get("sparsity", ""),
-             "domain": domain}
+            {
+                "measure": "recovered accuracy",
+                "site": site,
+                "layer": tower.layer(site),
+                "width": dictionary.width,
+                "sparsity": dictionary.facts.get("sparsity", ""),
+                "domain": domain,
+            }
             | about.judged(leaving_out(np.stack(each, axis=1)))
             | {"verdict": ""}
-        )  # fmt: skip
+        )
     return Table.with_evidence("recovered accuracy", pd.DataFrame(rows))
 
 

@@ -84,9 +84,11 @@ def read_dictionary(
         _refuse_words(source, words)
     elif not isinstance(held, dict) or "dictionary._weights" not in held:
         raise CheckpointError(
-            f"read the dictionary in {source}", f"a {type(held).__name__} of unknown format",
-            "a file of SAELens, ViT-Prisma or overcomplete", "check what wrote it",
-        )  # fmt: skip
+            f"read the dictionary in {source}",
+            f"a {type(held).__name__} of unknown format",
+            "a file of SAELens, ViT-Prisma or overcomplete",
+            "check what wrote it",
+        )
     said, weights = overcomplete_parts(source, held, kind=kind, k=k, threshold=threshold)
     return folded_dictionary(source, said, weights)
 
@@ -102,9 +104,11 @@ def _weights_in(folder: Path) -> Path:
     named = [path for path in found if path.name == "weights.pt"] or found
     if len(named) != 1:
         raise CheckpointError(
-            f"read the dictionary in {folder}", f"{len(found)} files of weights beside {PRISMA}",
-            "weights.pt", "name the file",
-        )  # fmt: skip
+            f"read the dictionary in {folder}",
+            f"{len(found)} files of weights beside {PRISMA}",
+            "weights.pt",
+            "name the file",
+        )
     return named[0]
 
 
@@ -112,6 +116,8 @@ def _refuse_words(source: Path, words: dict[str, Any]) -> None:
     given = [f"{name}={value!r}" for name, value in words.items() if value is not None]
     if given:
         raise SpecificationError(
-            f"read the dictionary in {source}", ", ".join(given), "nothing: the files say it",
+            f"read the dictionary in {source}",
+            ", ".join(given),
+            "nothing: the files say it",
             "leave it out",
-        )  # fmt: skip
+        )

@@ -68,8 +68,13 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
     scale = dictionary.d_in**0.5 if dictionary.unit_rows else 1.0
     jump = bool((dictionary.threshold != 0).any())
     if (jump and dictionary.k is not None) or bool((dictionary.threshold < 0).any()):
-        _refuse(target, "write", "a threshold below 0, or a threshold beside k",
-                "k, or thresholds of at least 0", "keep one of them")  # fmt: skip
+        _refuse(
+            target,
+            "write",
+            "a threshold below 0, or a threshold beside k",
+            "k, or thresholds of at least 0",
+            "keep one of them",
+        )
     weights = {
         "W_enc": dictionary.encoder,
         "W_dec": dictionary.decoder,
@@ -109,9 +114,11 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
             temporary.write_text(json.dumps(configuration, indent=1, default=_plain))
     except OSError as error:
         raise OutputError(
-            f"write a dictionary to {target}", str(error), "a folder that can be written",
+            f"write a dictionary to {target}",
+            str(error),
+            "a folder that can be written",
             "choose another folder",
-        ) from None  # fmt: skip
+        ) from None
     return target
 
 
@@ -199,17 +206,26 @@ def _dictionary(
         if k is not None and not rescaled and not torch.allclose(norm, norm[:1], rtol=1e-4):
             k_kept = "decoder rows of one norm, or rescale_acts_by_decoder_norm"
             raise CheckpointError(
-                "read a dictionary", "k strongest features chosen apart from unequal decoder norms",
-                k_kept, "rescale the decoder with SAELens's fold_W_dec_norm first",
-            )  # fmt: skip
+                "read a dictionary",
+                "k strongest features chosen apart from unequal decoder norms",
+                k_kept,
+                "rescale the decoder with SAELens's fold_W_dec_norm first",
+            )
         encoder, b_enc, threshold = encoder * norm, b_enc * norm, threshold * norm
         decoder = decoder / rows
     unit_rows = configuration.get("normalize_activations") == "constant_norm_rescale"
     scale = decoder.shape[1] ** 0.5 if unit_rows else 1.0
     return Dictionary(
-        encoder, decoder, b_enc / scale, b_dec / scale, threshold / scale, k, unit_rows, facts,
+        encoder,
+        decoder,
+        b_enc / scale,
+        b_dec / scale,
+        threshold / scale,
+        k,
+        unit_rows,
+        facts,
         standard_rows=configuration.get("normalize_activations") == "layer_norm",
-    )  # fmt: skip
+    )
 
 
 def _read_out(
@@ -236,15 +252,22 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         weights = load_file(source / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"read the dictionary in {source}", f"files that do not read ({error})",
+            f"read the dictionary in {source}",
+            f"files that do not read ({error})",
             f"{CONFIGURATION} and {WEIGHTS}, as SAELens writes them",
             "check the path, or fetch the files again",
-        ) from None  # fmt: skip
+        ) from None
     if not isinstance(configuration, dict):
-        _refuse(source, "read", f"a {CONFIGURATION} that is no table", "names with values",
-                "fetch the file again")  # fmt: skip
-    return configuration, {name: tensor.float() if tensor.dtype in HALF else tensor
-                           for name, tensor in weights.items()}  # fmt: skip
+        _refuse(
+            source,
+            "read",
+            f"a {CONFIGURATION} that is no table",
+            "names with values",
+            "fetch the file again",
+        )
+    return configuration, {
+        name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in weights.items()
+    }
 
 
 HALF = (torch.float16, torch.bfloat16)
@@ -278,15 +301,24 @@ def _architecture(source: Path, configuration: Mapping[str, Any]) -> tuple[str, 
         name = f"gated with {function}"
     if name not in ("standard", "topk", "jumprelu", "gated", *TRAINED_BY_BATCH):
         why = f", which {UNLIKE[name]}" if name in UNLIKE else ""
-        _refuse(source, "read", f"the architecture {name}{why}",
-                "standard, topk, jumprelu, gated or batchtopk",
-                "train or fetch one of these for the site")  # fmt: skip
+        _refuse(
+            source,
+            "read",
+            f"the architecture {name}{why}",
+            "standard, topk, jumprelu, gated or batchtopk",
+            "train or fetch one of these for the site",
+        )
     if name != "topk":
         return name, None
     k = configuration.get("k", words.get("k"))
     if not isinstance(k, int) or k < 1 or k > int(configuration.get("d_sae", k)):
-        _refuse(source, "read", f"k={k!r}", "a number of features from 1 to d_sae",
-                "correct the configuration")  # fmt: skip
+        _refuse(
+            source,
+            "read",
+            f"k={k!r}",
+            "a number of features from 1 to d_sae",
+            "correct the configuration",
+        )
     return name, k
 
 
@@ -295,24 +327,35 @@ def _refuse_unsayable(
 ) -> None:
     normalised = configuration.get("normalize_activations", "none")
     if normalised not in ("none", "constant_norm_rescale", "layer_norm", False, None):
-        _refuse(source, "read", f"normalize_activations={normalised!r}",
-                "none, constant_norm_rescale or layer_norm",
-                "fold the scaling in with SAELens first")  # fmt: skip
+        _refuse(
+            source,
+            "read",
+            f"normalize_activations={normalised!r}",
+            "none, constant_norm_rescale or layer_norm",
+            "fold the scaling in with SAELens first",
+        )
     reshaped = configuration.get("reshape_activations", "none")
     if reshaped not in ("none", "hook_z", None):
-        _refuse(source, "read", f"reshape_activations={reshaped!r}", "none or hook_z",
-                "convert it with SAELens first")  # fmt: skip
+        _refuse(
+            source,
+            "read",
+            f"reshape_activations={reshaped!r}",
+            "none or hook_z",
+            "convert it with SAELens first",
+        )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not torch.allclose(weights[name], torch.ones_like(weights[name])):
-            _refuse(source, "read", f"a {name} learnt afterwards", "weights without it",
-                    "multiply W_dec by it and take it out")  # fmt: skip
+            _refuse(
+                source,
+                "read",
+                f"a {name} learnt afterwards",
+                "weights without it",
+                "multiply W_dec by it and take it out",
+            )
 
 
 def _refuse_shapes(
-    source: Path,
-    configuration: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    architecture: str,
+    source: Path, configuration: Mapping[str, Any], weights: Mapping[str, Tensor], architecture: str
 ) -> None:
     d_in, d_sae = configuration.get("d_in"), configuration.get("d_sae")
     wanted = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
@@ -326,9 +369,13 @@ def _refuse_shapes(
     found = {name: tuple(tensor.shape) for name, tensor in weights.items() if name in wanted}
     if found != wanted:
         wrong = [name for name in wanted if found.get(name) != wanted[name]]
-        _refuse(source, "read", listed(f"{n} of shape {found.get(n, 'nothing')}" for n in wrong),
-                listed(f"{n} of shape {wanted[n]}" for n in wrong),
-                "fetch the files again, or correct the configuration")  # fmt: skip
+        _refuse(
+            source,
+            "read",
+            listed(f"{n} of shape {found.get(n, 'nothing')}" for n in wrong),
+            listed(f"{n} of shape {wanted[n]}" for n in wrong),
+            "fetch the files again, or correct the configuration",
+        )
 
 
 def _refuse(source: Path, verb: str, given: str, right: str, do: str) -> None:

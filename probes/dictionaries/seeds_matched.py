@@ -92,16 +92,20 @@ def dictionary_stability(
     """
     if len(dictionaries) < 2:
         raise SampleError(
-            "compare dictionaries over seeds", f"{len(dictionaries)} of them", "at least two",
+            "compare dictionaries over seeds",
+            f"{len(dictionaries)} of them",
+            "at least two",
             "train with seeds=(0, 1, 2)",
-        )  # fmt: skip
+        )
     pairs = list(combinations(range(len(dictionaries)), 2))
     both = [(dictionaries[i], dictionaries[j]) for i, j in pairs]
     found = np.array([_agreement(match_features(*pair)[1]) for pair in both])
-    null = np.array([
-        [_agreement(_by_chance(*pair, seed, draw, n)) for n, pair in enumerate(both)]
-        for draw in range(n_null)
-    ]).mean(axis=1)  # fmt: skip
+    null = np.array(
+        [
+            [_agreement(_by_chance(*pair, seed, draw, n)) for n, pair in enumerate(both)]
+            for draw in range(n_null)
+        ]
+    ).mean(axis=1)
     left = [
         found[[one not in pair for pair in pairs]].mean(axis=0)
         for one in range(len(dictionaries))
@@ -110,22 +114,31 @@ def dictionary_stability(
     about = Evidence(
         estimand="features that training from another seed would find again",
         null_kind=f"directions at random with the same second moments, {n_null} times",
-        ceiling_kind="the same dictionary", unit="dictionary", seed=seed, n_units=len(dictionaries),
+        ceiling_kind="the same dictionary",
+        unit="dictionary",
+        seed=seed,
+        n_units=len(dictionaries),
         n_pictures=int(dictionaries[0].facts.get("n_rows", 0)),
-    )  # fmt: skip
+    )
     rows = []
     for place, measure in enumerate(("mean cosine", "same features")):
         value, chance = float(found[:, place].mean()), float(null[:, place].mean())
         rows.append(
-            {"measure": measure, "site": str(dictionaries[0].facts.get("site", "")),
-             "code": "dictionary", "width": dictionaries[0].width}
+            {
+                "measure": measure,
+                "site": str(dictionaries[0].facts.get("site", "")),
+                "code": "dictionary",
+                "width": dictionaries[0].width,
+            }
             | about.row(
-                jackknife(value, [each[place] for each in left]), null=chance, ceiling=1.0,
+                jackknife(value, [each[place] for each in left]),
+                null=chance,
+                ceiling=1.0,
                 index=(value - chance) / (1 - chance) if chance < 1 else np.nan,
                 p=permutation_p(value, null[:, place]),
                 reason="" if left else "two dictionaries: an interval takes three",
             )
-        )  # fmt: skip
+        )
     return Table.with_evidence("dictionary stability", pd.DataFrame(rows))
 
 

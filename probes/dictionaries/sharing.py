@@ -115,9 +115,11 @@ def feature_sharing(
     """
     if n_matched < 1 or n_splits < 1:
         raise SpecificationError(
-            "measure feature sharing", f"n_matched={n_matched}, n_splits={n_splits}",
-            "at least 1 of each", "ask for more",
-        )  # fmt: skip
+            "measure feature sharing",
+            f"n_matched={n_matched}, n_splits={n_splits}",
+            "at least 1 of each",
+            "ask for more",
+        )
     name, pairs = _pairs(features, site, domains, n_splits, seed)
     rows = []
     for label, code in track(list(codes.items()), "feature sharing"):
@@ -200,11 +202,13 @@ def class_sharing(
                 {"measure": "shared mass", "label": label, "centred": True}
                 | {"domain_a": pair.a, "domain_b": pair.b}
                 | _about(pair.frame, n_matched, seed, counts).row(
-                    Interval(float(value[place]), np.nan, np.nan, np.nan), null=float(null[place]),
-                    ceiling=float(ceiling[place]), index=index,
+                    Interval(float(value[place]), np.nan, np.nan, np.nan),
+                    null=float(null[place]),
+                    ceiling=float(ceiling[place]),
+                    index=index,
                     reason=f"one class: no interval{why}",
                 )
-            )  # fmt: skip
+            )
     frame = pd.DataFrame(rows).assign(site=name, layer=features.layer(name))
     return Table.with_evidence("class sharing", frame, dict(features.facts))
 
@@ -231,8 +235,9 @@ def _readings(values: np.ndarray, label: str, code: AnyCode) -> dict[str, list[R
         raise SpecificationError(
             f"use {label} as features",
             f"dictionaries of {listed(each.width for each in several)} features",
-            "one dictionary per seed, all of one width", "give dictionaries of other widths apart",
-        )  # fmt: skip
+            "one dictionary per seed, all of one width",
+            "give dictionaries of other widths apart",
+        )
     made = [checked_activity(each(values), len(values), label) for each in several]
     readings = {READ_ALIKE: [(activity, activity) for activity in made]}
     if len(made) > 1:
@@ -259,9 +264,11 @@ def _judged(
 def _about(frame: pd.DataFrame, n_matched: int, seed: int, counts: Mapping[str, Any]) -> Evidence:
     """What all rows have in common."""
     return Evidence(
-        estimand=ESTIMAND, seed=seed, **counts,
+        estimand=ESTIMAND,
+        seed=seed,
+        **counts,
         null_kind=f"the {n_matched} other classes nearest in firing rate and mass; p puts one of "
         "them in place of each class",
         ceiling_kind=f"halves of a domain by {artist_column(frame)}, "
         "geometric mean of both domains",
-    )  # fmt: skip
+    )

@@ -47,9 +47,12 @@ def read_torch(source: Path) -> Any:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(source)
         foreign = [name for name in names if not name.startswith(PREFIXES)]
         if foreign:
-            _refuse(source, f"pickled objects of other kinds ({listed(foreign, limit=3)})",
-                    "weights, or a model of overcomplete or ViT-Prisma",
-                    "save the model's state_dict() instead")  # fmt: skip
+            _refuse(
+                source,
+                f"pickled objects of other kinds ({listed(foreign, limit=3)})",
+                "weights, or a model of overcomplete or ViT-Prisma",
+                "save the model's state_dict() instead",
+            )
         kinds: list[Any] = [
             (type(name.rpartition(".")[2], (Record,), {"__module__": __name__}), name)
             for name in names
@@ -58,8 +61,12 @@ def read_torch(source: Path) -> Any:
             return torch.load(source, weights_only=True, map_location="cpu")
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
-        _refuse(source, f"a file that does not read ({why})", "a file that torch.save wrote",
-                "check the path, or fetch the file again")  # fmt: skip
+        _refuse(
+            source,
+            f"a file that does not read ({why})",
+            "a file that torch.save wrote",
+            "check the path, or fetch the file again",
+        )
 
 
 # ViT-Prisma
@@ -85,21 +92,31 @@ def prisma_parts(source: Path, held: Any, configuration: Any = None) -> Parts:
         held = held["state_dict"]
     said = vars(configuration) if isinstance(configuration, Record) else configuration
     if not isinstance(said, Mapping):
-        _refuse(source, "weights without a configuration", "config.json beside them",
-                "fetch config.json from the same place")  # fmt: skip
+        _refuse(
+            source,
+            "weights without a configuration",
+            "config.json beside them",
+            "fetch config.json from the same place",
+        )
     needed = ("d_in", "expansion_factor", "activation_fn_str", "normalize_activations")
     lacking = [name for name in needed if name not in said]
     if lacking:
-        _refuse(source, f"a configuration without {listed(lacking)}", f"one with {listed(needed)}",
-                "add it to config.json")  # fmt: skip
+        _refuse(
+            source,
+            f"a configuration without {listed(lacking)}",
+            f"one with {listed(needed)}",
+            "add it to config.json",
+        )
     layer = said.get("hook_point_layer")
     layer = layer[0] if isinstance(layer, (list, tuple)) and layer else layer
     site = said.get("hook_point")
     if layer is not None and said.get("layer_subtype"):
         site = f"blocks.{layer}.{said['layer_subtype']}"
     facts = {name: said[name] for name in PRISMA_FACTS if said.get(name) not in (None, False)}
-    weights = {name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-               for name, value in _tensors(source, held).items()}  # fmt: skip
+    weights = {
+        name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        for name, value in _tensors(source, held).items()
+    }
     return {
         "architecture": "transcoder"
         if said.get("is_transcoder")
@@ -132,8 +149,12 @@ def read_configuration(source: Path) -> Any:
     try:
         return json.loads(source.read_text())
     except (OSError, ValueError) as error:
-        _refuse(source, f"a configuration that does not read ({error})", "config.json",
-                "fetch the file again")  # fmt: skip
+        _refuse(
+            source,
+            f"a configuration that does not read ({error})",
+            "config.json",
+            "fetch the file again",
+        )
 
 
 # overcomplete
@@ -190,8 +211,12 @@ def overcomplete_parts(
     if kind not in KINDS:
         why = f"{kind or 'a state dict alone'}"
         why += f", which {NO_DICTIONARY[kind]}" if kind in NO_DICTIONARY else ""
-        _refuse(source, why, f"a model of the class {listed(KINDS)}",
-                "say kind='TopKSAE' for a state dict of one, or save the whole model")  # fmt: skip
+        _refuse(
+            source,
+            why,
+            f"a model of the class {listed(KINDS)}",
+            "say kind='TopKSAE' for a state dict of one, or save the whole model",
+        )
     weights = _tensors(source, held)
     rows = _rows(source, weights, normalised)
     parts = {"W_dec": rows, "b_dec": torch.zeros_like(rows[0]), **_encoder(source, weights, rows)}
@@ -203,8 +228,12 @@ def overcomplete_parts(
         parts["threshold"] = _tensor(source, weights, "thresholds").exp()
     elif kind == "BatchTopKSAE":
         if threshold is None:
-            _refuse(source, "a BatchTopKSAE without its running_threshold", "the threshold",
-                    "say threshold=model.running_threshold, or save the whole model")  # fmt: skip
+            _refuse(
+                source,
+                "a BatchTopKSAE without its running_threshold",
+                "the threshold",
+                "say threshold=model.running_threshold, or save the whole model",
+            )
         # theirs counts from the threshold on, ours above it
         least = torch.as_tensor(threshold).to(rows)
         below = torch.nextafter(least, torch.full_like(least, -torch.inf))
@@ -223,9 +252,12 @@ def _encoder(source: Path, weights: Mapping[str, Tensor], rows: Tensor) -> dict[
         inner = [name for name in weights if name.startswith("encoder.") and block not in name]
         layered = f"{block}1.weight" in weights and f"{block}1.running_var" not in weights
         if inner or layered or f"{block}0.weight" not in weights:
-            _refuse(source, "an encoder of several layers, or with a layer norm",
-                    "one linear layer, with or without batch norm (linear, mlp_bn_1)",
-                    "train one with such an encoder")  # fmt: skip
+            _refuse(
+                source,
+                "an encoder of several layers, or with a layer norm",
+                "one linear layer, with or without batch norm (linear, mlp_bn_1)",
+                "train one with such an encoder",
+            )
         weight, bias = weights[f"{block}0.weight"], weights[f"{block}0.bias"]
         if f"{block}1.running_var" in weights:
             gain, shift, mean, variance = (
@@ -239,8 +271,12 @@ def _encoder(source: Path, weights: Mapping[str, Tensor], rows: Tensor) -> dict[
 
 def _rows(source: Path, weights: Mapping[str, Tensor], normalised: str) -> Tensor:
     if normalised not in _NORMALISED:
-        _refuse(source, f"a dictionary normalised by {normalised}", f"{listed(_NORMALISED)}",
-                "train it with one of these")  # fmt: skip
+        _refuse(
+            source,
+            f"a dictionary normalised by {normalised}",
+            f"{listed(_NORMALISED)}",
+            "train it with one of these",
+        )
     rows = _NORMALISED[normalised](_tensor(source, weights, "dictionary._weights"))
     return rows * weights.get("dictionary.multiplier", torch.tensor(0.0)).exp()
 
@@ -269,8 +305,12 @@ def _state(record: Any, prefix: str = "") -> dict[str, Tensor]:
 
 def _tensor(source: Path, weights: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in weights:
-        _refuse(source, f"weights without {name}", "all weights of the model",
-                "save its state_dict() again")  # fmt: skip
+        _refuse(
+            source,
+            f"weights without {name}",
+            "all weights of the model",
+            "save its state_dict() again",
+        )
     return weights[name]
 
 

@@ -140,9 +140,11 @@ def _step(
         loss = loss + sparsity.penalty * codes.sum(dim=2).mean(dim=1)
     if not torch.isfinite(loss).all():
         raise NumericsError(
-            "train a dictionary", "a loss that is no number", "a finite loss",
+            "train a dictionary",
+            "a loss that is no number",
+            "a finite loss",
             "lower the rate, or check the activations",
-        )  # fmt: skip
+        )
     adam.zero_grad(set_to_none=True)
     loss.sum().backward()
     with torch.no_grad():
@@ -209,10 +211,15 @@ def folded(
         one = Weights(*(tensor[place : place + 1] for tensor in weights.all()))
         threshold += _threshold(one, x, sparsity.k)
     return Dictionary(
-        encoder, decoder, scale * encoder_bias[0], mean + scale * decoder_bias[0],
-        scale * threshold, sparsity.k if isinstance(sparsity, TopK) else None, unit_rows,
+        encoder,
+        decoder,
+        scale * encoder_bias[0],
+        mean + scale * decoder_bias[0],
+        scale * threshold,
+        sparsity.k if isinstance(sparsity, TopK) else None,
+        unit_rows,
         facts | {"sparsity": repr(sparsity)},
-    )  # fmt: skip
+    )
 
 
 def _threshold(weights: Weights, x: Tensor, k: int) -> Tensor:
@@ -297,9 +304,11 @@ def train_dictionaries(
     mean, scale = x.mean(dim=0), (x - x.mean(dim=0)).square().mean().sqrt()
     if not scale > 1e-7 * mean.abs().max():
         raise NumericsError(
-            f"train a dictionary of {site}", "activations that are the same for every picture",
-            "activations that vary", "choose another site, or check the model",
-        )  # fmt: skip
+            f"train a dictionary of {site}",
+            "activations that are the same for every picture",
+            "activations that vary",
+            "choose another site, or check the model",
+        )
     training = Training(n=len(seeds), width=width, decay=0.2, redraw=True, **asdict(given))
     weights = fit((x - mean) / scale, sparsity, list(seeds), training)
     facts = _facts(features, site, withheld, len(x), given.steps)
@@ -392,12 +401,15 @@ def _refuse(x: Tensor, width: int, sparsity: Sparsity, site: str) -> None:
     k = 1 if isinstance(sparsity, L1) else sparsity.k
     if width < max(1, k):
         raise SpecificationError(
-            f"train a dictionary of {site}", f"width {width} and {sparsity}",
-            f"a width of at least {max(1, k)}", "ask for more features or a smaller k",
-        )  # fmt: skip
+            f"train a dictionary of {site}",
+            f"width {width} and {sparsity}",
+            f"a width of at least {max(1, k)}",
+            "ask for more features or a smaller k",
+        )
     if len(x) < width:
         raise SampleError(
-            f"train a dictionary of {width} features", f"{len(x)} pictures that are not withheld",
+            f"train a dictionary of {width} features",
+            f"{len(x)} pictures that are not withheld",
             f"at least {width}: with fewer, a feature can be a single picture",
             "give more pictures, or ask for fewer features",
-        )  # fmt: skip
+        )

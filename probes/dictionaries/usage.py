@@ -25,14 +25,18 @@ def checked_activity(made: object, n: int, name: str) -> np.ndarray:
     asked = f"use {name} as features"
     if activity.ndim != 2 or len(activity) != n or not activity.shape[1]:
         raise ShapeError(
-            asked, f"shape {activity.shape}", f"({n}, features), a row per picture",
+            asked,
+            f"shape {activity.shape}",
+            f"({n}, features), a row per picture",
             "give a code that takes activations to such a matrix",
-        )  # fmt: skip
+        )
     if not np.isfinite(activity).all() or activity.min() < 0:
         raise NumericsError(
-            asked, "a NaN, an infinity or a negative number", "numbers of at least 0",
+            asked,
+            "a NaN, an infinity or a negative number",
+            "numbers of at least 0",
             "split signed coordinates into two, as `units` does",
-        )  # fmt: skip
+        )
     return activity
 
 
@@ -132,10 +136,12 @@ def overlaps(
         told += [activity_of(pair, first, pair.a), activity_of(pair, second, pair.b)]
         for split in range(len(pair.deals)):
             one, other = (
-                {(name, half): _own(class_usage(pair, activity, name, split, half), centred)
-                 for name, half in product(domains, (0, 1))}
+                {
+                    (name, half): _own(class_usage(pair, activity, name, split, half), centred)
+                    for name, half in product(domains, (0, 1))
+                }
                 for activity in (first, second)
-            )  # fmt: skip
+            )
             for i, j in pair.meetings:
                 across += overlap(one[pair.a, i], other[pair.b, j]) / len(pair.meetings)
             within += [np.diag(overlap(one[name, 0], other[name, 1])) for name in domains]

@@ -273,9 +273,14 @@ def as_features(
             "pass images, sites and preprocess=...",
         )
     return collect(
-        source, images, sites, preprocess=preprocess, pool=pool, batch_size=batch_size,
+        source,
+        images,
+        sites,
+        preprocess=preprocess,
+        pool=pool,
+        batch_size=batch_size,
         device=device,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,11 @@ class Features:
         """The columns that say where a row was measured, and which floor it is, if any."""
         floor = PIXELS if site == PIXELS else control
         return {
-            "site": site, "layer": self.layer(site), "depth": self.depth(site), "control": floor,
-        }  # fmt: skip
+            "site": site,
+            "layer": self.layer(site),
+            "depth": self.depth(site),
+            "control": floor,
+        }
 
     def rows(self, chosen: pd.Series | np.ndarray | Sequence[int]) -> "Features":
         """Some of the pictures, by mask or by row numbers."""

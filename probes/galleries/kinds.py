@@ -72,24 +72,29 @@ def units_at(
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ShapeError(
-            f"make a gallery of directions at {site}", "one that is 0 or not finite",
-            "directions with a length", "leave it out",
-        )  # fmt: skip
+            f"make a gallery of directions at {site}",
+            "one that is 0 or not finite",
+            "directions with a length",
+            "leave it out",
+        )
     return _directions(directions / lengths)
 
 
 def _heads(of: str, site: str, axes: Sequence[str], shape: Sequence[int]) -> SiteUnits:
     if of != HEADS:
         raise SpecificationError(
-            f"make a gallery at {site}", repr(of),
+            f"make a gallery at {site}",
+            repr(of),
             '"heads", a code, directions "direction feature", or a list of subspaces',
             "leave it out for the site's units",
-        )  # fmt: skip
+        )
     if not {"head", "d_head"} <= set(axes):
         raise SiteError(
-            "make a gallery of heads", f"{site}, whose axes are {', '.join(axes)}",
-            "a site with the axes head and d_head", "take blocks.N.attn.hook_z",
-        )  # fmt: skip
+            "make a gallery of heads",
+            f"{site}, whose axes are {', '.join(axes)}",
+            "a site with the axes head and d_head",
+            "take blocks.N.attn.hook_z",
+        )
     n, size = shape[list(axes).index("head")], shape[list(axes).index("d_head")]
 
     def lengths(x: Tensor) -> Tensor:
@@ -122,15 +127,19 @@ def _orthonormal(site: str, basis: Any, width: int) -> np.ndarray:
     _check_width(site, rows, width)
     if np.linalg.matrix_rank(rows) < len(rows):
         raise ShapeError(
-            f"make a gallery of subspaces at {site}", "a basis whose rows depend on one another",
-            "independent rows", "give fewer",
-        )  # fmt: skip
+            f"make a gallery of subspaces at {site}",
+            "a basis whose rows depend on one another",
+            "independent rows",
+            "give fewer",
+        )
     return np.linalg.qr(rows.T)[0].T
 
 
 def _check_width(site: str, rows: np.ndarray, width: int) -> None:
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ShapeError(
-            f"make a gallery at {site}", f"shape {rows.shape}",
-            f'"direction feature" with {width} features', "give directions of that site",
-        )  # fmt: skip
+            f"make a gallery at {site}",
+            f"shape {rows.shape}",
+            f'"direction feature" with {width} features',
+            "give directions of that site",
+        )

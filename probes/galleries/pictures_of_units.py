@@ -120,9 +120,11 @@ class Gallery:
         self._check(unit)
         if wrong := [each for each in quantiles if not 0 <= each <= 1]:
             raise SpecificationError(
-                "show pictures at quantiles", listed(wrong), "shares from 0 to 1",
+                "show pictures at quantiles",
+                listed(wrong),
+                "shares from 0 to 1",
                 "write .9 for 90 %",
-            )  # fmt: skip
+            )
         rows = self._rows(domain)
         order = rows[np.argsort(-self.peaks.values[rows, unit], kind="stable")]
         chosen = [(f"most {n}", row) for n, row in enumerate(self._apart(order, most), 1)]
@@ -224,9 +226,13 @@ class Gallery:
         """
         target = Path(folder)
         about = {
-            "site": self.site, "kind": self.kind, "domains": list(self.domains),
-            "grid": self.peaks.grid, "first": self.peaks.first, "source": self.images.source,
-        }  # fmt: skip
+            "site": self.site,
+            "kind": self.kind,
+            "domains": list(self.domains),
+            "grid": self.peaks.grid,
+            "first": self.peaks.first,
+            "source": self.images.source,
+        }
         with complete(target) as made:
             np.save(made / VALUES, self.peaks.values)
             np.save(made / TOKENS, self.peaks.tokens)
@@ -257,9 +263,11 @@ class Gallery:
     def _check(self, unit: int) -> None:
         if not 0 <= unit < len(self):
             raise SpecificationError(
-                f"show a {self.kind} of {self.site}", str(unit), f"0 to {len(self) - 1}",
+                f"show a {self.kind} of {self.site}",
+                str(unit),
+                f"0 to {len(self) - 1}",
                 "count from 0",
-            )  # fmt: skip
+            )
 
 
 @door
@@ -341,9 +349,16 @@ def gallery(
         raise SampleError("make a gallery", "no pictures", "at least one", "check the selection")
     [site] = find_sites([site], list(tower.sites))
     kind, peaks, random = find_peaks(
-        tower, images, site, of, preprocess=preprocess, batch_size=batch_size, device=device,
-        n_random=N_RANDOM, seed=seed,
-    )  # fmt: skip
+        tower,
+        images,
+        site,
+        of,
+        preprocess=preprocess,
+        batch_size=batch_size,
+        device=device,
+        n_random=N_RANDOM,
+        seed=seed,
+    )
     return gallery_of(images, site, kind.kind, peaks, random, seed=seed)
 
 
@@ -371,9 +386,12 @@ def gallery_of(
     )
     if len(told.classes) < 2:
         raise SampleError(
-            "make a gallery", f"{len(told.classes)} classes that every domain has drawings of by "
-            "artists of both halves", "two or more", "add drawings by other artists",
-        )  # fmt: skip
+            "make a gallery",
+            f"{len(told.classes)} classes that every domain has drawings of by "
+            "artists of both halves",
+            "two or more",
+            "add drawings by other artists",
+        )
     rows = pd.concat([told.by_class(), told.by_domain()], ignore_index=True)
     rows.insert(0, "site", site)
     rows.insert(1, "code", kind)
@@ -413,16 +431,19 @@ def open_gallery(folder: str | Path, images: ImageTable) -> Gallery:
         table = Table.load(source / "gallery.csv")
     except (*UNREADABLE, KeyError) as error:
         raise DataError(
-            f"open the gallery in {source}", f"files that do not read ({error})",
-            "a folder that Gallery.save wrote", "name that folder, or make the gallery again",
-        ) from None  # fmt: skip
+            f"open the gallery in {source}",
+            f"files that do not read ({error})",
+            "a folder that Gallery.save wrote",
+            "name that folder, or make the gallery again",
+        ) from None
     places = pd.Index(images.frame["path"].astype(str)).get_indexer(kept["path"])
     if (places < 0).any():
         raise DataError(
             f"open the gallery in {source}",
             f"images without {listed(kept['path'][places < 0], limit=3)}",
-            "the pictures that it was made of", "open those",
-        )  # fmt: skip
+            "the pictures that it was made of",
+            "open those",
+        )
     grid = tuple(about["grid"]) if about["grid"] else None
     peaks = Peaks(values, tokens, grid, about["first"])  # type: ignore[arg-type]
     return Gallery(

@@ -111,8 +111,10 @@ def traded(frame: pd.DataFrame, generator: np.random.Generator) -> Iterator[np.n
     names = np.arange(len(frame)) if alone else drawing_of(frame)
     _, first, place, size = np.unique(
         pd.factorize(pd.MultiIndex.from_arrays([names, frame["domain"]]))[0],
-        return_index=True, return_inverse=True, return_counts=True,
-    )  # fmt: skip
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
+    )
     rows = np.argsort(place, kind="stable")
     begins = np.cumsum(size) - size
     turn = np.empty_like(place)

@@ -115,20 +115,24 @@ def name_units(
     if len(every) > 1:
         every = {ALL_DOMAINS: np.arange(len(frame)), **every}
     found = {
-        name: _InDomain(name, [rows[side[rows] == half] for half in (0, 1)], frame,
-                        gallery.peaks.values, scores, top, seed)
+        name: _InDomain(
+            name,
+            [rows[side[rows] == half] for half in (0, 1)],
+            frame,
+            gallery.peaks.values,
+            scores,
+            top,
+            seed,
+        )
         for name, rows in every.items()
-    }  # fmt: skip
+    }
     rows = pd.concat([_rows(found, name, named, gallery) for name in found], ignore_index=True)
     facts = {"words": list(named), "top": top, "seed": seed, "n_permutations": N_PERMUTATIONS}
     return Table.with_evidence("unit names", rows, facts)
 
 
 def _scores(
-    gallery: Gallery,
-    tower: Tower | None,
-    words: Classifier | None,
-    preprocess: Preprocess | None,
+    gallery: Gallery, tower: Tower | None, words: Classifier | None, preprocess: Preprocess | None
 ) -> tuple[list[str], np.ndarray]:
     """The words, and how much each picture scores for each, "picture word"."""
     if words is None and tower is None:
@@ -235,10 +239,13 @@ def _rows(
     drawings = clusters_in(here.highest[1], clusters(drawing_of(pictures)))
     about = Evidence(
         estimand="this site; the word is chosen on other artists' drawings",
-        null_kind="the unit's numbers trade places between drawings of an artist", seed=here.seed,
-        n_units=0, n_pictures=len(pictures), n_drawings=n_drawings(pictures),
+        null_kind="the unit's numbers trade places between drawings of an artist",
+        seed=here.seed,
+        n_units=0,
+        n_pictures=len(pictures),
+        n_drawings=n_drawings(pictures),
         unit=drawing_column(pictures),
-    )  # fmt: skip
+    )
     reach = stats.t.ppf(0.975, np.maximum(drawings - 1, 1)) * error
     rows = []
     for unit in range(len(word)):
@@ -247,14 +254,26 @@ def _rows(
         silent = here.silent[unit]
         reason = f"stands out in fewer than {FEWEST} pictures of a half" if silent else ""
         missing = [each for each in others if fails[each][unit]]
-        row = about.row(Interval(float(value[unit]), float(error[unit]), *map(float, ends)),
-                        null=float(null[unit]), p=float(p[unit]), reason=reason)  # fmt: skip
+        row = about.row(
+            Interval(float(value[unit]), float(error[unit]), *map(float, ends)),
+            null=float(null[unit]),
+            p=float(p[unit]),
+            reason=reason,
+        )
         same = f"not in {', '.join(missing)}" if missing else "yes" if others else ""
-        rows.append({
-            "site": gallery.site, "code": gallery.kind, "feature": unit, "measure": "name",
-            "domain": name, "word": "" if silent else words[word[unit]],
-            "word_again": "" if silent else words[again[unit]],
-            **row, "verdict": words[word[unit]] if held else NO_NAME,
-            "same_name": same if held else "", "n_units": drawings[unit],
-        })  # fmt: skip
+        rows.append(
+            {
+                "site": gallery.site,
+                "code": gallery.kind,
+                "feature": unit,
+                "measure": "name",
+                "domain": name,
+                "word": "" if silent else words[word[unit]],
+                "word_again": "" if silent else words[again[unit]],
+                **row,
+                "verdict": words[word[unit]] if held else NO_NAME,
+                "same_name": same if held else "",
+                "n_units": drawings[unit],
+            }
+        )
     return pd.DataFrame(rows)

@@ -80,8 +80,11 @@ class Selectivity:
     def _cells(self) -> dict[tuple[str, int], np.ndarray]:
         """The rows of each domain and half."""
         domain = self.frame["domain"].to_numpy(object)
-        return {(name, half): np.flatnonzero((domain == name) & (self._sides == half))
-                for name in self.domains for half in HALVES}  # fmt: skip
+        return {
+            (name, half): np.flatnonzero((domain == name) & (self._sides == half))
+            for name in self.domains
+            for half in HALVES
+        }
 
     def _labels(self, rows: np.ndarray) -> np.ndarray:
         return self.frame["label"].to_numpy(object)[rows]
@@ -119,9 +122,11 @@ class Selectivity:
         p = self._permuted_p(b, chosen, values)
         labels = np.asarray(self.classes, dtype=object)
         about = self._about(
-            b, drawing_column(self.frame), "another class than the chosen one",
+            b,
+            drawing_column(self.frame),
+            "another class than the chosen one",
             "the class is chosen on other artists' drawings",
-        )  # fmt: skip
+        )
         for a, of in chosen.items():
             total = np.mean([one.sum(axis=0) for one in told], axis=0)
             others = (total - values[a]) / (len(labels) - 1)
@@ -189,21 +194,36 @@ class Selectivity:
         drawn = np.abs(signs @ (each[:, :n] - 0.5)) / size
         at_least = (drawn >= np.abs(value[:n] - 0.5) - 1e-12).sum(axis=0)
         about = self._about(
-            b, "class", "the domains' names exchanged, class by class: .5",
+            b,
+            "class",
+            "the domains' names exchanged, class by class: .5",
             f"share of pictures of {a} above those of {b}, mean over classes",
-        )  # fmt: skip
+        )
         p = (1 + at_least) / (1 + N_PERMUTATIONS)
         nobody = np.full(n, "", dtype=object)
-        told = _Told(value, np.full(len(value), 0.5), p, spread / np.sqrt(size),
-                     np.full(n, float(size)), self.constant(a, b), nobody, nobody)  # fmt: skip
+        told = _Told(
+            value,
+            np.full(len(value), 0.5),
+            p,
+            spread / np.sqrt(size),
+            np.full(n, float(size)),
+            self.constant(a, b),
+            nobody,
+            nobody,
+        )
         return self._rows(FOR_DOMAIN, (a, b), about, told)
 
     def _about(self, domain: str, unit: str, null: str, estimand: str) -> Evidence:
         rows = self.frame[self.frame["domain"] == domain]
         return Evidence(
-            estimand=estimand, null_kind=null, seed=self.seed, n_units=0, unit=unit,
-            n_pictures=len(rows), n_drawings=n_drawings(rows),
-        )  # fmt: skip
+            estimand=estimand,
+            null_kind=null,
+            seed=self.seed,
+            n_units=0,
+            unit=unit,
+            n_pictures=len(rows),
+            n_drawings=n_drawings(rows),
+        )
 
     def _rows(
         self, measure: str, ends: tuple[str, str], about: Evidence, told: "_Told"
@@ -220,15 +240,24 @@ class Selectivity:
                 for sign in (-1, 1)
             )
             row = about.row(
-                Interval(value, float(told.error[unit]), low, high), null=float(told.null[unit]),
-                p=np.nan if dead else float(told.p[unit]), reason=SAME if dead else "",
-            )  # fmt: skip
-            rows.append({
-                "feature": unit, "measure": measure, "domain_a": ends[0], "domain_b": ends[1],
-                "label": "" if dead else told.label[unit],
-                "label_again": "" if dead else told.label_again[unit],
-                **row, "n_units": told.n_units[unit], **beside,
-            })  # fmt: skip
+                Interval(value, float(told.error[unit]), low, high),
+                null=float(told.null[unit]),
+                p=np.nan if dead else float(told.p[unit]),
+                reason=SAME if dead else "",
+            )
+            rows.append(
+                {
+                    "feature": unit,
+                    "measure": measure,
+                    "domain_a": ends[0],
+                    "domain_b": ends[1],
+                    "label": "" if dead else told.label[unit],
+                    "label_again": "" if dead else told.label_again[unit],
+                    **row,
+                    "n_units": told.n_units[unit],
+                    **beside,
+                }
+            )
         return pd.DataFrame(rows)
 
 

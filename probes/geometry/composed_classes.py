@@ -91,9 +91,11 @@ def composition(
     unknown = sorted(set(held_out) - set(chosen.frame["label"]))
     if unknown:
         raise SpecificationError(
-            asked, f"the held-out classes {listed(unknown)}, of which there is no picture",
-            "labels of the pictures", "name others, or give their pictures",
-        )  # fmt: skip
+            asked,
+            f"the held-out classes {listed(unknown)}, of which there is no picture",
+            "labels of the pictures",
+            "name others, or give their pictures",
+        )
     frame = chosen.frame
     deals = [artist_halves(frame, names, seed=seed, split=split) for split in range(n_splits)]
     classes = halved_classes(frame, deals, names)
@@ -101,9 +103,11 @@ def composition(
     for kind, n in (("seen", int((~held).sum())), ("held-out", int(held.sum()))):
         if n < LEAST[kind]:
             raise SampleError(
-                asked, f"{n} {kind} classes with pictures by two artists in both domains",
-                f"at least {LEAST[kind]}", "give more classes, or pictures by more artists",
-            )  # fmt: skip
+                asked,
+                f"{n} {kind} classes with pictures by two artists in both domains",
+                f"at least {LEAST[kind]}",
+                "give more classes, or pictures by more artists",
+            )
     layouts = [CellLayout.of(frame, deal, classes, names) for deal in deals]
     found = [
         np.mean([_confusions(chosen.values[site], layout, held) for layout in layouts], axis=0)
@@ -126,8 +130,9 @@ def composition(
     )
     rows = []
     for site, each, adjusted in zip(chosen.sites, right, p, strict=True):
-        terms = np.column_stack([leaving_out(each[0]), np.full(1 + len(at), 1 / k),
-                                 leaving_out(each[1])])  # fmt: skip
+        terms = np.column_stack(
+            [leaving_out(each[0]), np.full(1 + len(at), 1 / k), leaving_out(each[1])]
+        )
         where = chosen.place(site, control)
         row = about.judged(terms, p=float(adjusted)) | {"verdict": ""}
         ends = {"domain_a": names[0], "domain_b": names[1]}
@@ -146,10 +151,12 @@ def _confusions(values: np.ndarray, layout: CellLayout, held: np.ndarray) -> np.
     kept = np.zeros((2, int(held.sum()), layout.n[0]))
     for half in (0, 1):
         here = layout.half == half
-        means = np.stack([
-            _means(x[own], layout.label[own], layout.n[0])
-            for own in (here & (layout.domain == place) for place in (0, 1))
-        ])  # fmt: skip
+        means = np.stack(
+            [
+                _means(x[own], layout.label[own], layout.n[0])
+                for own in (here & (layout.domain == place) for place in (0, 1))
+            ]
+        )
         offset = (means[1] - means[0])[~held].mean(axis=0)
         known = here & ~((layout.domain == 1) & held[layout.label])
         inner = x[known] - means[layout.domain[known], layout.label[known]]

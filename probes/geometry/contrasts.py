@@ -102,9 +102,10 @@ def directions(
     names = check_domains(chosen, domains, "compare directions")
     pairs = [_pair(chosen, a, b, n_splits, seed) for a, b in combinations(names, 2)]
     refuse_few_classes(
-        [len(pair.classes) for pair in pairs], LEAST_CLASSES,
+        [len(pair.classes) for pair in pairs],
+        LEAST_CLASSES,
         f"compare directions between {listed(names)}",
-    )  # fmt: skip
+    )
     rows: list[dict[str, object]] = []
     fitted = _Fitted(chosen)
     for pair in track(pairs, "directions"):
@@ -274,13 +275,14 @@ def _rows(
         drawn = across[:, np.arange(k), orders].mean(axis=2).T
         p[good] = max_t(np.diagonal(across, axis1=1, axis2=2).mean(axis=1), drawn)
     about = Evidence(
-        estimand=ESTIMAND, seed=seed,
+        estimand=ESTIMAND,
+        seed=seed,
         null_kind="whole classes of domain_b permuted: exact mean; p from "
         f"{n_permutations} permutations, max-T over sites",
         ceiling_kind="geometric mean of the cosines within each domain; halves by "
         f"{artist_column(features.frame)}, equal n",
         **pair.counts,
-    )  # fmt: skip
+    )
     return [
         {"measure": kind, "site": site}
         | {"layer": features.layer(site), "depth": features.depth(site)}
@@ -355,21 +357,28 @@ def class_cosines(
     chosen = _middle(features) if sites is None else list(sites)
     if not chosen:
         raise SampleError(
-            asked, "no site in the middle layers", "a site from a third to two thirds of the depth",
+            asked,
+            "no site in the middle layers",
+            "a site from a third to two thirds of the depth",
             "collect one, or name `sites`",
-        )  # fmt: skip
+        )
     frame = features.frame
     pair = _pair(features, names[0], names[1], n_splits, seed)
     classes, code = pair.classes, pair.code
     if len(classes) < LEAST_CLASSES:
         raise SampleError(
-            asked, f"{len(classes)} classes by two artists in both domains",
-            f"at least {LEAST_CLASSES}", "give more classes, or pictures by more artists",
-        )  # fmt: skip
+            asked,
+            f"{len(classes)} classes by two artists in both domains",
+            f"at least {LEAST_CLASSES}",
+            "give more classes, or pictures by more artists",
+        )
     found = np.mean(
-        [[_one_deal(features.values[site], pair, split) for split in range(n_splits)]
-         for site in chosen], axis=0,
-    )  # fmt: skip
+        [
+            [_one_deal(features.values[site], pair, split) for split in range(n_splits)]
+            for site in chosen
+        ],
+        axis=0,
+    )
     value, null, ceiling = found.mean(axis=0)[:3]
     used = frame["domain"].isin(names).to_numpy() & (code >= 0)
     counted = frame[used].assign(code=code[used]).groupby("code")
@@ -412,8 +421,13 @@ def _one_deal(x: np.ndarray, pair: HalvedPair, split: int) -> np.ndarray:
     across = [units[0, half] @ units[1, 1 - half].T for half in (0, 1)]
     k = len(across[0])
     own = np.array([np.diag(each) for each in across])
-    others = np.array([(each.sum(axis=0) + each.sum(axis=1) - 2 * np.diag(each)) / (2 * (k - 1))
-                       for each in across])  # fmt: skip
+    others = np.array(
+        [
+            (each.sum(axis=0) + each.sum(axis=1) - 2 * np.diag(each)) / (2 * (k - 1))
+            for each in across
+        ]
+    )
     within = [np.maximum((units[place, 0] * units[place, 1]).sum(axis=1), 0) for place in (0, 1)]
-    return np.array([own.mean(axis=0), others.mean(axis=0), np.sqrt(within[0] * within[1]),
-                     *(own - others)])  # fmt: skip
+    return np.array(
+        [own.mean(axis=0), others.mean(axis=0), np.sqrt(within[0] * within[1]), *(own - others)]
+    )

@@ -211,9 +211,13 @@ class _Site:
             index = Index(index.value, index.low, index.high, "", index.reason)
         null, ceiling = map(float, terms[0, 1:])
         return about.row(
-            spread, null=null, ceiling=ceiling, index=index, p=np.nan if reason else p,
+            spread,
+            null=null,
+            ceiling=ceiling,
+            index=index,
+            p=np.nan if reason else p,
             reason=reason,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,21 @@ def domain_test(
         return _told_apart(x, pair, seed)
 
     asked = _Asked(
-        "domain classifier", told_apart, ceiling=1.0, ceiling_kind="every picture",
+        "domain classifier",
+        told_apart,
+        ceiling=1.0,
+        ceiling_kind="every picture",
         estimand="domains told apart linearly by classes and artists not trained on",
-    )  # fmt: skip
+    )
     return _separation(
-        asked, features, sites,
-        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
-    )  # fmt: skip
+        asked,
+        features,
+        sites,
+        domains=domains,
+        n_permutations=n_permutations,
+        seed=seed,
+        control=control,
+    )
 
 
 @door
@@ -154,13 +162,21 @@ def domain_distance(
     True
     """
     asked = _Asked(
-        "squared distance of domain means", _distance, ceiling=np.nan, ceiling_kind="",
+        "squared distance of domain means",
+        _distance,
+        ceiling=np.nan,
+        ceiling_kind="",
         estimand="squared distance of domain means in variances within class and domain",
-    )  # fmt: skip
+    )
     return _separation(
-        asked, features, sites,
-        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
-    )  # fmt: skip
+        asked,
+        features,
+        sites,
+        domains=domains,
+        n_permutations=n_permutations,
+        seed=seed,
+        control=control,
+    )
 
 
 @dataclass(frozen=True)
@@ -192,9 +208,10 @@ def _separation(
         for a, b in combinations(names, 2)
     ]
     refuse_few_classes(
-        [len(pair.classes) for pair in pairs], LEAST_CLASSES,
+        [len(pair.classes) for pair in pairs],
+        LEAST_CLASSES,
         f"measure the {asked.measure} between {listed(names)}",
-    )  # fmt: skip
+    )
     rows: list[dict[str, object]] = []
     for pair in track(pairs, asked.measure):
         about = Evidence(

@@ -182,11 +182,13 @@ class _Site:
         rows = values[layouts[0].rows]
         constant = not varies(rows - rows.mean(axis=0), float(np.abs(rows).max(initial=0.0)))
         return _Site(
-            mean[0], mean[1:],
+            mean[0],
+            mean[1:],
             {"class": float(mean[0, 0]), "domain": float(mean[0, 1])},
             {name: np.mean(moved, axis=0) for name, moved in drawn.items()},
-            angles, constant,
-        )  # fmt: skip
+            angles,
+            constant,
+        )
 
     def row(
         self, factor: str, p: float, names: Sequence[str], counts: dict[str, Any]
@@ -214,9 +216,11 @@ class _Site:
         if overlap:  # an angle is no question of sharing
             index = Index(index.value, index.low, index.high, "", index.reason)
         about = Evidence(
-            estimand=ESTIMANDS[factor], null_kind=NULLS[factor],
-            ceiling_kind=CEILINGS.get(factor, "none"), **counts,
-        )  # fmt: skip
+            estimand=ESTIMANDS[factor],
+            null_kind=NULLS[factor],
+            ceiling_kind=CEILINGS.get(factor, "none"),
+            **counts,
+        )
         null, ceiling = float(null[0]) + missing, float(ceiling[0]) + missing
         return {"measure": "squared cosine" if overlap else "share of variance"} | about.row(
             spread, null=null, ceiling=ceiling, index=index, p=p + missing, reason=reason

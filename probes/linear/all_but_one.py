@@ -83,9 +83,14 @@ def leave_one_domain_out(
         for centred, part in ((False, here), (True, level)):
             try:
                 frame = _one(
-                    part, here, name, n_null=n_null, n_permutations=n_permutations, seed=seed,
+                    part,
+                    here,
+                    name,
+                    n_null=n_null,
+                    n_permutations=n_permutations,
+                    seed=seed,
                     control=control,
-                )  # fmt: skip
+                )
             except SampleError as error:
                 refused.append(error)
             else:
@@ -119,9 +124,15 @@ def _one(
         values, own.frame.assign(domain=np.where(mine, name, rest)), own.layers, own.depths
     )
     table = transfer(
-        pooled, None, [rest], [name], n_null=n_null, n_permutations=n_permutations, seed=seed,
+        pooled,
+        None,
+        [rest],
+        [name],
+        n_null=n_null,
+        n_permutations=n_permutations,
+        seed=seed,
         control=control,
-    )  # fmt: skip
+    )
     return table.frame
 
 

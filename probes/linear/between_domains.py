@@ -105,9 +105,10 @@ def transfer(
     names = list(dict.fromkeys([*trains, *tests]))
     design = _design(chosen.frame, names, n_null, seed)
     refuse_few_classes(
-        [len(design.common(a, b)) for a, b in product(trains, tests)], LEAST_CLASSES,
+        [len(design.common(a, b)) for a, b in product(trains, tests)],
+        LEAST_CLASSES,
         f"test probes of {listed(trains)} in {listed(tests)}",
-    )  # fmt: skip
+    )
     able = [
         (name, half)
         for name, half in product(names, (0, 1))

@@ -93,11 +93,7 @@ def selectivity(
     rows: list[dict[str, object]] = []
     for site in track(chosen.sites, "selectivity"):
         for name, deal in deals.items():
-            place = {
-                "measure": "selectivity",
-                **chosen.place(site, control),
-                "domain": name,
-            }
+            place = {"measure": "selectivity", **chosen.place(site, control), "domain": name}
             rows.append(place | _row(chosen, site, deal, seed))
     table = pd.DataFrame(rows)
     table["p_adjusted"] = table.groupby("domain")["p"].transform(holm)
@@ -167,8 +163,9 @@ def _row(features: Features, site: str, deal: _Deal, seed: int) -> dict[str, obj
         estimand=ESTIMAND,
         null_kind="class probe as good as the same probe on random classes of class x artist "
         "groups; p flips signs of classes",
-        seed=seed, **counts_of(used, k),
-    )  # fmt: skip
+        seed=seed,
+        **counts_of(used, k),
+    )
     return {
         "accuracy": float(accuracy.mean()) if k else np.nan,
         "accuracy_control": float(control.mean()) if k else np.nan,

@@ -104,10 +104,16 @@ def domain_probes(
     for site in track(chosen.sites, "domain probes"):
         probes = fit_probes(chosen.values[site], sets, len(names))
         tested = [
-            _answers(chosen.values[site], probe, np.flatnonzero(cell == 3 - turn), label, code,
-                     (len(classes), len(names)))
+            _answers(
+                chosen.values[site],
+                probe,
+                np.flatnonzero(cell == 3 - turn),
+                label,
+                code,
+                (len(classes), len(names)),
+            )
             for turn, probe in enumerate(probes)
-        ]  # fmt: skip
+        ]
         # a class is tested in two turns: with either half of the artists
         told = np.nansum([each for each, _ in tested], axis=0) / 2
         null = np.nansum([each for _, each in tested], axis=0) / 2
@@ -116,11 +122,7 @@ def domain_probes(
         reasons = sorted({probe.reason for probe in probes} - {""})
         reasons += [f"{fewer} classes left out: not by two artists in every domain"] * (fewer > 0)
         rows.append(
-            {
-                "measure": "domain probe",
-                **chosen.place(site, control),
-                "domain": ", ".join(names),
-            }
+            {"measure": "domain probe", **chosen.place(site, control), "domain": ", ".join(names)}
             | about.row(
                 jackknife(value, left),
                 null=float(null.mean()),
@@ -163,8 +165,9 @@ def _cells(
             f"two domains and {LEAST_CLASSES} classes",
             "give more classes by at least two artists, or fewer domains",
         )
-    fold = dict(zip(generator.permutation(np.array(able, object)), np.arange(len(able)) % 2,
-                    strict=True))  # fmt: skip
+    fold = dict(
+        zip(generator.permutation(np.array(able, object)), np.arange(len(able)) % 2, strict=True)
+    )
     there = np.array([name in fold for name in label]) & (code >= 0)
     folds = np.array([fold.get(name, 0) for name in label])
     return able, np.where(there, 2 * folds + half, -1)

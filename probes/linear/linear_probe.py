@@ -235,9 +235,9 @@ def _fit(
         weights = [each.weights.reshape(-1, each.weights.shape[2]) for each in start]
         slopes = _stacked(weights, len(weights[0]), max(ranks), fill=0.0)
         offsets = torch.from_numpy(np.stack([each.intercepts for each in start]))
-        begin = torch.cat(
-            [slopes.reshape(*offsets.shape, max(ranks)), offsets[..., None]], -1
-        ).to(device)  # fmt: skip
+        begin = torch.cat([slopes.reshape(*offsets.shape, max(ranks)), offsets[..., None]], -1).to(
+            device
+        )
     solved = solve(
         inputs.to(device),
         labels.to(device),

@@ -192,9 +192,14 @@ def similarity(
     drawn = {"n_splits": how.n_splits, "n_permutations": how.n_permutations}
     design = ComparisonDesign(measure, rows, layers, **drawn, seed=how.seed)
     features = as_features(
-        source, images, sites, preprocess=how.preprocess, pool=how.pool,
-        batch_size=how.batch_size, device=how.device,
-    )  # fmt: skip
+        source,
+        images,
+        sites,
+        preprocess=how.preprocess,
+        pool=how.pool,
+        batch_size=how.batch_size,
+        device=how.device,
+    )
     beside = features if other is None else _fitting(features, other, layers)
     names = check_domains(features, domains, "measure similarity")
     pairs = list(combinations(names, 2) if other is None else product(names, names))
@@ -203,10 +208,11 @@ def similarity(
     steps = pairs if design.method.matrix is None else track(pairs, "similarity")
     compared = [compare(features, beside, a, b, design) for a, b in steps]
     refuse_few_classes(
-        [len(each.pair.classes) for each in compared], LEAST_CLASSES,
+        [len(each.pair.classes) for each in compared],
+        LEAST_CLASSES,
         f"measure similarity between {listed(names)}",
         ": four for the unbiased estimator, one to leave out",
-    )  # fmt: skip
+    )
     frame = pd.DataFrame([row for each in compared for row in each.rows(how.control)])
     if other is not None:
         frame["model_b"] = how.other_name
@@ -357,8 +363,10 @@ def _about(design: ComparisonDesign, pair: HalvedPair) -> Evidence:
             f"change of {min(NULL_DRAWS, design.n_permutations)} of them"
         )
     return Evidence(
-        estimand=ESTIMANDS[design.rows], null_kind=NULL_KIND.format(mean=mean),
-        ceiling_kind=f"{ceiling}; halves by {artist_column(pair.frame)}, equal n", seed=design.seed,
+        estimand=ESTIMANDS[design.rows],
+        null_kind=NULL_KIND.format(mean=mean),
+        ceiling_kind=f"{ceiling}; halves by {artist_column(pair.frame)}, equal n",
+        seed=design.seed,
         bars=GEOMETRY if design.method.squared else AMOUNT,
         **pair.counts,
-    )  # fmt: skip
+    )

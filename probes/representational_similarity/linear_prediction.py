@@ -12,12 +12,7 @@ STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 
 
 def predictivity(
-    x: ArrayLike,
-    y: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    folds: int = 5,
-    seed: int = 0,
+    x: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None, folds: int = 5, seed: int = 0
 ) -> float:
     """Cross-validated R^2 of ridge regression from `x` to `y`.
 

@@ -307,8 +307,10 @@ def by_reordering(sides: tuple[Side, Side], design: ComparisonDesign) -> Measure
     orders = np.vstack([np.arange(n), orders])
     cells = [(s, t) for s, t in design.cells(*sites) if failed_a[s] == failed_b[t] == ""]
     for s, t in track(cells, f"{measure.title} of {pair.a} and {pair.b}"):
-        met = [(first[split, i, s], second[split, j, t])
-               for split, (i, j) in product(splits, pair.meetings)]  # fmt: skip
+        met = [
+            (first[split, i, s], second[split, j, t])
+            for split, (i, j) in product(splits, pair.meetings)
+        ]
         try:
             whole, left = _mean(measure, met, orders)
         except InterpError as error:

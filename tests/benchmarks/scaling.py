@@ -29,10 +29,7 @@ DOMAINS, PERMUTATIONS, SPLITS = 6, 199, 5
 LIMIT = int(os.environ.get("LIMIT", "300"))
 """Processor seconds after which a measurement is given up; its row then says so."""
 
-TOWERS = {
-    "RN50": {64: 1, 256: 3, 512: 4, 1024: 7, 2048: 3},
-    "ViT-B-32": {768: 12, 512: 1},
-}
+TOWERS = {"RN50": {64: 1, 256: 3, 512: 4, 1024: 7, 2048: 3}, "ViT-B-32": {768: 12, 512: 1}}
 """Towers, and how many sites of so many features their streams have, the embedding among them."""
 
 CLASSES, CELLS, WIDTHS = (45, 90, 180, 345), (4, 8, 16), (256, 512, 1024, 2048)

@@ -19,10 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 MADE = Path("interp-report") / "benchmarks" / "speedrun"
 BLOCKS = 3
 CHECKPOINTS = 7
-GOALS = {
-    "natural, seen classes": (0.6, 0.7, 0.8),
-    "sketch, held-out classes": (0.4, 0.5, 0.6),
-}
+GOALS = {"natural, seen classes": (0.6, 0.7, 0.8), "sketch, held-out classes": (0.4, 0.5, 0.6)}
 """Accuracies that are aimed at, on pictures by artists who were not trained on, among all classes.
 """
 

@@ -22,11 +22,7 @@ FOLDERS: Mapping[str, tuple[str, Mapping[str, int], list[str], bool]] = {
     "pacs": ("PACS", counts.PACS, list(counts.PACS_CLASSES), False),
     "officehome": ("OFFICEHOME", counts.OFFICEHOME, counts.classes(65), False),
 }
-MODELS = {
-    "domainnet": (1 + 5 * 5) * 3 * 3,
-    "pacs": (1 + 3 * 3) * 7,
-    "officehome": (1 + 3 * 3) * 5,
-}
+MODELS = {"domainnet": (1 + 5 * 5) * 3 * 3, "pacs": (1 + 3 * 3) * 7, "officehome": (1 + 3 * 3) * 5}
 """Models trained: natural-only is one for all test domains of a seed or block."""
 
 

@@ -346,9 +346,7 @@ EVIDENCE = (
 )
 """The columns without which a similarity or an effect is not reported."""
 
-CHANGES = (
-    "changed beyond noise", "within noise", "no interval", "only in A", "only in B",
-)  # fmt: skip
+CHANGES = ("changed beyond noise", "within noise", "no interval", "only in A", "only in B")
 """What may become of a number from one result to another, the values of `change`."""
 
 YES = frozenset({"true", "1", "1.0"})

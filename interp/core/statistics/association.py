@@ -122,9 +122,11 @@ def joint_spearman(
     x, y = (np.asarray(each, dtype=float) for each in (first, second))
     if x.shape != y.shape or x.ndim != 2:
         raise ShapeError(
-            "correlate two tables", f"shapes {x.shape} and {y.shape}", "one shape, unit by group",
+            "correlate two tables",
+            f"shapes {x.shape} and {y.shape}",
+            "one shape, unit by group",
             "give a row per unit and a column per group",
-        )  # fmt: skip
+        )
     known = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
     x, y = x[known], y[known]
     n, nothing = len(x), (np.nan, np.nan, np.nan, np.nan)

@@ -210,10 +210,7 @@ def _p(interval: Interval, degrees: float) -> float:
 
 
 def contrast_of_settings(
-    answers: pd.DataFrame,
-    weights: Mapping[str, float],
-    *,
-    kinds: Mapping[str, str] | None = None,
+    answers: pd.DataFrame, weights: Mapping[str, float], *, kinds: Mapping[str, str] | None = None
 ) -> ModelledContrast:
     """A contrast of settings from the accuracy of every class, by the crossed model.
 

@@ -149,11 +149,7 @@ def counts_of(pictures: pd.DataFrame, n_units: int) -> dict[str, Any]:
     >>> counts_of(pd.DataFrame({"drawing": ["a", "a", "b"]}), 1)
     {'n_units': 1, 'n_pictures': 3, 'n_drawings': 2}
     """
-    return {
-        "n_units": n_units,
-        "n_pictures": len(pictures),
-        "n_drawings": n_drawings(pictures),
-    }
+    return {"n_units": n_units, "n_pictures": len(pictures), "n_drawings": n_drawings(pictures)}
 
 
 def leaving_out(per_unit: ArrayLike) -> np.ndarray:

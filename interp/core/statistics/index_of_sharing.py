@@ -84,8 +84,11 @@ def sharing_index(
     """
     rows = np.asarray(left_out, dtype=float).reshape(-1, 3)
     names = ("value", "null", "ceiling")
-    missing = [name for name, one in zip(names, (value, null, ceiling), strict=True)
-               if not np.isfinite(one)]  # fmt: skip
+    missing = [
+        name
+        for name, one in zip(names, (value, null, ceiling), strict=True)
+        if not np.isfinite(one)
+    ]
     if missing:
         reason = f"no {' and no '.join(missing)} could be measured"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)

@@ -90,9 +90,19 @@ class Audit:
 
 
 COLUMNS = (
-    "check", "ok", "split", "label", "domain", "picture",
-    "label_b", "domain_b", "other", "distance", "n", "detail",
-)  # fmt: skip
+    "check",
+    "ok",
+    "split",
+    "label",
+    "domain",
+    "picture",
+    "label_b",
+    "domain_b",
+    "other",
+    "distance",
+    "n",
+    "detail",
+)
 
 
 @door
@@ -349,19 +359,29 @@ def _empty(mixture: Mixture, rest: pd.DataFrame) -> list[dict[str, object]]:
     ]
     findings: list[dict[str, object]] = [
         {
-            "check": "empty cell", "ok": True, "split": "train", "label": label, "domain": domain,
-            "n": 1, "detail": f"no picture of {label} in {domain}",
+            "check": "empty cell",
+            "ok": True,
+            "split": "train",
+            "label": label,
+            "domain": domain,
+            "n": 1,
+            "detail": f"no picture of {label} in {domain}",
         }
         for domain, label in empty
-    ]  # fmt: skip
+    ]
     tested = set(rest.loc[rest["domain"] == spec.test_domain, "label"])
     untested = [label for label in spec.held_out if label not in tested]
     if untested:
         findings += [
             {
-                "check": "nothing to test on", "ok": False, "split": "test", "label": label,
-                "domain": spec.test_domain, "n": 1, "detail": f"of {listed(untested)}",
+                "check": "nothing to test on",
+                "ok": False,
+                "split": "test",
+                "label": label,
+                "domain": spec.test_domain,
+                "n": 1,
+                "detail": f"of {listed(untested)}",
             }
             for label in untested
-        ]  # fmt: skip
+        ]
     return findings

@@ -300,12 +300,16 @@ class _Table:
         rows = np.sort(order[: round(spec.base_dose * len(self.base))])
         _check_apart(self.base.take(rows), self.is_base_twin[rows])
         captioned = self._once(
-            "base captions", spec.domain_words, spec,
+            "base captions",
+            spec.domain_words,
+            spec,
             lambda: captions(
-                self.base["label"], self.base["domain"], rng("captions of the base set", spec.seed),
+                self.base["label"],
+                self.base["domain"],
+                rng("captions of the base set", spec.seed),
                 domain_words=spec.domain_words,
             ),
-        )  # fmt: skip
+        )
         return self.images.with_frame(_taken(self.base, rows, *captioned))
 
     def _once(self, what: str, option: object, spec: MixtureSpec, make: Callable[[], Any]) -> Any:

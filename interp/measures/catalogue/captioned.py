@@ -5,13 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from interp.circuits import (
-    Edges,
-    Matches,
-    Units,
-    match_faithfulness,
-    match_parts,
-)
+from interp.circuits import Edges, Matches, Units, match_faithfulness, match_parts
 from interp.circuits.cross_modal.matches import TEXT, VISUAL
 from interp.circuits.edges.wiring import OUTPUT, node_of
 from interp.circuits.sharing.components import Cut
@@ -41,14 +35,7 @@ from interp.core.declarations.writing import number, percent
 from interp.core.errors import DataError, SampleError
 from interp.core.progress import say
 from interp.core.tower import Wired
-from interp.measures.asked_captions import (
-    CLASSES,
-    DOMAINS,
-    Captions,
-    by_head,
-    by_word,
-    halves,
-)
+from interp.measures.asked_captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
 from interp.measures.catalogue.circuits_within import CHANNELS
 from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
@@ -201,14 +188,15 @@ KEPT = FigureSpec(
         SeriesSpec("in both towers", RAW, BLUE, {"tower": "both"}),
         SeriesSpec("in the image tower", RAW, ORANGE, {"tower": "visual"}, "dash", "x"),
         SeriesSpec("in the text tower", RAW, "#009E73", {"tower": "text"}, "dash", "diamond"),
-        SeriesSpec("random, in both towers", Scale("null"), GREY, {"tower": "both"}, "dot",
-                   mode="lines"),
+        SeriesSpec(
+            "random, in both towers", Scale("null"), GREY, {"tower": "both"}, "dot", mode="lines"
+        ),
     ),
     hover=_sized,
     x=AxisSpec("size, as a share of the parts", percent=True, log=True, ticks=SIZES),
     y=AxisSpec("share of the match that remains", percent=True, within=(-0.5, 1.6)),
     lines=(LineSpec(0), LineSpec(1)),
-)  # fmt: skip
+)
 
 MEETING = FigureSpec(
     "match-circuit",
@@ -225,11 +213,7 @@ MEETING = FigureSpec(
     "0, m0 its MLP; numbers are channels. Scores have no interval here.",
     alt="Graph of up to {most} edges of two towers that meet in one node",
     needs=("score",),
-    choices=(
-        TEST_DOMAIN,
-        MODEL,
-        ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER}),
-    ),
+    choices=(TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER})),
     keep=("first block",),
 )
 
@@ -302,9 +286,10 @@ MEASURE = MeasureSpec(
     option="circuits",
     seconds=2.5,
     columns={
-        "told_apart": Column("what a caption is to tell apart: classes, or domains", "text",
-                             key=True),
+        "told_apart": Column(
+            "what a caption is to tell apart: classes, or domains", "text", key=True
+        ),
         "logits": Column("by how many logits the whole caption tells it apart", "number"),
     },
     sections=(SECTION,),
-)  # fmt: skip
+)

@@ -150,8 +150,12 @@ def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.
     )
     frame = graph.to_table().frame.query("measure == 'edge'")
     layer = [tower.layer(site) for site in frame["site"]]
-    frame = frame.assign(layer=layer, layer_b=[n + 1 for n in layer], edge=frame["node"] + "->"
-                         + frame["node_b"], score=frame["value"])  # fmt: skip
+    frame = frame.assign(
+        layer=layer,
+        layer_b=[n + 1 for n in layer],
+        edge=frame["node"] + "->" + frame["node_b"],
+        score=frame["value"],
+    )
     drawn = frame[["edge", "node", "node_b", "layer", "layer_b", "score"]]
     return {"faithfulness": tested, "circuits": drawn.assign(n_pictures=len(few))}
 
@@ -195,16 +199,23 @@ FAITHFUL = FigureSpec(
     across="share",
     series=(
         SeriesSpec("circuit alone", RAW, BLUE, ALONE),
-        SeriesSpec("model without the circuit", RAW, ORANGE,
-                   {"measure": "model without the circuit"}, "dash", "x"),
-        SeriesSpec("random circuits of the same size", Scale("null"), GREY, ALONE, "dot",
-                   mode="lines"),
+        SeriesSpec(
+            "model without the circuit",
+            RAW,
+            ORANGE,
+            {"measure": "model without the circuit"},
+            "dash",
+            "x",
+        ),
+        SeriesSpec(
+            "random circuits of the same size", Scale("null"), GREY, ALONE, "dot", mode="lines"
+        ),
     ),
     hover=_sized,
     x=AxisSpec("size, as a share of all edges (or channels)", percent=True, log=True, ticks=SIZES),
     y=AxisSpec("share of the metric that remains", within=(-0.5, 1.6)),
     lines=(LineSpec(0), LineSpec(1)),
-)  # fmt: skip
+)
 
 STRONGEST = FigureSpec(
     "circuit",
@@ -222,11 +233,7 @@ STRONGEST = FigureSpec(
     "without an interval; whether such a circuit does the work is for the figure above to say.",
     alt="Graph of up to {most} edges between columns of nodes",
     needs=("score",),
-    choices=(
-        TEST_DOMAIN,
-        MODEL,
-        ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER}),
-    ),
+    choices=(TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER})),
     keep=("first block",),
 )
 

@@ -30,16 +30,21 @@ PROBED = profile_spec(
     ChoiceSpec(
         "Seen by",
         looks=[
-            Look(f"{way}{', each domain centred' if centred else ''}",
-                 {"train_domain": ends[0], "domain": ends[1], "centred": centred})
-            for centred, (way, ends) in product((False, True), (
-                ("natural to the other domain", (NATURAL, OTHER)),
-                ("the other domain to natural", (OTHER, NATURAL)),
-            ))
+            Look(
+                f"{way}{', each domain centred' if centred else ''}",
+                {"train_domain": ends[0], "domain": ends[1], "centred": centred},
+            )
+            for centred, (way, ends) in product(
+                (False, True),
+                (
+                    ("natural to the other domain", (NATURAL, OTHER)),
+                    ("the other domain to natural", (OTHER, NATURAL)),
+                ),
+            )
         ],
     ),
     ends=(),
-)  # fmt: skip
+)
 
 COSINES = profile_spec(
     "directions",

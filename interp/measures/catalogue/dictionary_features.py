@@ -138,9 +138,14 @@ def measure(opened: OpenedModel) -> Frames:
     sparsity = probes.TopK(min(analysis.n_active, width))
     seeds = [seed + number for number in range(analysis.dictionary_seeds)]
     several = probes.train_dictionaries(
-        fitted, site, sparsity, width=width, withheld=withheld, seeds=seeds,
+        fitted,
+        site,
+        sparsity,
+        width=width,
+        withheld=withheld,
+        seeds=seeds,
         steps=analysis.dictionary_steps,
-    )  # fmt: skip
+    )
     codes = {
         "dictionary": several,
         "raw units": probes.raw_units(fitted, site, withheld=withheld),

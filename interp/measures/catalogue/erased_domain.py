@@ -54,10 +54,14 @@ ERASED = FigureSpec(
         ChoiceSpec(
             "Shown",
             looks=(
-                Look("beyond LEACE of permuted domains", {"against": "permuted labels"},
-                     scale=BEYOND),
-                Look("beyond a random subspace of equal variance", {"against": "random subspace"},
-                     scale=BEYOND),
+                Look(
+                    "beyond LEACE of permuted domains", {"against": "permuted labels"}, scale=BEYOND
+                ),
+                Look(
+                    "beyond a random subspace of equal variance",
+                    {"against": "random subspace"},
+                    scale=BEYOND,
+                ),
                 Look("the change itself", {"against": "permuted labels"}),
             ),
         ),
@@ -65,7 +69,7 @@ ERASED = FigureSpec(
     labels=_changed,
     x=AxisSpec("change (accuracy, or CKA)"),
     lines=(LineSpec(0, dash="solid"),),
-)  # fmt: skip
+)
 
 ERASURE = SectionSpec(
     "erasure",

@@ -87,18 +87,23 @@ APART = FigureSpec(
         ChoiceSpec(
             "Read",
             looks=(
-                Look("which of all domains, classes not trained on", table="domain_probes",
-                     ends=()),
-                Look("which of the two domains, classes not trained on",
-                     {"measure": "domain classifier"}),
-                Look("squared distance of the two domains, in variances within a class",
-                     {"measure": "squared distance of domain means"}),
+                Look(
+                    "which of all domains, classes not trained on", table="domain_probes", ends=()
+                ),
+                Look(
+                    "which of the two domains, classes not trained on",
+                    {"measure": "domain classifier"},
+                ),
+                Look(
+                    "squared distance of the two domains, in variances within a class",
+                    {"measure": "squared distance of domain means"},
+                ),
             ),
         ),
     ),
     y=AxisSpec("accuracy, or distance"),
     lines=ZERO,
-)  # fmt: skip
+)
 
 COMPONENTS = FigureSpec(
     "views",

@@ -198,10 +198,7 @@ def _directions_at(
 
 
 def _das(
-    seen: Seen,
-    pairs: Sequence[tuple[str, str]],
-    sites: Sequence[str],
-    where: Mapping[str, int],
+    seen: Seen, pairs: Sequence[tuple[str, str]], sites: Sequence[str], where: Mapping[str, int]
 ) -> pd.DataFrame:
     frame = das_among(
         seen.tower,
@@ -297,11 +294,7 @@ ABROAD = FigureSpec(
     alt="Lines of faithfulness by size for four kinds of circuit, {options} ways to choose from",
     where={"measure": "circuit transfer", "site": "", "band": ""},
     needs=("share", "value"),
-    choices=(
-        TEST_DOMAIN,
-        SETTING,
-        ChoiceSpec("From A to B", (*PAIR, "level"), named=_way),
-    ),
+    choices=(TEST_DOMAIN, SETTING, ChoiceSpec("From A to B", (*PAIR, "level"), named=_way)),
     across="share",
     series=(
         SeriesSpec("the class in B itself, other artists", Scale("own"), GREEN),
@@ -455,9 +448,13 @@ def unit_plates(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[P
         return []
     subject = opened.subject
     shown = gallery_of_others(
-        subject.clip.visual, opened.intervened, str(told["site"].iloc[0]), opened.pair,
-        preprocess=subject.clip.preprocess, seed=subject.seed,
-    )  # fmt: skip
+        subject.clip.visual,
+        opened.intervened,
+        str(told["site"].iloc[0]),
+        opened.pair,
+        preprocess=subject.clip.preprocess,
+        seed=subject.seed,
+    )
     return [plate_of_units(shown, told, opened.name, subject.place)]
 
 

@@ -114,10 +114,7 @@ def moved_pictures(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> lis
     return pictured(
         subject,
         across_domains(
-            opened.analysed,
-            domains=opened.pair,
-            n_pairs=opened.analysis.n_pairs,
-            seed=subject.seed,
+            opened.analysed, domains=opened.pair, n_pairs=opened.analysis.n_pairs, seed=subject.seed
         ),
         examples[examples["pairing"].str.startswith("same label, other domain")],
         class_names=opened.images.labels,

@@ -58,20 +58,23 @@ STEERED = FigureSpec(
     alt="Lines over {points} doses, for the direction of each domain",
     needs=("value",),
     choices=(
-        TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain_b"),
+        TEST_DOMAIN,
+        MODEL,
+        ChoiceSpec("Pictures", "domain_b"),
         ChoiceSpec("Site", "site", first=lambda rows, names: len(names) - 1),
     ),
     across="dose",
     series=(
         SeriesSpec(OWN, RAW, BLUE, {"direction": OWN}),
         SeriesSpec(OTHERS, RAW, ORANGE, {"direction": OTHERS}, "dash", "x"),
-        SeriesSpec("called another class", Scale("null"), GREY, {"direction": OTHERS}, "dot",
-                   mode="lines"),
+        SeriesSpec(
+            "called another class", Scale("null"), GREY, {"direction": OTHERS}, "dot", mode="lines"
+        ),
     ),
     hover=_said,
     x=AxisSpec("dose"),
     y=AxisSpec("called the class", percent=True, from_zero=True),
-)  # fmt: skip
+)
 
 ANSWERS = FigureSpec(
     "steered-answers",
@@ -88,10 +91,12 @@ ANSWERS = FigureSpec(
     alt="Bars of the answers in each domain, a slider for the dose",
     needs=("share",),
     choices=(
-        TEST_DOMAIN, MODEL, ChoiceSpec("Class turned up", "label"),
+        TEST_DOMAIN,
+        MODEL,
+        ChoiceSpec("Class turned up", "label"),
         ChoiceSpec("Dose", "dose", slider=True),
     ),
-)  # fmt: skip
+)
 
 STEERING = SectionSpec(
     "steering",
@@ -149,12 +154,7 @@ def measure(opened: OpenedModel) -> Frames:
     drawn = rng("classes whose answers are shown", subject.seed).permutation(images.labels)
     try:
         answers = probes.steered_answers(
-            tower,
-            images,
-            sites[-1],
-            sorted(drawn[:SHOWN_CLASSES]),
-            fitted_in=opened.pair[0],
-            **how,
+            tower, images, sites[-1], sorted(drawn[:SHOWN_CLASSES]), fitted_in=opened.pair[0], **how
         )
     except SampleError as error:
         say(f"steered answers left out: {error}")

@@ -175,13 +175,17 @@ def _name_beside(row: pd.Series, place: int, *, before: bool) -> Trace:
     """A name left of an interval, or right of it; what varies stands in a line of its own."""
     lines = [plain(part) for part in row["name"].split(", ")]
     return {
-        "type": "scatter", "mode": "text", "meta": [place],
+        "type": "scatter",
+        "mode": "text",
+        "meta": [place],
         "x": [_ends(row)[0 if before else 1]],
         "y": [float(row["value"])],
         "text": ["<br>".join(f"{line} " if before else f" {line}" for line in lines)],
-        "textposition": "middle left" if before else "middle right", "hoverinfo": "skip",
-        "showlegend": False, "cliponaxis": False,
-    }  # fmt: skip
+        "textposition": "middle left" if before else "middle right",
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "cliponaxis": False,
+    }
 
 
 MOST_NAMED = 6

@@ -135,11 +135,7 @@ EXPOSURE = FigureSpec(
     scale=Scale("value"),
     subjects="class_set",
     subject_names=CLASS_SETS,
-    choices=(
-        TEST_DOMAIN,
-        replace(SETTING, first=_varied),
-        ChoiceSpec("Counted in", "exposed_in"),
-    ),
+    choices=(TEST_DOMAIN, replace(SETTING, first=_varied), ChoiceSpec("Counted in", "exposed_in")),
     across="exposure",
     mode="markers",
     hover=_class,

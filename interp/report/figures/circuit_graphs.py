@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    LAID_OVER,
-    ORANGE,
-    FigureSpec,
-)
+from interp.core.declarations.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE, FigureSpec
 from interp.core.declarations.writing import number, plain
 from interp.core.errors import SampleError
 from interp.core.tables import Table
@@ -184,10 +177,15 @@ class Graph:
         x, y = self._curve(edge, STEPS)
         width = max(0.6, WIDEST * abs(edge.score) / top)
         return {
-            "type": "scatter", "mode": "lines", "x": x.round(2).tolist(), "y": y.round(2).tolist(),
+            "type": "scatter",
+            "mode": "lines",
+            "x": x.round(2).tolist(),
+            "y": y.round(2).tolist(),
             "line": {"width": round(width, 1), "color": faded(self._colour(edge), 0.5)},
-            "hoverinfo": "skip", "showlegend": False, "meta": meta,
-        }  # fmt: skip
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "meta": meta,
+        }
 
     def _colour(self, edge: Any) -> str:
         if edge.side:
@@ -203,11 +201,16 @@ class Graph:
             for edge in self.edges.itertuples()
         ]
         return {
-            "type": "scatter", "mode": "markers", "x": [float(x[0]) for x, _ in middles],
-            "y": [float(y[0]) for _, y in middles], "marker": {"size": 14, "opacity": 0},
-            "text": said, "hovertemplate": "%{text}<extra></extra>", "showlegend": False,
+            "type": "scatter",
+            "mode": "markers",
+            "x": [float(x[0]) for x, _ in middles],
+            "y": [float(y[0]) for _, y in middles],
+            "marker": {"size": 14, "opacity": 0},
+            "text": said,
+            "hovertemplate": "%{text}<extra></extra>",
+            "showlegend": False,
             "meta": meta,
-        }  # fmt: skip
+        }
 
     def _nodes(self, meta: list[int | None]) -> Trace:
         names, colours = list(self.places), self._node_colours()
@@ -301,9 +304,14 @@ def _shape(graphs: Sequence[Graph], columns: Mapping[float, str]) -> dict[str, A
         showlegend=False,
         hovermode="closest",
         xaxis=hidden
-        | {"range": [-0.15, wide - 0.65], "side": "top", "tickvals": list(range(wide)),
-           "ticktext": [plain(each, 24) for each in columns.values()],
-           "showline": False, "ticks": ""},
+        | {
+            "range": [-0.15, wide - 0.65],
+            "side": "top",
+            "tickvals": list(range(wide)),
+            "ticktext": [plain(each, 24) for each in columns.values()],
+            "showline": False,
+            "ticks": "",
+        },
         yaxis=hidden | {"range": [-tallest + 0.3, 0.7], "visible": False},
         margin={"l": 12, "r": 12, "t": HEAD, "b": 8},
-    )  # fmt: skip
+    )

@@ -6,29 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.figures import (
-    SETTING,
-    TEST_DOMAIN,
-    FigureSpec,
-    SectionSpec,
-)
+from interp.core.declarations.figures import SETTING, TEST_DOMAIN, FigureSpec, SectionSpec
 from interp.core.declarations.writing import number, plain
 from interp.core.sites import BANDS
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
 from interp.report.figures.sharing_profiles import PROFILE, classes_in_words, ordered_pairs
 from interp.report.grammar.filled_figures import finished, read_rows, views
-from interp.report.grammar.pieces import (
-    MAP,
-    Figure,
-    Trace,
-    layout,
-)
+from interp.report.grammar.pieces import MAP, Figure, Trace, layout
 from interp.report.loaded import Frame, LoadedResult, whole
-from interp.report.naming import (
-    SIGNS,
-    setting_name,
-)
+from interp.report.naming import SIGNS, setting_name
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 from interp.verdicts.votes import agreement
 
@@ -194,8 +181,10 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
     return go.Figure(
         data=[trace],
         layout={
-            "title": said, "height": 190 + 26 * len(names), "margin": {"t": 130},
+            "title": said,
+            "height": 190 + 26 * len(names),
+            "margin": {"t": 130},
             "xaxis": {"side": "top", "type": "category"},
             "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
         },
-    )  # fmt: skip
+    )

@@ -242,14 +242,15 @@ def levels_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         showlegend=False,
         margin={"t": 44},
         xaxis=axis("correlation with sharing", range=[-1.3, 1.3], tickvals=[-1, -0.5, 0, 0.5, 1]),
-        yaxis=rows_by_name([]) | {
+        yaxis=rows_by_name([])
+        | {
             "tickvals": list(range(len(names))),
             "ticktext": [_label(*name) for name in names],
             "range": [len(names) - 0.5, -0.7],
         },
         shapes=[shade(-SMALL, SMALL), line],
         annotations=[note],
-    )  # fmt: skip
+    )
     said = {
         "counted": _counted(rows),
         "held": _held(rows),
@@ -327,11 +328,17 @@ def _unmeasured(
         return []
     return [
         {
-            "type": "scatter", "mode": "text", "name": "not measured", "x": [0.0] * len(bare),
-            "y": [names.index(name) for name in bare], "text": ["not measured"] * len(bare),
-            "textfont": {"color": GREY}, "hoverinfo": "skip", "meta": [place],
+            "type": "scatter",
+            "mode": "text",
+            "name": "not measured",
+            "x": [0.0] * len(bare),
+            "y": [names.index(name) for name in bare],
+            "text": ["not measured"] * len(bare),
+            "textfont": {"color": GREY},
+            "hoverinfo": "skip",
+            "meta": [place],
         }
-    ]  # fmt: skip
+    ]
 
 
 def _held(rows: Frame) -> str:

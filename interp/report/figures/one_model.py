@@ -87,19 +87,26 @@ def _map(rows: pd.DataFrame, along: str, scale: Scale, title: str, unit: str) ->
     }
     largest = float(np.nanmax(np.abs(cells[value].to_numpy())))
     heat = go.Heatmap(
-        z=cells[value].to_numpy(), x=[int(place) for place in cells[value]], y=sites,
+        z=cells[value].to_numpy(),
+        x=[int(place) for place in cells[value]],
+        y=sites,
         customdata=np.stack([cells[name].to_numpy() for name in (*ends, "p")], axis=-1),
         hovertemplate=f"%{{y}}, {along} %{{x}}: %{{z:.2f}} "
         "[%{customdata[0]:.2f}, %{customdata[1]:.2f}], p = %{customdata[2]:.3f}<extra></extra>",
-        colorscale="RdBu_r", zmid=0, zmin=-largest, zmax=largest,
+        colorscale="RdBu_r",
+        zmid=0,
+        zmin=-largest,
+        zmax=largest,
         colorbar={"title": unit, "nticks": 3},
-    )  # fmt: skip
+    )
     word = "position" if along == "pos" else along
     return go.Figure(heat).update_layout(
-        title=title, template="plotly_white", height=220 + 28 * len(sites),
+        title=title,
+        template="plotly_white",
+        height=220 + 28 * len(sites),
         xaxis={"title": word, "dtick": max(1, cells[value].shape[1] // 16)},
         yaxis={"autorange": "reversed", "automargin": True},
-    )  # fmt: skip
+    )
 
 
 def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> Any:
@@ -110,12 +117,21 @@ def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> Any:
         go.Scatter(x=rows["site"], y=rows[value], mode="markers", error_y=bars, marker_color=BLUE)
     )
     if "null" in rows and scale is RAW:
-        figure.add_scatter(x=rows["site"], y=rows["null"], mode="markers", name="null",
-                           marker={"color": GREY, "symbol": "line-ew-open"})  # fmt: skip
+        figure.add_scatter(
+            x=rows["site"],
+            y=rows["null"],
+            mode="markers",
+            name="null",
+            marker={"color": GREY, "symbol": "line-ew-open"},
+        )
     return figure.update_layout(
-        title=title, template="plotly_white", height=430, showlegend=scale is RAW,
-        yaxis={"title": unit, "zeroline": True}, xaxis={"automargin": True},
-    )  # fmt: skip
+        title=title,
+        template="plotly_white",
+        height=430,
+        showlegend=scale is RAW,
+        yaxis={"title": unit, "zeroline": True},
+        xaxis={"automargin": True},
+    )
 
 
 def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size") -> Any:
@@ -141,17 +157,34 @@ def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size")
     for (name, part), colour in zip(
         rows.groupby("measure", sort=False), (BLUE, ORANGE), strict=False
     ):
-        figure.add_scatter(x=part["share"], y=part["value"], error_y=error_bars(part),
-                           name=str(name), mode="lines+markers", marker_color=colour)  # fmt: skip
+        figure.add_scatter(
+            x=part["share"],
+            y=part["value"],
+            error_y=error_bars(part),
+            name=str(name),
+            mode="lines+markers",
+            marker_color=colour,
+        )
     alone = rows[rows["measure"] == rows["measure"].iloc[0]]
-    figure.add_scatter(x=alone["share"], y=alone["null"], name="random circuits", mode="lines",
-                       line={"color": GREY, "dash": "dot"})  # fmt: skip
+    figure.add_scatter(
+        x=alone["share"],
+        y=alone["null"],
+        name="random circuits",
+        mode="lines",
+        line={"color": GREY, "dash": "dot"},
+    )
     return figure.update_layout(
         title=f"{title}<br><sup>{_n(rows)}; 95 % intervals (jackknife)</sup>",
-        template="plotly_white", height=430, yaxis={"title": "share of the model's metric"},
-        xaxis={"title": "size, as a share of all parts", "type": "log", "tickformat": "~p",
-               "tickvals": SIZES},
-    )  # fmt: skip
+        template="plotly_white",
+        height=430,
+        yaxis={"title": "share of the model's metric"},
+        xaxis={
+            "title": "size, as a share of all parts",
+            "type": "log",
+            "tickformat": "~p",
+            "tickvals": SIZES,
+        },
+    )
 
 
 def draw_match(
@@ -196,13 +229,25 @@ def draw_match(
         own = rows[rows["tower"] == tower]
         if own.empty:
             continue
-        figure.add_scatter(x=own["share"], y=own["value"], name=name, line={"color": colour},
-                           error_y=error_bars(own, RAW))  # fmt: skip
+        figure.add_scatter(
+            x=own["share"],
+            y=own["value"],
+            name=name,
+            line={"color": colour},
+            error_y=error_bars(own, RAW),
+        )
         if tower == "both":
-            figure.add_scatter(x=own["share"], y=own["null"], name="random, in both towers",
-                               mode="lines", line={"color": GREY, "dash": "dot"})  # fmt: skip
+            figure.add_scatter(
+                x=own["share"],
+                y=own["null"],
+                name="random, in both towers",
+                mode="lines",
+                line={"color": GREY, "dash": "dot"},
+            )
     return figure.update_layout(
-        title=_said(title, rows, "95 % intervals"), template="plotly_white", height=430,
+        title=_said(title, rows, "95 % intervals"),
+        template="plotly_white",
+        height=430,
         xaxis={"title": "size, as a share of the parts", "tickformat": ".0%", "range": [0, 1.03]},
         yaxis={"title": "share of the match that remains", "tickformat": ".0%"},
-    )  # fmt: skip
+    )

@@ -153,8 +153,11 @@ def _positions(rows: Frame, scale: str, meta: Sequence[int | None]) -> Trace:
     grid = rows.pivot_table(index="site", columns="pos", values=scale, dropna=False).reindex(sites)
     z = grid.to_numpy().tolist()
     trace = heat(
-        z, [f"{pos:.0f}" for pos in grid.columns], [site_label(site) for site in sites],
-        title="share of the gap" if scale == "index" else "effect", meta=meta,
-    )  # fmt: skip
+        z,
+        [f"{pos:.0f}" for pos in grid.columns],
+        [site_label(site) for site in sites],
+        title="share of the gap" if scale == "index" else "effect",
+        meta=meta,
+    )
     blank = [["" for _ in row] for row in z]  # too many cells for numbers
     return {**trace, "text": blank, "x": [float(pos) for pos in grid.columns], "xgap": 1, "ygap": 1}

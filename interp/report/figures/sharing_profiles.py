@@ -109,10 +109,12 @@ def _panels(rows: Frame, looks: Looks, meta: Sequence[int | None]) -> list[Trace
                 continue
             line = _points(own, "lines+markers", colour, "solid", axes, meta)
             line |= {
-                "name": setting_label(setting), "legendgroup": setting,
-                "marker": {"symbol": symbol, "size": 7}, "error_y": _bars(own),
+                "name": setting_label(setting),
+                "legendgroup": setting,
+                "marker": {"symbol": symbol, "size": 7},
+                "error_y": _bars(own),
                 "showlegend": number_of == 1,
-            }  # fmt: skip
+            }
             traces.append(line)
         floor = rows[(rows["rung"] == rung) & (rows["control"] == EPOCH_0)]
         if floor["index"].notna().any():
@@ -122,8 +124,16 @@ def _panels(rows: Frame, looks: Looks, meta: Sequence[int | None]) -> list[Trace
         if pixels["index"].notna().any():
             level = float(pixels["index"].mean())
             dotted = _points(pixels.iloc[:1], "lines", GREY, "dot", axes, meta)
-            traces.append(dotted | {"x": [0, 1], "y": [level, level], "name": "raw pixels",
-                                    "showlegend": False, "hovertext": None})  # fmt: skip
+            traces.append(
+                dotted
+                | {
+                    "x": [0, 1],
+                    "y": [level, level],
+                    "name": "raw pixels",
+                    "showlegend": False,
+                    "hovertext": None,
+                }
+            )
     return traces
 
 
@@ -135,12 +145,22 @@ def _empty_panels(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
         if own["index"].notna().any():
             continue
         said = f"no index: {agreement(own['verdict'])}" if len(own) else "not measured"
-        traces.append({
-            "type": "scatter", "mode": "text", "x": [0.5], "y": [0.5], "text": [said],
-            "textfont": {"color": GREY, "size": 12}, "hoverinfo": "skip", "showlegend": False,
-            "name": said, "xaxis": f"x{number_of + 1}", "yaxis": f"y{number_of + 1}",
-            "meta": list(meta),
-        })  # fmt: skip
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "text",
+                "x": [0.5],
+                "y": [0.5],
+                "text": [said],
+                "textfont": {"color": GREY, "size": 12},
+                "hoverinfo": "skip",
+                "showlegend": False,
+                "name": said,
+                "xaxis": f"x{number_of + 1}",
+                "yaxis": f"y{number_of + 1}",
+                "meta": list(meta),
+            }
+        )
     return traces
 
 
@@ -163,11 +183,16 @@ def _points(
         ys += [*numbers(same["index"]), None]
         texts += [*same["said"], ""]
     return {
-        "type": "scatter", "mode": mode, "x": xs, "y": ys, "hovertext": texts,
+        "type": "scatter",
+        "mode": mode,
+        "x": xs,
+        "y": ys,
+        "hovertext": texts,
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
         "line": {"color": colour, "width": 2 if dash == "solid" else 1.5, "dash": dash},
-        "meta": list(meta), **axes,
-    }  # fmt: skip
+        "meta": list(meta),
+        **axes,
+    }
 
 
 def _depths(rows: Frame) -> pd.Series:
@@ -180,8 +205,14 @@ def _bars(rows: Frame) -> dict[str, Any]:
     for _, same in rows.groupby("domain_a", sort=False):
         high += [*numbers(same["index_high"] - same["index"]), None]
         low += [*numbers(same["index"] - same["index_low"]), None]
-    return {"type": "data", "symmetric": False, "array": high, "arrayminus": low,
-            "thickness": 1, "width": 2}  # fmt: skip
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": high,
+        "arrayminus": low,
+        "thickness": 1,
+        "width": 2,
+    }
 
 
 def _panel_layout() -> dict[str, Any]:
@@ -194,20 +225,42 @@ def _panel_layout() -> dict[str, Any]:
         x = [column * 0.345, column * 0.345 + 0.31]
         y = [0.56, 0.94] if row == 0 else [0.02, 0.4]
         key = str(place + 1) if place else ""
-        made[f"xaxis{key}"] = axis("depth" if row else "", domain=x, range=[-0.03, 1.03],
-                                   anchor=f"y{key}")  # fmt: skip
-        made[f"yaxis{key}"] = axis("index" if column == 0 else "", domain=y, range=[-0.5, 1.5],
-                                   anchor=f"x{key}")  # fmt: skip
+        made[f"xaxis{key}"] = axis(
+            "depth" if row else "", domain=x, range=[-0.03, 1.03], anchor=f"y{key}"
+        )
+        made[f"yaxis{key}"] = axis(
+            "index" if column == 0 else "", domain=y, range=[-0.5, 1.5], anchor=f"x{key}"
+        )
         here = {"xref": f"x{key}", "yref": f"y{key} domain"}
         shapes.append({**shade(*BAND), **here})
         bars = threshold_lines(rung.bars) if rung.indexed else ()
         for at in (line.at for line in bars):
-            shapes.append({"type": "line", "x0": 0, "x1": 1, "y0": at, "y1": at, "layer": "below",
-                           "xref": f"x{key} domain", "yref": f"y{key}",
-                           "line": {"color": GREY, "width": 1, "dash": "dot"}})  # fmt: skip
-        notes.append({"text": f"{name} {rung.label}", "x": sum(x) / 2, "y": y[1],
-                      "xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "center",
-                      "yanchor": "bottom", "font": {"size": 12}})  # fmt: skip
+            shapes.append(
+                {
+                    "type": "line",
+                    "x0": 0,
+                    "x1": 1,
+                    "y0": at,
+                    "y1": at,
+                    "layer": "below",
+                    "xref": f"x{key} domain",
+                    "yref": f"y{key}",
+                    "line": {"color": GREY, "width": 1, "dash": "dot"},
+                }
+            )
+        notes.append(
+            {
+                "text": f"{name} {rung.label}",
+                "x": sum(x) / 2,
+                "y": y[1],
+                "xref": "paper",
+                "yref": "paper",
+                "showarrow": False,
+                "xanchor": "center",
+                "yanchor": "bottom",
+                "font": {"size": 12},
+            }
+        )
     return {**made, "shapes": shapes, "annotations": notes}
 
 
@@ -256,10 +309,11 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
             again, at = divmod(place, len(PAIR_COLOURS))
             if trace["name"] == "this model":
                 trace |= {
-                    "name": name, "legendgroup": name,
+                    "name": name,
+                    "legendgroup": name,
                     "line": {"color": PAIR_COLOURS[at], "width": 2},
                     "marker": {"symbol": SYMBOLS[again % len(SYMBOLS)], "size": 7},
-                }  # fmt: skip
+                }
             traces.append(trace)
     traces += _empty_panels(rows, [None])
     traces = [{key: value for key, value in trace.items() if key != "meta"} for trace in traces]

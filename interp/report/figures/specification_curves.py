@@ -120,15 +120,27 @@ def _matrix(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None]
     level = [LEVELS.get(verdict) for verdict in rows["verdict"]]
     options = {choice: _options(rows, choice) for choice in {line.choice for line in lines}}
     z = [
-        [at if one == line.option else None
-         for at, one in zip(level, options[line.choice], strict=True)]
+        [
+            at if one == line.option else None
+            for at, one in zip(level, options[line.choice], strict=True)
+        ]
         for line in lines
-    ]  # fmt: skip
+    ]
     return {
-        "type": "heatmap", "z": z, "x": rows["at"].tolist(), "y": list(range(len(lines))),
-        "yaxis": "y2", "colorscale": SCALE, "zmin": 0, "zmax": 3, "showscale": False,
-        "ygap": 4, "xgap": 1 if len(rows) < 70 else 0, "hoverinfo": "skip", "meta": list(meta),
-    }  # fmt: skip
+        "type": "heatmap",
+        "z": z,
+        "x": rows["at"].tolist(),
+        "y": list(range(len(lines))),
+        "yaxis": "y2",
+        "colorscale": SCALE,
+        "zmin": 0,
+        "zmax": 3,
+        "showscale": False,
+        "ygap": 4,
+        "xgap": 1 if len(rows) < 70 else 0,
+        "hoverinfo": "skip",
+        "meta": list(meta),
+    }
 
 
 def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None]) -> list[Trace]:
@@ -138,9 +150,16 @@ def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None])
         return []
     at, look = float(own["at"].iloc[0]), {"color": USUAL, "width": 2}
     through = {
-        "type": "scatter", "mode": "lines", "x": [at, at], "y": [-0.5, len(lines) - 0.5],
-        "yaxis": "y2", "line": look, "hoverinfo": "skip", "showlegend": False, "meta": list(meta),
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": [at, at],
+        "y": [-0.5, len(lines) - 0.5],
+        "yaxis": "y2",
+        "line": look,
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "meta": list(meta),
+    }
     one = DrawnSubject("the ladder's choice", USUAL, "circle-open")
     ring = points(one, [at], own["index"], _said(own), meta, size=16)
     ring["marker"]["line"] = look
@@ -151,8 +170,10 @@ def _shape(spec: FigureSpec, lines: Sequence[OptionLine], index: dict[str, Any])
     """The curve above, the matrix of options below, on one axis across."""
     tall = ROW * len(lines)
     split, gap = tall / (TOP + tall), 12 / (TOP + tall)
-    names = [f"<b>{line.choice}</b>" if line.option is None else short(plain(line.option), 22)
-             for line in lines]  # fmt: skip
+    names = [
+        f"<b>{line.choice}</b>" if line.option is None else short(plain(line.option), 22)
+        for line in lines
+    ]
     across, notes = across_lines(spec.lines, "y")
     for shape, note, line in zip(across, notes, spec.lines, strict=True):
         shape |= {"xref": "x domain", "layer": "below"}

@@ -289,10 +289,17 @@ def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
         panels[name] = axis("", domain=[max(0.0, top - height + gap), top], anchor="x")
         notes.append(
             {
-                "text": plain(measure, 70), "x": 0, "xref": "paper", "y": top, "yref": "paper",
-                "xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12},
+                "text": plain(measure, 70),
+                "x": 0,
+                "xref": "paper",
+                "y": top,
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 12},
             }
-        )  # fmt: skip
+        )
     return panels, notes
 
 

@@ -47,11 +47,7 @@ STITCHED = FigureSpec(
     needs=("index", "depth"),
     scale=INDEX,
     subjects="settings",
-    choices=(
-        TEST_DOMAIN,
-        WAY,
-        ChoiceSpec("Pictures", "domain"),
-    ),
+    choices=(TEST_DOMAIN, WAY, ChoiceSpec("Pictures", "domain")),
     across="depth",
     x=AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
     y=AxisSpec("index of what the stitch keeps", from_zero=True, within=(-0.5, 1.5)),

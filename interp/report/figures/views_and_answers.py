@@ -55,10 +55,12 @@ def views_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         ]
     per_view = int(rows.groupby(["test_domain", "setting", "control", "site"]).size().max())
     shares = rows.groupby("site")["explained"].agg(["min", "max"])
-    said = sequence([
-        f"{site_label(str(site))} {percents(float(row['min']), float(row['max']))}"
-        for site, row in shares.iterrows()
-    ])  # fmt: skip
+    said = sequence(
+        [
+            f"{site_label(str(site))} {percents(float(row['min']), float(row['max']))}"
+            for site, row in shares.iterrows()
+        ]
+    )
     names = [UNTRAINED if control else setting_name(setting) for setting, control in models]
     choices = [
         Choice("Test domain", tests),
@@ -102,10 +104,15 @@ def answer_bars(rows: Frame, domain: str, colour: str, meta: list[int | None]) -
     """
     shares = _answers_of_all(rows)
     return {
-        "type": "bar", "orientation": "h", "name": plain(domain), "marker": {"color": colour},
-        "x": numbers(shares), "y": [plain(name, 24) for name in shares.index],
-        "hovertemplate": "%{y}: %{x:.1%}<extra>%{fullData.name}</extra>", "meta": list(meta),
-    }  # fmt: skip
+        "type": "bar",
+        "orientation": "h",
+        "name": plain(domain),
+        "marker": {"color": colour},
+        "x": numbers(shares),
+        "y": [plain(name, 24) for name in shares.index],
+        "hovertemplate": "%{y}: %{x:.1%}<extra>%{fullData.name}</extra>",
+        "meta": list(meta),
+    }
 
 
 OTHERS = "others"

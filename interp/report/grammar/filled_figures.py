@@ -241,11 +241,14 @@ def _subjects(
         relative = {k: v for k, v in view.look.where.items() if _relative(v)}
         ends = view.look.ends if view.look.ends is not None else spec.ends
         return [
-            DrawnSubject(plain(one.name) if result.one_model else setting_label(one.setting),
-                    one.colour, one.symbol,
-                    kept(one.rows(view.rows, ends), relative, one))
+            DrawnSubject(
+                plain(one.name) if result.one_model else setting_label(one.setting),
+                one.colour,
+                one.symbol,
+                kept(one.rows(view.rows, ends), relative, one),
+            )
             for one in compared_pairs(result, view.test_domain)
-        ]  # fmt: skip
+        ]
     if spec.subjects in ("", "settings"):
         names = ordered_settings(rows["setting"]) if spec.subjects else []
         return [
@@ -257,10 +260,15 @@ def _subjects(
     names = _values(result, spec, column, spec.subject_names, rows)
     tints = colours(names)
     return [
-        DrawnSubject(spec.subject_names.get(name, plain(name)), tints[name],
-                SYMBOLS[place % len(SYMBOLS)], view.rows[view.rows[column] == name], name)
+        DrawnSubject(
+            spec.subject_names.get(name, plain(name)),
+            tints[name],
+            SYMBOLS[place % len(SYMBOLS)],
+            view.rows[view.rows[column] == name],
+            name,
+        )
         for place, name in enumerate(names)
-    ]  # fmt: skip
+    ]
 
 
 def label_rows(rows: Frame, label: Label) -> list[str]:

@@ -116,10 +116,14 @@ def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         sides[1] = {**sides[1], "range": sides[1]["range"][::-1]}
         sides.reverse()
     shape = layout(
-        tall, shapes=lines, annotations=notes, xaxis=sides[0], yaxis=sides[1],
+        tall,
+        shapes=lines,
+        annotations=notes,
+        xaxis=sides[0],
+        yaxis=sides[1],
         meta={"rows": "x" if spec.upright else "y"},
         **({} if spec.subjects or spec.floors else {"showlegend": False}),
-    )  # fmt: skip
+    )
     said = {
         "rows": len(names),
         "labels": sequence(names),
@@ -148,14 +152,14 @@ def _marks(spec: FigureSpec, view: View, names: Sequence[str], looks: Looks) -> 
     scale = view.scale
     for nth, one in enumerate(subjects):
         where = (nth, len(subjects))
-        yield marks(one, names, where, view.meta, scale, upright=spec.upright,
-                    share=spec.x.percent)  # fmt: skip
+        yield marks(one, names, where, view.meta, scale, upright=spec.upright, share=spec.x.percent)
     if not spec.floors:
         return
     untrained = view.rows[view.rows["control"] == EPOCH_0].drop_duplicates("setting")
     floor = DrawnSubject("untrained (epoch 0)", GREY, "circle", untrained.assign(low=np.nan))
-    floors = marks(floor, names, (0, 1), view.meta, Scale(scale.value, "low", "low"),
-                   share=spec.x.percent)  # fmt: skip
+    floors = marks(
+        floor, names, (0, 1), view.meta, Scale(scale.value, "low", "low"), share=spec.x.percent
+    )
     yield {**floors, "cliponaxis": False}
     line = pd.concat([own, untrained]).dropna(subset=["null"]).drop_duplicates("row")
     line = line[line["row"].isin(names)]

@@ -168,9 +168,16 @@ def reference_line(axis: str, at: float, text: str, dash: str = "dot") -> tuple[
 def shade(low: float, high: float) -> Trace:
     """A band of an axis across, behind everything."""
     return {
-        "type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper",
-        "layer": "below", "line": {"width": 0}, "fillcolor": faded(GREY, 0.12),
-    }  # fmt: skip
+        "type": "rect",
+        "x0": low,
+        "x1": high,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "layer": "below",
+        "line": {"width": 0},
+        "fillcolor": faded(GREY, 0.12),
+    }
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
@@ -207,13 +214,22 @@ def heat(
     rows = [numbers(row) for row in z]
     shown = text or [["?" if value is None else number(value) for value in row] for row in rows]
     return {
-        "type": "heatmap", "z": rows, "x": [in_lines(name, 22) for name in x],
-        "y": [in_lines(name, 26) for name in y], "text": shown, "texttemplate": "%{text}",
-        "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>", "colorscale": "Cividis",
-        "zmin": limits[0], "zmax": limits[1], "xgap": 2, "ygap": 2, "hoverongaps": False,
+        "type": "heatmap",
+        "z": rows,
+        "x": [in_lines(name, 22) for name in x],
+        "y": [in_lines(name, 26) for name in y],
+        "text": shown,
+        "texttemplate": "%{text}",
+        "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
+        "colorscale": "Cividis",
+        "zmin": limits[0],
+        "zmax": limits[1],
+        "xgap": 2,
+        "ygap": 2,
+        "hoverongaps": False,
         "meta": list(meta) if meta is not None else None,
         "colorbar": {"title": {"text": title, "side": "right"}, "thickness": 12, "len": 0.9},
-    }  # fmt: skip
+    }
 
 
 def in_lines(name: str, width: int) -> str:
@@ -326,10 +342,17 @@ def _stretches(rows: Frame, scale: Scale) -> list[Frame]:
 def no_number(meta: Sequence[int | None]) -> Trace:
     """Words in the middle of an empty view."""
     return {
-        "type": "scatter", "mode": "text", "x": [0.5], "y": [0.35], "hoverinfo": "skip",
-        "text": ["no number here: the table has the reasons"], "name": "no number",
-        "textfont": {"color": GREY, "size": 12}, "showlegend": False, "meta": list(meta),
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "text",
+        "x": [0.5],
+        "y": [0.35],
+        "hoverinfo": "skip",
+        "text": ["no number here: the table has the reasons"],
+        "name": "no number",
+        "textfont": {"color": GREY, "size": 12},
+        "showlegend": False,
+        "meta": list(meta),
+    }
 
 
 def ribbon(

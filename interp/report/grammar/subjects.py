@@ -76,12 +76,17 @@ def compared_pairs(result: LoadedResult, test_domain: str) -> list[ComparedPair]
     tints = colours(others)
     return [
         ComparedPair(
-            f"{natural} and {name}", setting, test_domain, natural, name, tints[name],
+            f"{natural} and {name}",
+            setting,
+            test_domain,
+            natural,
+            name,
+            tints[name],
             SYMBOLS[place % len(SYMBOLS)],
         )
         for setting in settings[:1] or [""]
         for place, name in enumerate(others)
-    ]  # fmt: skip
+    ]
 
 
 def own_pairs(result: LoadedResult, frame: Frame) -> Frame:
@@ -269,9 +274,7 @@ FILTERS: Mapping[str, Callable[[Frame], Frame]] = {
     ),
     "contrasts": contrasts_of_settings,
     "first block": lambda rows: rows[rows["seed"].eq(rows["seed"].min()) | rows["seed"].isna()],
-    "same site": lambda rows: rows[
-        (rows["site_b"] == "") | (rows["site_b"] == rows["site"])
-    ],
+    "same site": lambda rows: rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])],
     "a site": lambda rows: rows[rows["site"] != ""],
-}  # fmt: skip
+}
 """The filters that a specification's `keep` may name."""

@@ -44,10 +44,13 @@ def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> Any:
     high = len(domains) * (row + BETWEEN) - BETWEEN
     said = {domain: _selectivity(gallery, unit, domain) for domain in domains}
     figure = make_subplots(
-        rows=len(domains), cols=2, column_widths=[strip, HISTOGRAM], horizontal_spacing=0.07,
+        rows=len(domains),
+        cols=2,
+        column_widths=[strip, HISTOGRAM],
+        horizontal_spacing=0.07,
         vertical_spacing=BETWEEN / high,
         subplot_titles=[title for domain in domains for title in (_titled(said[domain]), "")],
-    )  # fmt: skip
+    )
     bins = _bins(gallery.values(unit))
     for number, domain in enumerate(domains, start=1):
         _pictures(figure, gallery, unit, shown[domain], number, row)
@@ -75,24 +78,45 @@ def _pictures(
     for place, each in zip(left, shown.itertuples(), strict=True):
         picture = gallery.picture(int(each.row), unit, side=2 * CELL)
         figure.add_layout_image(
-            source=picture, x=place, y=LINE, sizex=CELL, sizey=CELL, xanchor="left", yanchor="top",
-            xref=f"x{2 * number - 1}", yref=f"y{2 * number - 1}", layer="below",
-        )  # fmt: skip
+            source=picture,
+            x=place,
+            y=LINE,
+            sizex=CELL,
+            sizey=CELL,
+            xanchor="left",
+            yanchor="top",
+            xref=f"x{2 * number - 1}",
+            yref=f"y{2 * number - 1}",
+            layer="below",
+        )
     middle = left + CELL / 2
     labels = [plain(str(label), LETTERS) for label in shown["label"]]
     words = {"mode": "text", "hoverinfo": "skip", "textfont": {"size": 11}}
-    figure.add_scatter(x=middle, y=[LINE / 2] * len(shown), text=shown["shown"].tolist(),
-                       row=number, col=1, **words)  # fmt: skip
-    figure.add_scatter(x=middle, y=[height - LINE / 2] * len(shown), text=labels, row=number,
-                       col=1, **words)  # fmt: skip
     figure.add_scatter(
-        x=middle, y=[LINE + CELL / 2] * len(shown), mode="markers", row=number, col=1,
-        marker={"opacity": 0, "size": CELL / 2}, text=[
+        x=middle,
+        y=[LINE / 2] * len(shown),
+        text=shown["shown"].tolist(),
+        row=number,
+        col=1,
+        **words,
+    )
+    figure.add_scatter(
+        x=middle, y=[height - LINE / 2] * len(shown), text=labels, row=number, col=1, **words
+    )
+    figure.add_scatter(
+        x=middle,
+        y=[LINE + CELL / 2] * len(shown),
+        mode="markers",
+        row=number,
+        col=1,
+        marker={"opacity": 0, "size": CELL / 2},
+        text=[
             f"{plain(str(each.label))}<br>{plain(str(each.path), 60)}<br>"
             f"activation {each.activation:.3g} ({each.shown})"
             for each in shown.itertuples()
-        ], hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
+        ],
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _histogram(
@@ -109,10 +133,16 @@ def _histogram(
     ):
         counts, _ = np.histogram(some, bins)
         figure.add_bar(
-            x=(bins[1:] + bins[:-1]) / 2, y=counts, width=bins[1] - bins[0], marker_color=colour,
-            name=name, row=number, col=2, opacity=1 if colour == BLUE else 0.55,
+            x=(bins[1:] + bins[:-1]) / 2,
+            y=counts,
+            width=bins[1] - bins[0],
+            marker_color=colour,
+            name=name,
+            row=number,
+            col=2,
+            opacity=1 if colour == BLUE else 0.55,
             hovertemplate=f"{name}: %{{y}} of {len(some)} pictures at %{{x:.3g}}<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_yaxes(title="pictures", row=number, col=2, rangemode="tozero")
     figure.update_xaxes(range=(bins[0], bins[-1]), row=number, col=2)
 

@@ -44,9 +44,12 @@ def draw_heatmaps(maps: Heatmaps, picture: int, title: str) -> Any:
     widths = [SIDE, SIDE, WORDS] if words else [SIDE, SIDE]
     high = n * (SIDE + HEAD)
     figure = make_subplots(
-        rows=n, cols=len(widths), column_widths=widths, horizontal_spacing=0.09,
+        rows=n,
+        cols=len(widths),
+        column_widths=widths,
+        horizontal_spacing=0.09,
         vertical_spacing=HEAD / high if n > 1 else 0,
-    )  # fmt: skip
+    )
     patches = maps.patches[picture].float().cpu().numpy()
     shade = np.asarray(_square(maps.question.drawn(picture), patches.shape[1:]))
     ends = {"coloraxis": "coloraxis"}
@@ -92,18 +95,23 @@ def draw_pairs(maps: Heatmaps, picture: int, sentence: int, title: str) -> Any:
     _check(maps, "sentence", sentence, len(maps.question.names))
     if not maps.pairs:
         raise SpecificationError(
-            "draw pairs of words and patches", "maps without pairs", "explain(..., pairs=True)",
+            "draw pairs of words and patches",
+            "maps without pairs",
+            "explain(..., pairs=True)",
             "make them again with pairs",
-        )  # fmt: skip
+        )
     pairs = maps.pairs[sentence][picture].float().cpu().numpy()
     words, across = maps.words[sentence], min(len(pairs), 5)
     down = -(-len(pairs) // across)
     titles = [f"{plain(word)}: {map_.sum():+.2f}" for word, map_ in zip(words, pairs, strict=True)]
     gap = 34
     figure = make_subplots(
-        rows=down, cols=across, subplot_titles=titles, horizontal_spacing=0.02,
+        rows=down,
+        cols=across,
+        subplot_titles=titles,
+        horizontal_spacing=0.02,
         vertical_spacing=gap / (down * (SIDE + gap)) if down > 1 else 0,
-    )  # fmt: skip
+    )
     shade = np.asarray(_square(maps.question.drawn(picture), pairs.shape[1:]))
     for number, each in enumerate(pairs):
         place = number // across + 1, number % across + 1
@@ -132,9 +140,17 @@ def _head(figure: Any, text: str, row: int, column: int) -> None:
     """Words above a picture, from its left."""
     axes = figure.get_subplot(row, column)
     figure.add_annotation(
-        text=text, x=axes.xaxis.domain[0], y=axes.yaxis.domain[1], xref="paper", yref="paper",
-        xanchor="left", yanchor="bottom", align="left", showarrow=False, font_size=12,
-    )  # fmt: skip
+        text=text,
+        x=axes.xaxis.domain[0],
+        y=axes.yaxis.domain[1],
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="bottom",
+        align="left",
+        showarrow=False,
+        font_size=12,
+    )
 
 
 def _sums(maps: Heatmaps, picture: int, row: int) -> str:
@@ -179,10 +195,14 @@ def _over(
     rows, columns = values.shape
     height, width = shape[:2]
     figure.add_heatmap(
-        z=values, x=(np.arange(columns) + 0.5) * width / columns,
-        y=(np.arange(rows) + 0.5) * height / rows, row=row, col=column,
-        hovertemplate="%{z:+.3g}<extra></extra>", **words,
-    )  # fmt: skip
+        z=values,
+        x=(np.arange(columns) + 0.5) * width / columns,
+        y=(np.arange(rows) + 0.5) * height / rows,
+        row=row,
+        col=column,
+        hovertemplate="%{z:+.3g}<extra></extra>",
+        **words,
+    )
 
 
 def _bars(figure: Any, maps: Heatmaps, picture: int, row: int) -> None:
@@ -190,11 +210,21 @@ def _bars(figure: Any, maps: Heatmaps, picture: int, row: int) -> None:
     values = maps.by_word[row][picture].float().cpu().numpy()
     places = np.arange(len(values))
     figure.add_bar(
-        x=places, y=values, row=row + 1, col=3, marker_color=np.where(values < 0, BLUE, ORANGE),
-        hovertemplate="%{customdata}: %{y:+.3g}<extra></extra>", customdata=maps.words[row],
-    )  # fmt: skip
-    figure.update_xaxes(tickvals=places, ticktext=[plain(w, 16) for w in maps.words[row]],
-                        tickangle=-40, row=row + 1, col=3)  # fmt: skip
+        x=places,
+        y=values,
+        row=row + 1,
+        col=3,
+        marker_color=np.where(values < 0, BLUE, ORANGE),
+        hovertemplate="%{customdata}: %{y:+.3g}<extra></extra>",
+        customdata=maps.words[row],
+    )
+    figure.update_xaxes(
+        tickvals=places,
+        ticktext=[plain(w, 16) for w in maps.words[row]],
+        tickangle=-40,
+        row=row + 1,
+        col=3,
+    )
     unit = "relevance" if maps.method == "gradient x attention" else "logit"
     figure.update_yaxes(title=f"{unit} a word", row=row + 1, col=3, zeroline=True)
 

@@ -70,8 +70,11 @@ def build_judged_page(
         failures=failures,
         figures=figure_data(drawn, first),
         commands=[(command, "makes this page")] if command else [],
-        still="", strips=[], sheets=[], atlas="",
-    )  # fmt: skip
+        still="",
+        strips=[],
+        sheets=[],
+        atlas="",
+    )
     tables = {"judged": judged, "standing": by_kind}
     made = LoadedResult(out, {"mode": "model"}, tables)  # a file: it holds no tables
     return written(out, rendered("judged.html", words, made))
@@ -145,9 +148,17 @@ def area_figure(overall: pd.DataFrame) -> Figure | None:
         "what is shared (or a part of the circuit) has the larger number than what is not."
     )
     return Figure(
-        "areas", "How well its numbers rank", caption, f"AUROC with intervals, {len(names)} rows",
-        [trace], shape, [], METHOD, NULL, ["standing"],
-    )  # fmt: skip
+        "areas",
+        "How well its numbers rank",
+        caption,
+        f"AUROC with intervals, {len(names)} rows",
+        [trace],
+        shape,
+        [],
+        METHOD,
+        NULL,
+        ["standing"],
+    )
 
 
 def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
@@ -190,26 +201,45 @@ def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
     )
     chosen = Choice("Asked about", [asked_about({asked: name}) for name in options])
     return Figure(
-        "kinds", "By kind of model", caption, f"Bars of {len(names)} kinds of planted model",
-        traces, shape, [chosen], METHOD, NULL, ["standing"],
-    )  # fmt: skip
+        "kinds",
+        "By kind of model",
+        caption,
+        f"Bars of {len(names)} kinds of planted model",
+        traces,
+        shape,
+        [chosen],
+        METHOD,
+        NULL,
+        ["standing"],
+    )
 
 
 def _overall(overall: pd.DataFrame) -> WordTable:
     heads = {
-        "n_models": "Models", "failed": "Failed", "right": "Right",
-        "too_much": "Too much", "too_little": "Too little", "cannot_tell": "Cannot tell",
-        "auroc": "AUROC", "least": "Least", "seconds": "Seconds",
-    }  # fmt: skip
+        "n_models": "Models",
+        "failed": "Failed",
+        "right": "Right",
+        "too_much": "Too much",
+        "too_little": "Too little",
+        "cannot_tell": "Cannot tell",
+        "auroc": "AUROC",
+        "least": "Least",
+        "seconds": "Seconds",
+    }
     known = [name for name in heads if name in overall and overall[name].notna().any()]
     shares = ("right", "too_much", "too_little", "cannot_tell")
     rows = []
     for row in overall.to_dict("records"):
         cells = [
-            "–" if pd.isna(row[name]) else percent(row[name]) if name in shares
-            else f"{row[name]:,}" if isinstance(row[name], int) else number(row[name])
+            "–"
+            if pd.isna(row[name])
+            else percent(row[name])
+            if name in shares
+            else f"{row[name]:,}"
+            if isinstance(row[name], int)
+            else number(row[name])
             for name in known
-        ]  # fmt: skip
+        ]
         rows.append([asked_about(row), *cells])
     return WordTable("What came of it", ["Asked about", *(heads[name] for name in known)], rows)
 
@@ -221,7 +251,11 @@ def _failures(judged: pd.DataFrame) -> WordTable | None:
     models = rows.drop_duplicates(["condition", "tier", "dose", "seed", "reason"])
     counted = models.groupby("reason", sort=False)
     lines = [
-        [str(reason), f"{len(own):,}", f"{own.iloc[0]['condition']}, {own.iloc[0]['tier']}, seed "
-         f"{own.iloc[0]['seed']}"] for reason, own in counted
-    ]  # fmt: skip
+        [
+            str(reason),
+            f"{len(own):,}",
+            f"{own.iloc[0]['condition']}, {own.iloc[0]['tier']}, seed {own.iloc[0]['seed']}",
+        ]
+        for reason, own in counted
+    ]
     return WordTable("Why it failed", ["Reason", "Models", "For example"], lines)

@@ -165,15 +165,29 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
         up, down = mean["index_high"] - mean["index"], mean["index"] - mean["index_low"]
         bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
         figure.add_scatter(
-            x=mean.index, y=mean["index"].round(4), text=said, mode="lines+markers+text",
-            textposition="bottom right", name=rung.name, row=1, col=column, showlegend=False,
-            line={"color": "#0072B2"}, marker={"size": 8},
+            x=mean.index,
+            y=mean["index"].round(4),
+            text=said,
+            mode="lines+markers+text",
+            textposition="bottom right",
+            name=rung.name,
+            row=1,
+            col=column,
+            showlegend=False,
+            line={"color": "#0072B2"},
+            marker={"size": 8},
             error_y=bars,
-        )  # fmt: skip
+        )
         figure.add_scatter(
-            x=right, y=right**rung.power, mode="lines", line={"color": "#8c8c8c", "dash": "dot"},
-            row=1, col=column, showlegend=False, hoverinfo="skip",
-        )  # fmt: skip
+            x=right,
+            y=right**rung.power,
+            mode="lines",
+            line={"color": "#8c8c8c", "dash": "dot"},
+            row=1,
+            col=column,
+            showlegend=False,
+            hoverinfo="skip",
+        )
     models = cells[cells["condition"].isin([rung.condition for rung in DOSED])]
     n = len(models.drop_duplicates(["condition", "tier", "dose", "seed"]))
     said = (
@@ -183,9 +197,12 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
     figure.update_yaxes(range=[-0.4, 1.25])
     figure.update_yaxes(title="index", row=1, col=1)
     return figure.update_layout(
-        title=f"{title}<br><sup>{said}</sup>", template="plotly_white", width=1400, height=400,
+        title=f"{title}<br><sup>{said}</sup>",
+        template="plotly_white",
+        width=1400,
+        height=400,
         margin={"t": 110},
-    )  # fmt: skip
+    )
 
 
 Cell = tuple[float | None, str]
@@ -223,20 +240,29 @@ def _heatmap(
         y=kinds,
         z=[[score for score, _ in row] for row in found],
         text=[[text for _, text in row] for row in found],
-        texttemplate="%{text}", textfont={"size": 11}, hoverongaps=False,
+        texttemplate="%{text}",
+        textfont={"size": 11},
+        hoverongaps=False,
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
-        zmin=-1, zmax=1, colorscale=SCALE, showscale=False, xgap=2, ygap=2,
-    )  # fmt: skip
+        zmin=-1,
+        zmax=1,
+        colorscale=SCALE,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+    )
     return go.Figure(
         data=[trace],
         layout={
             "title": f"{title}<br><sup>{len(models)} planted models, {said}</sup>",
-            "width": 1000, "height": 140 + 24 * len(kinds),
+            "width": 1000,
+            "height": 140 + 24 * len(kinds),
             "margin": {"t": 120, "b": 20, "r": 20},
-            "xaxis": {"side": "top", "type": "category"}, "plot_bgcolor": "white",
+            "xaxis": {"side": "top", "type": "category"},
+            "plot_bgcolor": "white",
             "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
         },
-    )  # fmt: skip
+    )
 
 
 def _cell(own: pd.DataFrame) -> Cell:

@@ -52,22 +52,27 @@ def models_compared(
     asked = "compare the models of two results"
     if any(each.get("mode") != "study" for each in facts):
         raise SpecificationError(
-            asked, "a result of one model", "results of studies, which know their pictures",
+            asked,
+            "a result of one model",
+            "results of studies, which know their pictures",
             "use interp.compare in Python",
-        )  # fmt: skip
+        )
     if _pictures(facts[0]) != _pictures(facts[1]):
         raise SpecificationError(
-            asked, "results of other pictures", "the same pictures, which neither was trained on",
+            asked,
+            "results of other pictures",
+            "the same pictures, which neither was trained on",
             "use interp.compare with pictures that are new to both",
-        )  # fmt: skip
+        )
     models = [_models(result) for result in results]
     places = [place for place in models[0] if place in models[1]]
     if not places:
         raise DataError(
-            asked, "no checkpoint in both of one setting, test domain and seed",
+            asked,
+            "no checkpoint in both of one setting, test domain and seed",
             "the folders that the studies trained in, with their steps",
             "run both studies without --tables, or copy their steps beside them",
-        )  # fmt: skip
+        )
     spec = _specification(facts[0])
     blocks = _blocks(spec, {place[-1] for place in places})
     parts = []

@@ -117,9 +117,16 @@ LEAST = 4
 """Units below which an interval is not trusted, as for the index."""
 
 UNTOLD = (
-    "command", "seconds", "credits", "strays", "title", "question", "held_out", "spec_hash",
+    "command",
+    "seconds",
+    "credits",
+    "strays",
+    "title",
+    "question",
+    "held_out",
+    "spec_hash",
     "checkpoints",
-)  # fmt: skip
+)
 """Facts that are no cause of a difference, or that the specification says as well."""
 
 

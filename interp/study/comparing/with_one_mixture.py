@@ -137,9 +137,14 @@ def two_checkpoints(
     ]
     with exact_convolutions():
         found = interp.compare(
-            a, b, asked, domains=list(domains), heads=(heads[0], heads[1]),
-            controls=(controls[0], controls[1]), seed=seed,
-        )  # fmt: skip
+            a,
+            b,
+            asked,
+            domains=list(domains),
+            heads=(heads[0], heads[1]),
+            controls=(controls[0], controls[1]),
+            seed=seed,
+        )
     return {"stitching": found.stitching.frame, "model_similarity": found.similarity.frame}
 
 

@@ -14,11 +14,7 @@ LAST, ALL = "last", "all"
 
 @door
 def open_runs(
-    folder: str | Path,
-    tables: Sequence[str] = (),
-    *,
-    epochs: str = LAST,
-    architecture: str = "",
+    folder: str | Path, tables: Sequence[str] = (), *, epochs: str = LAST, architecture: str = ""
 ) -> dict[str, Table]:
     """Open the tables of finished runs, which a study kept by `--tables`.
 

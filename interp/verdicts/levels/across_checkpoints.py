@@ -87,9 +87,11 @@ class Verdict:
         found = found[found["measure"] == measure] if measure else found
         if found.empty:
             raise SpecificationError(
-                "read the verdict", f"{level} {rung}".strip(),
-                f"one of the rungs {listed(dict.fromkeys(rows['rung']))}", "name another",
-            )  # fmt: skip
+                "read the verdict",
+                f"{level} {rung}".strip(),
+                f"one of the rungs {listed(dict.fromkeys(rows['rung']))}",
+                "name another",
+            )
         return found.iloc[0]
 
 
@@ -180,9 +182,11 @@ def _of_one_architecture(tables: Mapping[str, Table]) -> dict[str, pd.DataFrame]
     }
     if len(known) > 1:
         raise SpecificationError(
-            "give a verdict across checkpoints", f"tables of {' and '.join(sorted(known))}",
-            "one architecture", "take one: open_runs(folder, architecture=...)",
-        )  # fmt: skip
+            "give a verdict across checkpoints",
+            f"tables of {' and '.join(sorted(known))}",
+            "one architecture",
+            "take one: open_runs(folder, architecture=...)",
+        )
     return frames
 
 
@@ -197,15 +201,19 @@ def _check(frame: pd.DataFrame, needed: list[str], key: list[str]) -> None:
     missing = [name for name in needed if name not in frame]
     if missing:
         raise DataError(
-            "give a verdict across checkpoints", f"a frame without {listed(missing)}",
-            f"the columns {listed(needed, limit=12)}", "see `from_tables`",
-        )  # fmt: skip
+            "give a verdict across checkpoints",
+            f"a frame without {listed(missing)}",
+            f"the columns {listed(needed, limit=12)}",
+            "see `from_tables`",
+        )
     twice = frame.duplicated(key)
     if twice.any():
         raise DataError(
-            "give a verdict across checkpoints", f"{int(twice.sum())} rows more than models",
-            f"one row for each {listed(key)}", "take means first",
-        )  # fmt: skip
+            "give a verdict across checkpoints",
+            f"{int(twice.sum())} rows more than models",
+            f"one row for each {listed(key)}",
+            "take means first",
+        )
 
 
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:

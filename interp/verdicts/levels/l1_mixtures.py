@@ -136,9 +136,11 @@ def check_panels(tables: Sequence[np.ndarray], asked: str) -> None:
     shapes = {each.shape for each in tables}
     if len(shapes) > 1 or tables[0].ndim != 3:
         raise ShapeError(
-            asked, f"shapes {sorted(shapes)}", "one shape, mixture by domain by block",
+            asked,
+            f"shapes {sorted(shapes)}",
+            "one shape, mixture by domain by block",
             "give a number per mixture, domain and block, NaN where none was measured",
-        )  # fmt: skip
+        )
 
 
 def check_varies(values: np.ndarray, what: str, over: str) -> None:

@@ -112,15 +112,19 @@ def _check(numbers: dict[str, np.ndarray], codes: Sequence[np.ndarray]) -> None:
     lengths = {each.shape for each in (*numbers.values(), *codes)}
     if len(lengths) > 1 or numbers["sharing"].ndim != 1:
         raise ShapeError(
-            "compare classes", f"columns of shapes {sorted(lengths)}", "one length",
+            "compare classes",
+            f"columns of shapes {sorted(lengths)}",
+            "one length",
             "give a row per class and run",
-        )  # fmt: skip
+        )
     for name, values in numbers.items():
         if not np.isfinite(values).all():
             raise NumericsError(
-                "compare classes", f"{name} that is missing in {(~np.isfinite(values)).sum()} rows",
-                "a number in every row", "leave those rows out",
-            )  # fmt: skip
+                "compare classes",
+                f"{name} that is missing in {(~np.isfinite(values)).sum()} rows",
+                "a number in every row",
+                "leave those rows out",
+            )
     classes, runs = (int(each.max(initial=-1)) + 1 for each in codes)
     if classes < 3 or runs < 2:
         raise SampleError(

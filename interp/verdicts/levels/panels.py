@@ -335,9 +335,11 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
     """
     if "accuracy" not in frames:
         raise DataError(
-            "hold accuracy against sharing", f"the tables {listed(frames)}", "accuracy among them",
+            "hold accuracy against sharing",
+            f"the tables {listed(frames)}",
+            "accuracy among them",
             "measure accuracy",
-        )  # fmt: skip
+        )
     frames = {name: _plain(frame) for name, frame in frames.items()}
     shared = _sharing(frames, natural)
     runs = shared.merge(asked_accuracies(frames, natural), on=RUN, how="inner")
@@ -352,9 +354,9 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Empty words as "", whether or not the table was read from a file."""
     words = ("setting", "control", "prompts", "classifier", "reason", "test_domain", "site_b")
     present = [name for name in words if name in frame]
-    return frame.assign(**{
-        name: frame[name].astype(object).where(frame[name].notna(), "") for name in present
-    })  # fmt: skip
+    return frame.assign(
+        **{name: frame[name].astype(object).where(frame[name].notna(), "") for name in present}
+    )
 
 
 def _sharing(frames: Frames, natural: str) -> pd.DataFrame:

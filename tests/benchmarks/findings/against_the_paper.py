@@ -6,13 +6,7 @@ from typing import TypeAlias
 from interp.verdicts.wording import AGAINST, APART
 from tests.benchmarks.findings.accuracy import at_floor
 from tests.benchmarks.findings.as_blocks_came import LAST, open_without_last_block
-from tests.benchmarks.findings.claims import (
-    DENIED,
-    OPPOSITE,
-    Decided,
-    deciding,
-    of_resnets,
-)
+from tests.benchmarks.findings.claims import DENIED, OPPOSITE, Decided, deciding, of_resnets
 from tests.benchmarks.findings.links_in_short import levels_of
 from tests.benchmarks.findings.tables import Tables
 from tests.benchmarks.findings.transformers import is_too_weak

@@ -5,13 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
-from tests.benchmarks.findings.claims import (
-    ARMS,
-    WEIGHTS,
-    WITHHELD,
-    cause_findings,
-    the_claim,
-)
+from tests.benchmarks.findings.claims import ARMS, WEIGHTS, WITHHELD, cause_findings, the_claim
 from tests.benchmarks.findings.tables import INTERVENED, Tables, held_out_in
 from tests.benchmarks.findings.writing import (
     NO_BLOCK,

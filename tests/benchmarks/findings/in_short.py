@@ -15,10 +15,7 @@ from tests.benchmarks.findings.accuracy import (
 )
 from tests.benchmarks.findings.against_the_paper import PAPER, denied
 from tests.benchmarks.findings.as_blocks_came import LAST, mark_of_link, open_without_last_block
-from tests.benchmarks.findings.causes import (
-    caused_in,
-    gains,
-)
+from tests.benchmarks.findings.causes import caused_in, gains
 from tests.benchmarks.findings.claims import (
     CLAIMS,
     OPEN,

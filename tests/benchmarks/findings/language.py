@@ -11,11 +11,7 @@ from interp.core.declarations.writing import sequence
 from interp.core.statistics.replication import mean_t
 from interp.models.evaluation.learned_models import trained_models
 from interp.verdicts.levels.over_training import HELD_OUT
-from tests.benchmarks.findings.claims import (
-    language_findings,
-    of_quantities,
-    same_order,
-)
+from tests.benchmarks.findings.claims import language_findings, of_quantities, same_order
 from tests.benchmarks.findings.tables import RUN
 from tests.benchmarks.findings.writing import (
     NO_BLOCK,

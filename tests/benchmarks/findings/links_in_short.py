@@ -9,12 +9,7 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.verdicts.wording import TOGETHER
 from tests.benchmarks.findings.as_blocks_came import mark_of_link
 from tests.benchmarks.findings.claims import OPEN, Decided, of_resnets
-from tests.benchmarks.findings.sharing import (
-    LEAST_MIXTURES,
-    SEEN,
-    told_of,
-    without_each_mixture,
-)
+from tests.benchmarks.findings.sharing import LEAST_MIXTURES, SEEN, told_of, without_each_mixture
 from tests.benchmarks.findings.tables import Tables
 from tests.benchmarks.findings.writing import (
     NOT_ASKED,

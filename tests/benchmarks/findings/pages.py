@@ -22,11 +22,7 @@ from tests.benchmarks.findings.as_blocks_came import (
     links_as_blocks_came,
     taken_back_in_words,
 )
-from tests.benchmarks.findings.causes import (
-    cause_table,
-    caused_in,
-    caused_table,
-)
+from tests.benchmarks.findings.causes import cause_table, caused_in, caused_table
 from tests.benchmarks.findings.claims import accuracy_findings, deciding
 from tests.benchmarks.findings.costs import costs_table
 from tests.benchmarks.findings.figures import (
@@ -43,11 +39,7 @@ from tests.benchmarks.findings.in_short import (
     studies_table,
     verdicts_table,
 )
-from tests.benchmarks.findings.language import (
-    language_by_mixture,
-    language_linked,
-    language_table,
-)
+from tests.benchmarks.findings.language import language_by_mixture, language_linked, language_table
 from tests.benchmarks.findings.links_in_short import reliable_in_words
 from tests.benchmarks.findings.sharing import (
     domains_apart_in_words,

@@ -118,10 +118,7 @@ def test_the_ceiling_is_what_another_seed_gives() -> None:
     red = torch.diag(torch.tensor([1.0, 0.0, 0.0]))
     blind, twin = sees(images, red, seed=1), sees(images, red, seed=2)
     b, dark = sees(images, TURN), sees(images, torch.zeros(3, 3))
-    how: Any = {
-        "sites": [SITE],
-        "heads": nearest_colours(),
-    }
+    how: Any = {"sites": [SITE], "heads": nearest_colours()}
     own = rows(stitch(blind, b, images, **how, controls=Controls(dark, [twin])))
     for domain in ("bright", "dim"):
         row, other = own.loc[(domain, "stitched")], own.loc[(domain, "another seed")]

@@ -194,8 +194,7 @@ def test_one_network_in_two_blind_copies_tells_both_domains_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("condition", "dose"),
-    [(DOSE_OF_NETWORKS, None), (DOSE_OF_NETWORKS, 0.3), ("all shared", 0.5)],
+    ("condition", "dose"), [(DOSE_OF_NETWORKS, None), (DOSE_OF_NETWORKS, 0.3), ("all shared", 0.5)]
 )
 def test_doses_of_resnets_are_those_of_their_two_networks(
     condition: str, dose: float | None

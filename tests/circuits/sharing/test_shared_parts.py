@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, spearmanr
 
-from interp.circuits import (
-    Attribution,
-    Circuit,
-    Scores,
-    overlap,
-    weisfeiler_lehman,
-    wire,
-)
+from interp.circuits import Attribution, Circuit, Scores, overlap, weisfeiler_lehman, wire
 from interp.circuits.sharing.judged_overlaps import NO_MORE, beyond_readout
 from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from interp.circuits import (
-    ClassCircuits,
-    class_faithfulness,
-    consistent_parts,
-    inclusion,
-)
+from interp.circuits import ClassCircuits, class_faithfulness, consistent_parts, inclusion
 from interp.circuits.sharing.work_alone import ABSENT, OTHERS
 from interp.core.errors import SpecificationError
 from interp.core.tables import EVIDENCE

@@ -91,12 +91,7 @@ def test_html_in_a_name_is_legal_data(tmp_path: Path) -> None:
 LAYOUTS = {
     # domains with the word that captions may use for them, classes, and what else lies about
     "PACS": (
-        {
-            "art_painting": "painting",
-            "cartoon": "cartoon",
-            "photo": "photo",
-            "sketch": "sketch",
-        },
+        {"art_painting": "painting", "cartoon": "cartoon", "photo": "photo", "sketch": "sketch"},
         ["dog", "elephant", "giraffe", "guitar", "horse", "house", "person"],
         ["photo_train_kfold.txt", "photo_test_kfold.txt"],
     ),

@@ -280,8 +280,7 @@ def test_finer_parts_sum_to_coarser() -> None:
     for layer in range(2):
         for head in range(2):
             torch.testing.assert_close(
-                merged[f"layer.{layer}.head.{head}"],
-                by["head"][f"blocks.{layer}.attn.head.{head}"],
+                merged[f"layer.{layer}.head.{head}"], by["head"][f"blocks.{layer}.attn.head.{head}"]
             )
 
 

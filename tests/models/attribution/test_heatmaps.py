@@ -221,11 +221,7 @@ def places_found(condition: str, seed: int, **options: Any) -> dict[str, float]:
 @pytest.mark.parametrize("condition", ["all shared", "all separate", "rewired"])
 @pytest.mark.parametrize(
     "options",
-    [
-        {"method": "straight"},
-        {"method": "gradient x attention"},
-        {"method": "occlusion"},
-    ],
+    [{"method": "straight"}, {"method": "gradient x attention"}, {"method": "occlusion"}],
     ids=lambda options: options["method"],
 )
 def test_planted_parts_are_found_where_they_stand(condition: str, options: Any) -> None:

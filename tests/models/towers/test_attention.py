@@ -157,9 +157,7 @@ def test_attention_is_fused_until_somebody_listens(
     assert calls == ["open"] * blocks
 
 
-def test_a_pattern_read_changes_nothing_but_the_last_bits(
-    towered: tuple[Any, Tensor],
-) -> None:
+def test_a_pattern_read_changes_nothing_but_the_last_bits(towered: tuple[Any, Tensor]) -> None:
     tower, x = towered
     opened, _ = tower.run_with_cache(x, names_filter="*")
     torch.testing.assert_close(opened, tower(x), rtol=1e-12, atol=1e-12)

@@ -49,14 +49,7 @@ def test_folders_do_not_wait_for_one_another(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel, in Linux's words")
 def test_a_worker_ends_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            ORPHAN,
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None and parent.stdin is not None
     worker = int(parent.stdout.readline())

@@ -43,12 +43,7 @@ def tower(read: Callable[[Tensor], Tensor]) -> Chain:
 
 
 def world(
-    through: bool,
-    *,
-    seed: int = 0,
-    meaning: bool = True,
-    n_artists: int = 8,
-    shift: float = 0.0,
+    through: bool, *, seed: int = 0, meaning: bool = True, n_artists: int = 8, shift: float = 0.0
 ) -> tuple[ImageTable, Callable[[Image.Image], Tensor]]:
     """Classes in six coordinates, the domain (1, -1) in the seventh, then noise; three positions.
 

@@ -138,9 +138,7 @@ def test_erasure_shows_what_is_beyond_each_control(result: LoadedResult) -> None
     assert any("probe real → sketch" in name for name in names)
 
 
-def test_units_are_told_in_the_domain_of_their_class_and_in_the_other(
-    result: LoadedResult,
-) -> None:
+def test_units_are_told_in_the_domain_of_their_class_and_in_the_other(result: LoadedResult) -> None:
     figure = figure_of(result, "unit-galleries")
     assert figure is not None
     roles = figure.choices[1].options

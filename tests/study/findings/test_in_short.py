@@ -191,8 +191,7 @@ def test_what_the_last_block_decided_is_marked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reliability", "low", "said"),
-    [(0.9, 0.06, True), (0.9, -0.06, False), (0.5, 0.06, False)],
+    ("reliability", "low", "said"), [(0.9, 0.06, True), (0.9, -0.06, False), (0.5, 0.06, False)]
 )
 def test_an_open_correlation_that_is_told_from_zero_alone_says_why(
     reliability: float, low: float, said: bool

@@ -22,12 +22,7 @@ from interp.study.grids import Grid
 from interp.study.machines import finished_runs
 from interp.study.machines.finished_runs import FinishedRuns
 from interp.study.results import Result
-from interp.study.specification import (
-    ImagesSpec,
-    MixturesSpec,
-    Specification,
-    TrainingSpec,
-)
+from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 from interp.study.studies import Study
 from tests.study.test_grids import TINY
 
@@ -72,9 +67,7 @@ def test_a_study_goes_on_from_committed_tables_on_another_machine(
 
 
 def test_runs_are_found_whatever_version_renders_their_pictures(
-    made: tuple[Result, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    made: tuple[Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another renderer draws other pixels of the same drawings; finished runs stay finished."""
     _, tables = made

@@ -150,10 +150,7 @@ def test_l2_noise_is_known_from_intervals_where_there_are_no_halves() -> None:
     square = np.full(drawn["sharing"].shape, 0.6**2 / 2)
     both = [
         within_mixtures(drawn["sharing"], drawn["accuracy"], **known)
-        for known in (
-            {"halves": (drawn["half_1"], drawn["half_2"])},
-            {"sharing_error": square},
-        )
+        for known in ({"halves": (drawn["half_1"], drawn["half_2"])}, {"sharing_error": square})
     ]
     true = 0.25 / (0.25 + 0.18)
     assert [each.reliability for each in both] == pytest.approx([true, true], abs=0.08)
@@ -257,10 +254,7 @@ def test_true_nulls_are_rejected_as_often_as_they_say() -> None:
 
 @pytest.mark.parametrize(
     ("level", "world", "least"),
-    [
-        ("L1", World(mixtures=12, l1=0.9), 0.8),
-        ("L2", World(blocks=6, l2=0.5), 0.8),
-    ],
+    [("L1", World(mixtures=12, l1=0.9), 0.8), ("L2", World(blocks=6, l2=0.5), 0.8)],
 )
 def test_links_are_found_and_covered(level: str, world: World, least: float) -> None:
     decided, covered, n = 0, 0, 100
