@@ -4,21 +4,12 @@ python -m tests.benchmarks                 all of them (an hour and a half on tw
 python -m tests.benchmarks start train     some of them
 python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
-python -m tests.benchmarks sharing         what the grid's models share; only when named
-python -m tests.benchmarks contrasts       the comparisons of those tables; only when named
-python -m tests.benchmarks levels          whether accuracy goes with that; only when named
-python -m tests.benchmarks level_power     how often L1 to L3 find a link; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
-python -m tests.benchmarks speedrun        processor seconds to given accuracies; only when named
-python -m tests.benchmarks masks           learned circuits of a finished study; only when named
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
-python -m tests.benchmarks transcoders     circuits of transcoders' features; SEEDS=1; when named
 python -m tests.benchmarks seed_pairs      two seeds of a mixture, compared; only when named
 python -m tests.benchmarks findings        the large study's, from its tables; only when named
-python -m tests.benchmarks captions        what aligned captions change; only when named
-python -m tests.benchmarks scale           the ladder at the paper's size; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
 
@@ -33,10 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.captioning import captions
 from tests.benchmarks.channels import channels
 from tests.benchmarks.comparing import compared
-from tests.benchmarks.contrasts import contrasts
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
 from tests.benchmarks.encoding import encoders
@@ -44,25 +33,18 @@ from tests.benchmarks.findings.pages import findings
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
-from tests.benchmarks.levels import level_power, levels
 from tests.benchmarks.mapping import heatmaps
-from tests.benchmarks.masking import masks
-from tests.benchmarks.mixing import mix
 from tests.benchmarks.naming import head_names
 from tests.benchmarks.nulls import nulls
 from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import one_probe, probe_grid, probe_power
-from tests.benchmarks.scaling import scale
 from tests.benchmarks.seed_pairs import seed_pairs
-from tests.benchmarks.sharing import sharing
-from tests.benchmarks.speedrun import speedrun
 from tests.benchmarks.standing import leaderboard
 from tests.benchmarks.streaming import stream
 from tests.benchmarks.sweeping import sweeping
 from tests.benchmarks.training import train, vits
-from tests.benchmarks.transcoders import transcoders
 
 FOLDER = Path("interp-report") / "benchmarks"
 
@@ -183,22 +165,13 @@ def _print_worst(name: str, frame: Any) -> None:
 WHEN_NAMED = (
     "vits",
     "grids",
-    "contrasts",
-    "sharing",
-    "levels",
-    "level_power",
     "truth",
     "null",
-    "speedrun",
-    "masks",
     "names",
     "heatmaps",
-    "captions",
     "leaderboard",
     "seed_pairs",
     "encoders",
-    "transcoders",
-    "scale",
     "findings",
 )
 BENCHMARKS = {
@@ -206,7 +179,6 @@ BENCHMARKS = {
     "channels": channels,
     "dictionaries": dictionaries,
     "start": start,
-    "mix": mix,
     "train": train,
     "vits": vits,
     "open": open_,
@@ -224,23 +196,14 @@ BENCHMARKS = {
     "study": study,
     "seeds": seeds,
     "grids": grids,
-    "contrasts": contrasts,
-    "sharing": sharing,
-    "levels": levels,
-    "level_power": level_power,
     "truth": lambda: print(truth()),
     "null": lambda: print(nulls()),
-    "masks": masks,
     "names": lambda: print(head_names()),
     "heatmaps": lambda: print(heatmaps()),
-    "captions": lambda: print(captions()),
     "leaderboard": lambda: print(leaderboard()),
-    "scale": lambda: print(scale()),
-    "speedrun": lambda: print(speedrun()),
     "seed_pairs": lambda: print(seed_pairs()),
     "findings": lambda: print(findings()),
     "encoders": lambda: print(encoders()),
-    "transcoders": lambda: print(transcoders()),
 }
 
 if __name__ == "__main__":

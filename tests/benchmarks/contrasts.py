@@ -3,22 +3,7 @@
 import pandas as pd
 
 from interp.models.evaluation.learned_models import trained_models
-from tests.benchmarks.grids import ASKED, HERE, written
-
-
-def contrasts() -> None:
-    """Write `differences.csv` of the grids, and the intervention's tables; print the differences.
-
-    Reads the committed tables alone: seconds.
-    """
-    for name in ("resnet", "vit"):
-        found = compared(name)
-        written(found).to_csv(HERE / name / "differences.csv", index=False)
-        for row in found.itertuples():
-            points = " ".join(f"{100 * each:+.1f}" for each in (row.value, row.low, row.high))
-            print(f"contrasts: {name}: {row.setting}, {row.test_domain}: {points}, p {row.p:.2g}")
-    for name, frame in intervened().items():
-        written(frame).to_csv(HERE / "intervention" / f"{name}.csv", index=False)
+from tests.benchmarks.grids import ASKED, HERE
 
 
 def compared(name: str) -> pd.DataFrame:

@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 
 from interp.cli import app
 from interp.study.specification import Specification
-from tests.benchmarks import scaling
-from tests.benchmarks.judging import filled
 from tests.study import paper_counts as counts
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
@@ -93,17 +91,3 @@ def test_domainnet_whole_is_counted_in_little_memory(tmp_path: Path) -> None:
     assert most > counts.IMAGENET_CAPTIONS + 120_000
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert peak < 8 * 2**20  # kilobytes; where it was measured, 1 GiB
-
-
-def test_costs_of_the_ladder_are_those_that_were_measured() -> None:
-    page = (STUDIES.parent / "from_embedded_to_yours.md").read_text(encoding="utf-8")
-    assert filled(page, scaling.tables()) == page
-
-
-def test_a_towers_sites_are_each_as_wide_as_they_are() -> None:
-    """Eighteen sites of RN50 and thirteen of ViT-B/32, and seconds grow with their features."""
-    assert [sum(sites.values()) for sites in scaling.TOWERS.values()] == [18, 13]
-    seconds = [2.0, 3.0, 5.0, 9.0]
-    grown = [scaling.wider(width, seconds) for width in (64, *scaling.WIDTHS)]
-    assert grown == pytest.approx([1.0, *(each / 2 for each in seconds)])
-    assert 1.0 < scaling.wider(384, seconds) < 1.5
