@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from interp.core.classifiers import Classifier
 from interp.core.errors import CheckpointError, DataError, SampleError, SpecificationError, listed
 from interp.core.faces.doors import door
+from interp.core.faces.late import late
 from interp.core.images import ImageTable
 from interp.core.parallel import which_device
 from interp.core.progress import track
@@ -332,9 +332,7 @@ class Clip:
         Returns:
             `Heatmaps`, a map for each picture and sentence.
         """
-        # found by name, since it opens a `Clip` in its turn
-        heatmaps = import_module("interp.models.attribution.heatmaps")
-        return heatmaps.explain(self, pictures, sentences, **options)
+        return late("explain")(self, pictures, sentences, **options)
 
     def certify(self, **options: Any) -> Table:
         """Compare both towers with open_clip, site by site; see `interp.models.certify`.

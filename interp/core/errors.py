@@ -14,7 +14,7 @@ InterpError                 whatever the command line reports in a line or two, 
 └── OutputError             a folder that cannot be written, or a disk that is full
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -102,6 +102,15 @@ def listed(names: Iterable[object], *, limit: int = 8) -> str:
     if len(words) <= limit:
         return ", ".join(words) if words else "nothing"
     return f"{', '.join(words[:limit])} and {len(words) - limit} more"
+
+
+def sequence(words: Sequence[str]) -> str:
+    """Words as a sentence lists them.
+
+    >>> sequence(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))
 
 
 def nearest(name: str, names: Iterable[str], *, limit: int = 3) -> str:

@@ -17,9 +17,16 @@ from torch import Tensor
 from interp.core.errors import DataError, PictureError, SampleError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
-from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader, by_batch, picture_rows
 from interp.core.seeds import rng
 from interp.core.storage.decoded import DECODED
+from interp.core.storage.pictures import (
+    UNREADABLE,
+    Preparation,
+    Preprocess,
+    Reader,
+    by_batch,
+    picture_rows,
+)
 from interp.core.storage.store import fingerprint, replacing, writable
 
 COLUMNS = ("path", "label", "domain", "split", "caption")

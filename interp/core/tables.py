@@ -8,17 +8,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.columns import COLUMNS as COLUMNS
-from interp.core.declarations.columns import EVIDENCE, typed
-from interp.core.declarations.measures import known_columns
+from interp.core.columns import COLUMNS as COLUMNS
+from interp.core.columns import EVIDENCE, known_columns, typed
 from interp.core.errors import DataError, OutputError, SpecificationError, listed
+from interp.core.faces.late import late
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Table:
             raise SpecificationError(
                 f"make the table {self.name!r}",
                 f"the undeclared column {listed(unknown)}",
-                "columns listed in interp.core.declarations.columns",
+                "columns listed in interp.core.columns",
                 "say what it means: Table(name, frame, own={'column': 'what it holds'})",
             )
 
@@ -112,8 +111,7 @@ class Table:
         Raises:
             SpecificationError: For a table that the page has no figure of.
         """
-        # found by name when it is asked for, as pandas finds its plotting backend
-        return import_module("interp.report.drawing").draw_table(self, title=title)
+        return late("draw_table")(self, title=title)
 
     def describe(self) -> dict[str, str]:
         """The unit or meaning of each column."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import Declared, Flag, Names, Text, at_least, one_of
+from interp.core.fields import Declared, Flag, Names, Text, at_least, one_of
 from interp.core.storage.store import LATER
 
 PAIRS = ("own", "one model", "all")

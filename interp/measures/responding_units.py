@@ -11,7 +11,15 @@ import pandas as pd
 
 from interp.circuits import ClassCircuits
 from interp.core.artists import artist_sides
-from interp.core.declarations.figures import (
+from interp.core.errors import SampleError
+from interp.core.illustrations import Plate, sheet
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import say
+from interp.core.seeds import rng
+from interp.core.statistics.index_of_sharing import LEVEL
+from interp.core.tables import stacked
+from interp.core.tower import Tower
+from interp.declared.figures import (
     RAW,
     TEST_DOMAIN,
     AxisSpec,
@@ -21,15 +29,7 @@ from interp.core.declarations.figures import (
     Row,
     SectionSpec,
 )
-from interp.core.declarations.writing import between, number, plain
-from interp.core.errors import SampleError
-from interp.core.illustrations import Plate, sheet
-from interp.core.images import ImageTable, Preprocess
-from interp.core.progress import say
-from interp.core.seeds import rng
-from interp.core.statistics.index_of_sharing import LEVEL
-from interp.core.tables import stacked
-from interp.core.tower import Tower
+from interp.declared.writing import between, number, plain
 from interp.probes import Gallery, gallery, name_units
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
 

@@ -21,7 +21,7 @@ from interp.circuits.sharing.transfer_faithfulness import (
     TRANSFER_SHARES,
 )
 from interp.core.classifiers import Classifier
-from interp.core.declarations.columns import COLUMNS, EVIDENCE
+from interp.core.columns import COLUMNS, EVIDENCE
 from interp.core.errors import (
     AlikeError,
     NumericsError,

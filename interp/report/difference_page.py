@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.columns import CHANGES
-from interp.core.declarations.figures import BLUE, GREY, ORANGE
-from interp.core.declarations.writing import number, plain, plural, sequence
+from interp.core.columns import CHANGES
+from interp.core.errors import sequence
 from interp.core.tables import Table
+from interp.declared.figures import BLUE, GREY, ORANGE
+from interp.declared.writing import number, plain, plural
 from interp.report.embedding import figure_data
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.two_models import MODELS_OF_RESULTS

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.figures import PAIR
-from interp.core.declarations.measures import declared_figure
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.tables import Table
+from interp.declared.figures import PAIR
+from interp.declared.measures import declared_figure
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable, Mapping
 
-from interp.core.declarations.figures import NATURAL, OTHER, GistSpec, SectionSpec
-from interp.core.declarations.writing import in_points, number, percent, sequence
+from interp.core.errors import sequence
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, VERDICTS
+from interp.declared.figures import NATURAL, OTHER, GistSpec, SectionSpec
+from interp.declared.writing import in_points, number, percent
 from interp.report.grammar.subjects import learned_pairs, middle_verdicts, own_pairs
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.words import accuracy_reached, linked

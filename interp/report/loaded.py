@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.measures import all_columns, all_measures
+from interp.core.columns import COLUMNS
 from interp.core.errors import DataError, InterpError, check_known
 from interp.core.illustrations import Plate
 from interp.core.tables import Table, read_frame
+from interp.declared.measures import all_measures
 from interp.verdicts.judging import climb
 
 COMPARED = ("mixtures", "losses", "differences")
@@ -170,10 +171,9 @@ def whole(frame: Frame) -> Frame:
     >>> whole(pd.DataFrame({"layer": [3]}))[["layer", "value", "site"]].to_dict("records")
     [{'layer': 3.0, 'value': nan, 'site': ''}]
     """
-    columns = all_columns()
     parts = []
     for holds, kind in KINDS.items():
-        names = [name for name, column in columns.items() if column.holds == holds]
+        names = [name for name, column in COLUMNS.items() if column.holds == holds]
         cells = np.empty((len(frame), len(names)), dtype=kind)
         for place, name in enumerate(names):
             empty = columns[name].empty

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import GREY
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table
+from interp.declared.figures import GREY
 
 SCALE = [[0, "#f7f7f7"], [1, "#56B4E9"]]
 """From little of a head's variance to much, pale enough to be written on."""

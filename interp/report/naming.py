@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from interp.core.declarations.writing import plain
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.declared.writing import plain
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c", "#a69a00")
 """Okabe and Ito's colours, told apart by colour-blind readers; black and yellow made mid-tones, so

@@ -10,13 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interp.core.declarations.figures import FigureSpec
-from interp.core.declarations.measures import all_columns
-from interp.core.declarations.writing import percent, plural, sequence
-from interp.core.errors import OutputError
+from interp.core.columns import COLUMNS
+from interp.core.errors import OutputError, sequence
 from interp.core.illustrations import Plate
 from interp.core.statistics.index_of_sharing import BARS, CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.storage.store import write_atomic
+from interp.declared.figures import FigureSpec
+from interp.declared.writing import percent, plural
 from interp.report.atlas import map_data
 from interp.report.embedding import (
     CUT,
@@ -176,7 +176,7 @@ def _common_words() -> dict[str, Any]:
         kinds=KINDS,
         short={PARTLY: "partly", NOT_SHARED: "not"},
         glossary=[*glossary_terms(), rungs_and_levels()],
-        columns=script_json({name: column.meaning for name, column in all_columns().items()}),
+        columns=script_json({name: column.meaning for name, column in COLUMNS.items()}),
         styles=(HERE / "page.css").read_text(),
         script="\n".join((HERE / name).read_text() for name in SCRIPTS),
         plotly=_plotly(),

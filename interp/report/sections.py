@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from interp.core.declarations.figures import PARTS, FigureSpec, SectionSpec
-from interp.core.declarations.measures import all_measures
-from interp.core.declarations.writing import sequence, told_once
+from interp.core.errors import sequence
+from interp.declared.figures import PARTS, FigureSpec, SectionSpec
+from interp.declared.measures import all_measures
+from interp.declared.writing import told_once
 from interp.report.figures.behind_accuracy import (
     BEHIND,
     accuracy_by_class_figure,

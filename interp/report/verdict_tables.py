@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from interp.core.declarations.writing import MISSING, in_points, number, percent, plural, told_once
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
 from interp.data.mixtures.settings import trained_on
+from interp.declared.writing import MISSING, in_points, number, percent, plural, told_once
 from interp.report.figures.training import worst_of_checks
 from interp.report.grammar.pieces import counts
 from interp.report.grammar.subjects import (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from interp.core.declarations.writing import between, in_points, number, percent, sequence
+from interp.core.errors import sequence
 from interp.core.statistics.index_of_sharing import (
     CANNOT_TELL,
     NOT_SHARED,
@@ -18,6 +18,7 @@ from interp.core.statistics.index_of_sharing import (
     VERDICTS,
 )
 from interp.core.statistics.replication import ONE_BLOCK
+from interp.declared.writing import between, in_points, number, percent
 from interp.report.figures.levels_of_evidence import foremost
 from interp.report.grammar.subjects import (
     EPOCH_0,

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 
-from interp.core.declarations.measures import all_measures
 from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
 from interp.data import open_images
@@ -18,6 +17,7 @@ from interp.data.artwork.embedded import (
     study_classes,
 )
 from interp.data.mixtures.settings import BASE, NATURAL, choose_held_out, class_folds
+from interp.declared.measures import all_measures
 from interp.study.specification import ImagesSpec, Specification
 
 

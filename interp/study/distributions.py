@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import CountOrNames, Declared, Flag, Names, Text
 from interp.core.errors import SpecificationError, check_known, listed
+from interp.core.fields import CountOrNames, Declared, Flag, Names, Text
 from interp.data.mixtures.settings import NATURAL, MixtureSpec
 
 SHARED = ("test_domain", "held_out", "natural", "foreign", "labels", "seed")

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.core.declarations.measures import UNTRAINED, all_measures
 from interp.core.errors import listed
+from interp.declared.measures import UNTRAINED, all_measures
 from interp.models.loading.presets import is_full_size, is_small_vit
 from interp.study.blocks import block_numbers, compared_domains
 from interp.study.rehearsal import RehearsedRun, in_words

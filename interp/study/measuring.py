@@ -9,13 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.measures import (
-    SUPERVISED,
-    TRAINED,
-    UNTRAINED,
-    MeasureSpec,
-    all_measures,
-)
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
 from interp.core.parallel import devices_in_turn, on_threads, side_by_side, threads_each
@@ -23,6 +16,7 @@ from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.kept_tables import keep_model, kept_model, kept_plates
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table, stacked
+from interp.declared.measures import SUPERVISED, TRAINED, UNTRAINED, MeasureSpec, all_measures
 from interp.report.naming import setting_name
 from interp.study.results import versions
 from interp.study.specification import Specification

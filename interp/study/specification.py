@@ -40,7 +40,8 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import (
+from interp.core.errors import SpecificationError, check_known, listed
+from interp.core.fields import (
     Count,
     CountOrNames,
     Declared,
@@ -52,7 +53,6 @@ from interp.core.declarations.declared import (
     one_of,
     refused_in,
 )
-from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.storage.store import LATER
 from interp.data.artwork.embedded import EmbeddedSpec
 from interp.data.mixtures.intervention_arms import InterventionSpec

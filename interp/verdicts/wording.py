@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.core.declarations.writing import plural
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.declared.writing import plural
 
 TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
 

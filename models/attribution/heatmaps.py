@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,10 +15,11 @@ from torch import Tensor
 from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
+from interp.core.faces.late import late
 from interp.core.images import ImageTable, Preprocess
-from interp.core.pictures import by_batch
 from interp.core.progress import track
 from interp.core.runs.straightened import parameters_at_rest
+from interp.core.storage.pictures import by_batch
 from interp.core.tower import check_evaluation
 from interp.models.attribution.placed_logits import (
     FINE,
@@ -138,10 +138,7 @@ class Heatmaps:
         Returns:
             A plotly figure; orange adds to the logit, blue takes from it.
         """
-        # found by name when it is asked for, as tables find how they are drawn
-        return import_module("interp.report.on_pictures.heatmaps").draw_heatmaps(
-            self, picture, title
-        )
+        return late("draw_heatmaps")(self, picture, title)
 
     def plot_pairs(self, picture: int = 0, sentence: int = 0, *, title: str = "") -> Any:
         """Draw what each word of a sentence finds in a picture, a map a word.
@@ -157,8 +154,7 @@ class Heatmaps:
         Raises:
             SpecificationError: For maps that were made without `pairs`.
         """
-        report = import_module("interp.report.on_pictures.heatmaps")
-        return report.draw_pairs(self, picture, sentence, title)
+        return late("draw_pairs")(self, picture, sentence, title)
 
 
 @door

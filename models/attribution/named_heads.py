@@ -12,9 +12,9 @@ from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
-from interp.core.pictures import Preprocess
 from interp.core.runs.batching import Batching
 from interp.core.statistics.index_of_sharing import LEVEL
+from interp.core.storage.pictures import Preprocess
 from interp.core.tables import Table
 from interp.models.attribution.decomposition import Decomposition, decompose
 from interp.models.attribution.naming_rows import Naming, rows_of_names

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
-from interp.core.errors import SpecificationError
+from interp.core.errors import SpecificationError, sequence
 from interp.core.faces.doors import door
 from interp.core.statistics.crossed_model import CELL as ANSWERS
 from interp.core.statistics.crossed_model import contrast_of_settings, whole_blocks

@@ -8,7 +8,6 @@ silent no-op would read as a result ("this head does nothing").
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Self
 
 from einops import einsum
@@ -18,6 +17,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.components_utils import get_act_name
 
 from interp.core.errors import ShapeError, SiteError, SpecificationError, listed, nearest
+from interp.core.faces.late import late
 from interp.core.sites import ON_DEMAND, Site, find_sites
 from interp.core.tower import Hook, Patch
 
@@ -170,8 +170,7 @@ class SiteCache(dict[Any, Tensor]):
 
     def logit_attrs(self, *args: Any, **kwargs: Any) -> Tensor:
         """What parts of the last stream add to a class's logit: `interp.models.logit_attrs`."""
-        # by name, since attribution is built on towers
-        return import_module("interp.models.attribution.lens").logit_attrs(self, *args, **kwargs)
+        return late("logit_attrs")(self, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(ActivationCache, name):

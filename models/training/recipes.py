@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import (
+from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.fields import (
     Declared,
     Finite,
     Flag,
@@ -18,7 +19,6 @@ from interp.core.declarations.declared import (
     at_least,
     one_of,
 )
-from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.storage.store import LATER
 
 PRECISIONS = ("fp32", "amp_bf16", "amp", "fp64")

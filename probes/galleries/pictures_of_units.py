@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from PIL import Image, ImageDraw
 
 from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
+from interp.core.faces.late import late
 from interp.core.images import ImageTable, Preprocess
-from interp.core.pictures import UNREADABLE
 from interp.core.sites import find_sites
+from interp.core.storage.pictures import UNREADABLE
 from interp.core.storage.store import complete
 from interp.core.tables import Table
 from interp.core.tower import Tower, check_evaluation
@@ -209,8 +209,7 @@ class Gallery:
         self._check(unit)
         names = list(self.domains if domains is None else domains)
         check_known("draw a gallery", "domain", names, self.domains)
-        # found by name when it is asked for, as tables find how they are drawn
-        return import_module("interp.report.on_pictures.galleries").draw_gallery(self, unit, names)
+        return late("draw_gallery")(self, unit, names)
 
     def save(self, folder: str | Path) -> Path:
         """Write numbers, places and table; pictures stay where they are.

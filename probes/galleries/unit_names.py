@@ -15,11 +15,11 @@ from interp.core.artists import artist_sides, n_drawings
 from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
-from interp.core.pictures import Preprocess
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.core.statistics.resampling import Interval
+from interp.core.storage.pictures import Preprocess
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.features.collecting import collect

@@ -1,12 +1,12 @@
 """Tables: columns of one's own beside the declared ones."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from interp.core.declarations.columns import Column
-from interp.core.declarations.measures import MeasureSpec
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table, read_frame, read_frames, stacked
 
@@ -22,11 +22,16 @@ def test_columns_of_ones_own_say_what_they_mean_and_come_back(tmp_path: Path) ->
         Table("mine", frame, own={"mood": "how it felt"})
 
 
-def test_a_measure_gives_no_new_meaning_to_a_column_that_tables_share() -> None:
-    words = {"name": "m", "function": lambda opened: {}, "tables": ("m",), "seconds": 1.0}
-    assert MeasureSpec(**words, columns={"lux": Column("light", "number")}).columns["lux"].meaning
-    with pytest.raises(SpecificationError, match="share already"):
-        MeasureSpec(**words, columns={"null": Column("nothing", "number")})
+def test_a_table_loads_neither_models_nor_measures() -> None:
+    """Tables are read in notebooks, where torch takes seconds to import."""
+    code = """
+import sys
+import pandas as pd
+from interp.core.tables import Table
+Table("loss", pd.DataFrame({"mood": ["good"]}), own={"mood": "how it felt"}).describe()
+sys.exit(any(name in sys.modules for name in ("torch", "interp.measures", "interp.declared")))
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_files_read_at_once_are_what_each_gives_under_the_other(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from interp import compare_results, export
-from interp.core.declarations.columns import Column
-from interp.core.declarations.figures import AxisSpec, FigureSpec, SectionSpec
-from interp.core.declarations.measures import MeasureSpec
+from interp.core.columns import COLUMNS, Column
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval
+from interp.declared.figures import AxisSpec, FigureSpec, SectionSpec
+from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import registry
 from interp.measures.opened import Frames, OpenedModel
 from interp.report import result_figures
@@ -47,7 +47,6 @@ BRIGHTNESS = MeasureSpec(
     tables=("brightness",),
     evidence=("brightness",),
     seconds=600_000.0,
-    columns={"lux": Column("light on the picture, lux", "number")},
     sections=(
         SectionSpec(
             "brightness",
@@ -88,12 +87,14 @@ def result(
 ) -> Result:
     """A study that a toy measure is part of."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(COLUMNS, "lux", Column("light on the picture, lux", "number"))
         patch.setattr(registry, "MEASURES", (*registry.MEASURES, BRIGHTNESS))
         return Study(BRIEF).run(tmp_path_factory.mktemp("toy"), jobs=1)
 
 
 @pytest.fixture(autouse=True)
 def toy_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COLUMNS, "lux", Column("light on the picture, lux", "number"))
     monkeypatch.setattr(registry, "MEASURES", (*registry.MEASURES, BRIGHTNESS))
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.core.declarations.figures import GREY, ORANGE
 from interp.core.errors import OutputError
 from interp.core.tables import Table
+from interp.declared.figures import GREY, ORANGE
 from interp.report.difference_page import (
     CHANGED,
     TOLD,

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from interp.core.declarations.figures import NATURAL, GistSpec, SectionSpec
 from interp.core.statistics.index_of_sharing import BARS
+from interp.declared.figures import NATURAL, GistSpec, SectionSpec
 from interp.report.gists import gist, wanted
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.page import render_page

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interp.core.declarations.measures import declared_figure
+from interp.declared.measures import declared_figure
 from interp.report.figures.circuit_graphs import circuit_figure
 from interp.report.figures.views_and_answers import answer_bars
 from interp.report.loaded import read_result

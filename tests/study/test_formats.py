@@ -12,7 +12,7 @@ from PIL import Image
 from interp.circuits import Circuit, Metric, Target, attribute, discover, wire
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
-from interp.core.declarations.measures import all_columns
+from interp.core.columns import COLUMNS
 from interp.core.errors import DataError, SpecificationError
 from interp.core.tables import Table
 from interp.models.towers.vit import HookedViT
@@ -31,7 +31,7 @@ def test_tables_go_out_byte_for_byte_with_every_column_explained(
         told = meanings[meanings["table"] == path.stem].set_index("column")["meaning"]
         columns = list(pd.read_csv(path, nrows=1).columns)
         assert list(told.index) == columns
-        assert all(told[column] == all_columns()[column].meaning for column in columns)
+        assert all(told[column] == COLUMNS[column].meaning for column in columns)
     assert {path.stem for path in paths[:-1]} == set(small_study.tables)
 
 

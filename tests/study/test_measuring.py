@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.core.declarations.measures import MeasureSpec
 from interp.core.images import ImageTable
 from interp.core.statistics.index_of_sharing import AMOUNT, BARS, GEOMETRY, verdict_of_interval
+from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import mechanisms
 from interp.measures.catalogue.mechanisms import mechanisms_of_pairs
 from interp.measures.opened import OpenedModel

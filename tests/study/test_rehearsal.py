@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from interp.core.declarations.measures import all_measures
 from interp.core.errors import InterpError
+from interp.declared.measures import all_measures
 from interp.study.forecasting import VIT_TRAINS, cost_of_study
 from interp.study.grids import Grid
 from interp.study.rehearsal import RehearsedRun, rehearse

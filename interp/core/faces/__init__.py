@@ -1,1 +1,1 @@
-"""What stands between users and code: lazy names, names of version 0.1, checked arguments."""
+"""What stands between users and code: lazy names, what is called late, checked arguments."""

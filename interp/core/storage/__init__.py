@@ -1,1 +1,1 @@
-"""Folders that are complete or not there, and activations on disk that are written row by row."""
+"""Pictures and activations on disk, and folders that are complete or not there."""

@@ -26,10 +26,9 @@ from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import Count, Declared, Flag, Whole, at_least
-from interp.core.declarations.writing import sequence
-from interp.core.errors import SpecificationError
+from interp.core.errors import SpecificationError, sequence
 from interp.core.faces.doors import door
+from interp.core.fields import Count, Declared, Flag, Whole, at_least
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.progress import say

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import Declared, Finite, Flag, Text, each_once
 from interp.core.errors import SpecificationError, check_known
+from interp.core.fields import Declared, Finite, Flag, Text, each_once
 from interp.data.mixtures.settings import MixtureSpec
 
 OWN, SHUFFLED = "own", "shuffled"

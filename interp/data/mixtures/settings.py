@@ -15,17 +15,8 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import (
-    CountOrNames,
-    Declared,
-    Flag,
-    Names,
-    Share,
-    Text,
-    Whole,
-    one_of,
-)
 from interp.core.errors import DataError, SpecificationError, check_known, listed
+from interp.core.fields import CountOrNames, Declared, Flag, Names, Share, Text, Whole, one_of
 from interp.core.seeds import rng
 from interp.core.storage.store import LATER
 

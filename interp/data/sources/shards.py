@@ -23,9 +23,9 @@ from PIL import Image
 from interp.core.errors import DataError, OutputError, listed
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
-from interp.core.pictures import UNREADABLE, Stored
 from interp.core.progress import track
 from interp.core.seeds import rng
+from interp.core.storage.pictures import UNREADABLE, Stored
 from interp.core.storage.store import cache_folder, fingerprint, replacing, writable, write_atomic
 from interp.data.sources.rows import Opening, complete_rows
 from interp.data.sources.strays import DECODED, SUFFIXES, Strays

@@ -12,8 +12,8 @@ from PIL import Image
 
 from interp.core.errors import DataError, PictureError, listed
 from interp.core.images import COLUMNS, ImageTable
-from interp.core.pictures import UNREADABLE
 from interp.core.progress import say, track
+from interp.core.storage.pictures import UNREADABLE
 from interp.core.storage.store import fingerprint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")

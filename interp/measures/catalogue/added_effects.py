@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from interp import probes
-from interp.core.declarations.figures import (
+from interp.declared.figures import (
     LINES,
     PAIR,
     PERMUTED,
@@ -17,7 +17,7 @@ from interp.core.declarations.figures import (
     Look,
     SectionSpec,
 )
-from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
+from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 from interp.probes.geometry.linearity_and_rank import CLASS_RANK, DOMAIN_RANK, LINEARITY, WHITENED
 

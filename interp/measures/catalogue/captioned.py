@@ -9,8 +9,10 @@ from interp.circuits import Edges, Matches, Units, match_faithfulness, match_par
 from interp.circuits.cross_modal.matches import TEXT, VISUAL
 from interp.circuits.edges.wiring import OUTPUT, node_of
 from interp.circuits.sharing.components import Cut
-from interp.core.declarations.columns import Column
-from interp.core.declarations.figures import (
+from interp.core.errors import DataError, SampleError
+from interp.core.progress import say
+from interp.core.tower import Wired
+from interp.declared.figures import (
     BLUE,
     GREY,
     INDEX,
@@ -30,11 +32,8 @@ from interp.core.declarations.figures import (
     SectionSpec,
     SeriesSpec,
 )
-from interp.core.declarations.measures import TRAINED, MeasureSpec
-from interp.core.declarations.writing import number, percent
-from interp.core.errors import DataError, SampleError
-from interp.core.progress import say
-from interp.core.tower import Wired
+from interp.declared.measures import TRAINED, MeasureSpec
+from interp.declared.writing import number, percent
 from interp.measures.asked_captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
 from interp.measures.catalogue.circuits_within import CHANNELS
 from interp.measures.known_sites import present
@@ -285,11 +284,5 @@ MEASURE = MeasureSpec(
     of=(TRAINED,),
     option="circuits",
     seconds=2.5,
-    columns={
-        "told_apart": Column(
-            "what a caption is to tell apart: classes, or domains", "text", key=True
-        ),
-        "logits": Column("by how many logits the whole caption tells it apart", "number"),
-    },
     sections=(SECTION,),
 )

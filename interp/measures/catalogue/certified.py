@@ -1,7 +1,7 @@
 """The numerics certificate: every opened tower against the original, site by site."""
 
-from interp.core.declarations.figures import FigureSpec, SectionSpec
-from interp.core.declarations.measures import MeasureSpec
+from interp.declared.figures import FigureSpec, SectionSpec
+from interp.declared.measures import MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 
 CERTIFIED = FigureSpec(

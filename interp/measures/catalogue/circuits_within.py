@@ -23,7 +23,12 @@ from interp.circuits import (
 from interp.circuits.patching.localisation import by_class
 from interp.circuits.tasks.pairs import Read
 from interp.core.artists import artist_sides
-from interp.core.declarations.figures import (
+from interp.core.errors import DataError, SampleError
+from interp.core.images import ImageTable, Pairs
+from interp.core.progress import say
+from interp.core.tables import Table
+from interp.core.tower import Wired
+from interp.declared.figures import (
     BLUE,
     GREY,
     LAID_OVER,
@@ -42,13 +47,8 @@ from interp.core.declarations.figures import (
     SectionSpec,
     SeriesSpec,
 )
-from interp.core.declarations.measures import MeasureSpec
-from interp.core.declarations.writing import number
-from interp.core.errors import DataError, SampleError
-from interp.core.images import ImageTable, Pairs
-from interp.core.progress import say
-from interp.core.tables import Table
-from interp.core.tower import Wired
+from interp.declared.measures import MeasureSpec
+from interp.declared.writing import number
 from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.pictured_nodes import node_strips

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import product
 
 from interp import probes
-from interp.core.declarations.figures import (
+from interp.declared.figures import (
     NATURAL,
     OTHER,
     PERMUTED,
@@ -18,7 +18,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     profile_spec,
 )
-from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
+from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.catalogue.domain_geometry import DOMAIN_MAP
 from interp.measures.opened import Frames, OpenedModel
 

@@ -4,7 +4,8 @@ from functools import partial
 from typing import Any
 
 from interp import probes
-from interp.core.declarations.figures import (
+from interp.core.sites import middle_of
+from interp.declared.figures import (
     INDEX,
     PAIR,
     TEST_DOMAIN,
@@ -18,8 +19,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     threshold_lines,
 )
-from interp.core.declarations.measures import MeasureSpec
-from interp.core.sites import middle_of
+from interp.declared.measures import MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
 

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from interp import probes
-from interp.core.declarations.figures import (
+from interp.core.statistics.index_of_sharing import GEOMETRY
+from interp.declared.figures import (
     PAIR,
     PERMUTED,
     SETTING,
@@ -15,8 +16,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     profile_spec,
 )
-from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
-from interp.core.statistics.index_of_sharing import GEOMETRY
+from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 from interp.probes.representational_similarity.planning import LEAST_CLASSES
 

@@ -3,7 +3,8 @@
 from functools import partial
 
 from interp import probes
-from interp.core.declarations.figures import (
+from interp.core.sites import middle_of
+from interp.declared.figures import (
     TEST_DOMAIN,
     AxisSpec,
     ChoiceSpec,
@@ -15,8 +16,7 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
-from interp.core.declarations.measures import MeasureSpec
-from interp.core.sites import middle_of
+from interp.declared.measures import MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
 

@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 
 from interp import probes
-from interp.core.declarations.figures import (
+from interp.core.seeds import rng
+from interp.core.sites import LAST, middle_of
+from interp.core.tables import Table
+from interp.declared.figures import (
     FREE,
     LINES,
     PAIR,
@@ -19,10 +22,7 @@ from interp.core.declarations.figures import (
     Look,
     SectionSpec,
 )
-from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
-from interp.core.seeds import rng
-from interp.core.sites import LAST, middle_of
-from interp.core.tables import Table
+from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 
 FACTORS = FigureSpec(

@@ -25,7 +25,15 @@ from interp.circuits.patching.sweeping import depths
 from interp.circuits.sharing.smallest_circuits import SMALLEST
 from interp.circuits.sharing.transfer_faithfulness import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.circuits.subspaces.subspace import read_at
-from interp.core.declarations.figures import (
+from interp.core.errors import AlikeError, SampleError
+from interp.core.illustrations import Plate
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import say
+from interp.core.seeds import rng
+from interp.core.sites import band_of, middle_of
+from interp.core.tables import stacked
+from interp.core.tower import Tower, Wired
+from interp.declared.figures import (
     BLUE,
     GREEN,
     GREY,
@@ -49,16 +57,8 @@ from interp.core.declarations.figures import (
     SeriesSpec,
     profile_spec,
 )
-from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
-from interp.core.declarations.writing import number, plain
-from interp.core.errors import AlikeError, SampleError
-from interp.core.illustrations import Plate
-from interp.core.images import ImageTable, Preprocess
-from interp.core.progress import say
-from interp.core.seeds import rng
-from interp.core.sites import band_of, middle_of
-from interp.core.tables import stacked
-from interp.core.tower import Tower, Wired
+from interp.declared.measures import EVERY_KIND, MeasureSpec
+from interp.declared.writing import number, plain
 from interp.measures.known_sites import causal_sites, unit_sites
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.responding_units import (

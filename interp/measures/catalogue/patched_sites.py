@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from interp.circuits import effects, localise
-from interp.core.declarations.figures import (
+from interp.core.illustrations import Plate
+from interp.core.images import ImageTable, Pairs
+from interp.declared.figures import (
     SETTING,
     TEST_DOMAIN,
     ChoiceSpec,
@@ -13,9 +15,7 @@ from interp.core.declarations.figures import (
     GistSpec,
     SectionSpec,
 )
-from interp.core.declarations.measures import MeasureSpec, RowUnits
-from interp.core.illustrations import Plate
-from interp.core.images import ImageTable, Pairs
+from interp.declared.measures import MeasureSpec, RowUnits
 from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import neutral_classifier

@@ -1,6 +1,6 @@
 """All measures, in the order of the page: a new one is listed here, and nowhere else."""
 
-from interp.core.declarations.measures import MeasureSpec
+from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import (
     added_effects,
     captioned,

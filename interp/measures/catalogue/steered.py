@@ -7,8 +7,12 @@ import numpy as np
 import pandas as pd
 
 from interp import probes
-from interp.core.declarations.columns import Column
-from interp.core.declarations.figures import (
+from interp.core.errors import SampleError
+from interp.core.progress import say
+from interp.core.seeds import rng
+from interp.core.sites import LAST, middle_of
+from interp.core.tables import Table
+from interp.declared.figures import (
     BLUE,
     GREY,
     MODEL,
@@ -24,13 +28,8 @@ from interp.core.declarations.figures import (
     SectionSpec,
     SeriesSpec,
 )
-from interp.core.declarations.measures import MeasureSpec
-from interp.core.declarations.writing import number, percent
-from interp.core.errors import SampleError
-from interp.core.progress import say
-from interp.core.seeds import rng
-from interp.core.sites import LAST, middle_of
-from interp.core.tables import Table
+from interp.declared.measures import MeasureSpec
+from interp.declared.writing import number, percent
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
 
@@ -170,10 +169,5 @@ MEASURE = MeasureSpec(
     evidence=("steering",),
     option="erasure",
     seconds=6,
-    columns={
-        "dose": Column("how often a class's direction is added", "number", key=True),
-        "direction": Column("in which domain a direction was fitted", "text"),
-        "answer": Column("what pictures are called", "text", key=True),
-    },
     sections=(STEERING,),
 )

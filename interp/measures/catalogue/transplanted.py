@@ -1,8 +1,8 @@
 """Activations of a class put from one domain into pictures of another (beside rung R4)."""
 
 from interp.circuits import transplant
-from interp.core.declarations.figures import SEEN_BY, GistSpec, SectionSpec, profile_spec
-from interp.core.declarations.measures import MeasureSpec
+from interp.declared.figures import SEEN_BY, GistSpec, SectionSpec, profile_spec
+from interp.declared.measures import MeasureSpec
 from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import neutral_classifier

@@ -1,7 +1,7 @@
 """The verdicts on parts and wiring (R5, R6) of a model's own pair under every reasonable choice."""
 
-from interp.core.declarations.columns import Column
-from interp.core.declarations.figures import (
+from interp.core.progress import say
+from interp.declared.figures import (
     SETTING,
     TEST_DOMAIN,
     AxisSpec,
@@ -11,9 +11,8 @@ from interp.core.declarations.figures import (
     SectionSpec,
     threshold_lines,
 )
-from interp.core.declarations.measures import MeasureSpec
-from interp.core.declarations.writing import plain
-from interp.core.progress import say
+from interp.declared.measures import MeasureSpec
+from interp.declared.writing import plain
 from interp.measures.catalogue.mechanisms import Seen
 from interp.measures.choices import CHOICES, options_of
 from interp.measures.known_sites import unit_sites
@@ -85,26 +84,5 @@ MEASURE = MeasureSpec(
     evidence=("multiverse",),
     option="multiverse",
     seconds=500.0,
-    columns={
-        "corruption": Column(
-            "what the corrupt picture is: of another class, or the clean one made unreadable",
-            "text",
-            key=True,
-        ),
-        "size": Column(
-            "how many parts circuits have, as a share of each group's; over sizes: the mean of "
-            "those at which circuits are faithful",
-            "text",
-            key=True,
-        ),
-        "overlap": Column("how parts of two domains are compared", "text", key=True),
-        "default": Column("whether these are the options that the ladder takes", "flag"),
-        "agree": Column(
-            "share of the other combinations, of those with an index, that give the verdict of "
-            "the ladder's options",
-            "number",
-        ),
-        "n_possible": Column("number of combinations, of which the rows were run", "number"),
-    },
     sections=(UNDER_CHOICES,),
 )

@@ -1,7 +1,7 @@
 """Zero-shot accuracy in every domain, by class, prompt set and classifier."""
 
 from interp import models
-from interp.core.declarations.figures import (
+from interp.declared.figures import (
     CHANCE,
     CLASSES,
     SHARE,
@@ -13,8 +13,8 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
-from interp.core.declarations.measures import EVERY_KIND, MeasureSpec, RowUnits
-from interp.core.declarations.writing import CANDIDATES, CLASSIFIERS, PROMPTS
+from interp.declared.measures import EVERY_KIND, MeasureSpec, RowUnits
+from interp.declared.writing import CANDIDATES, CLASSIFIERS, PROMPTS
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import PromptSet, prompt_sets
 

@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from interp.core.declarations.figures import INDEX, PERMUTED, RAW, FigureSpec, threshold_lines
-from interp.core.declarations.measures import declared_figure
-from interp.core.declarations.writing import number, percent, plain, sequence
+from interp.core.errors import sequence
 from interp.core.statistics.index_of_sharing import GEOMETRY
+from interp.declared.figures import INDEX, PERMUTED, RAW, FigureSpec, threshold_lines
+from interp.declared.measures import declared_figure
+from interp.declared.writing import number, percent, plain
 from interp.report.grammar.filled_figures import finished
 from interp.report.grammar.kinds import across_lines, depth_figure, forest_figure
 from interp.report.grammar.pieces import (

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import (
+from interp.core.errors import sequence
+from interp.declared.figures import (
     CHANCE,
     CLASSES,
     NATURAL,
@@ -21,15 +22,7 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
-from interp.core.declarations.writing import (
-    CLASS_SETS,
-    between,
-    number,
-    percent,
-    plain,
-    sequence,
-    some,
-)
+from interp.declared.writing import CLASS_SETS, between, number, percent, plain, some
 from interp.report.grammar.curves import curve_traces, curves_over_models
 from interp.report.grammar.filled_figures import finished, read_rows, views
 from interp.report.grammar.kinds import axis_of

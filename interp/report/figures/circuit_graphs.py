@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE, FigureSpec
-from interp.core.declarations.writing import number, plain
 from interp.core.errors import SampleError
 from interp.core.tables import Table
+from interp.declared.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE, FigureSpec
+from interp.declared.writing import number, plain
 from interp.report.grammar.filled_figures import finished, read_rows, views
 from interp.report.grammar.pieces import Figure, Trace, layout
 from interp.report.loaded import Frame, LoadedResult

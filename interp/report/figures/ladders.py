@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.figures import SETTING, TEST_DOMAIN, FigureSpec, SectionSpec
-from interp.core.declarations.writing import number, plain
 from interp.core.sites import BANDS
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
+from interp.declared.figures import SETTING, TEST_DOMAIN, FigureSpec, SectionSpec
+from interp.declared.writing import number, plain
 from interp.report.figures.sharing_profiles import PROFILE, classes_in_words, ordered_pairs
 from interp.report.grammar.filled_figures import finished, read_rows, views
 from interp.report.grammar.pieces import MAP, Figure, Trace, layout

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import (
+from interp.core.errors import sequence
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.data.mixtures.settings import is_upper_bound
+from interp.declared.figures import (
     INDEX,
     ZERO,
     AxisSpec,
@@ -16,9 +19,7 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
-from interp.core.declarations.writing import number, percent, plain, sequence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
-from interp.data.mixtures.settings import is_upper_bound
+from interp.declared.writing import number, percent, plain
 from interp.report.grammar.filled_figures import finished, read_rows
 from interp.report.grammar.pieces import (
     GREY,

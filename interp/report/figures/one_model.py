@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import BLUE, GREEN, GREY, INDEX, ORANGE, RAW, Scale
-from interp.core.declarations.writing import plural
 from interp.core.errors import SpecificationError, listed
 from interp.core.tables import Table
+from interp.declared.figures import BLUE, GREEN, GREY, INDEX, ORANGE, RAW, Scale
+from interp.declared.writing import plural
 from interp.report.grammar.pieces import error_bars
 
 CELLS = ("pos", "head", "channel", "row", "column", "query", "key")

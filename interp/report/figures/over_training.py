@@ -1,6 +1,6 @@
 """The section of training's course: how sharing and accuracy grow, and which comes first."""
 
-from interp.core.declarations.figures import (
+from interp.declared.figures import (
     RAW,
     AxisSpec,
     FigureSpec,
@@ -10,7 +10,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     SeriesSpec,
 )
-from interp.core.declarations.writing import between, number, percent
+from interp.declared.writing import between, number, percent
 from interp.report.grammar.pieces import GREY
 from interp.verdicts.levels.over_training import HELD_OUT, SEEN
 from interp.verdicts.rungs import RUNGS

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import INDEX, RAW, FigureSpec, Scale
-from interp.core.declarations.writing import plain
+from interp.declared.figures import INDEX, RAW, FigureSpec, Scale
+from interp.declared.writing import plain
 from interp.report.grammar.filled_figures import finished, read_rows, views
 from interp.report.grammar.pieces import (
     MAP,

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.figures import INDEX, FigureSpec, threshold_lines
-from interp.core.declarations.writing import number, plain
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.tables import Table
+from interp.declared.figures import INDEX, FigureSpec, threshold_lines
+from interp.declared.writing import number, plain
 from interp.report.grammar.filled_figures import finished, read_rows
 from interp.report.grammar.pieces import (
     GREY,

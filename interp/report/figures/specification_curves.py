@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from interp.core.declarations.figures import INDEX, FigureSpec
-from interp.core.declarations.writing import between, number, percent, plain, short
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.declared.figures import INDEX, FigureSpec
+from interp.declared.writing import between, number, percent, plain, short
 from interp.report.figures.ladders import COLOURS, LEVELS, SCALE
 from interp.report.grammar.filled_figures import View, finished, read_rows, row_records, views
 from interp.report.grammar.kinds import across_lines, axis_of

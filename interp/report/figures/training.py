@@ -4,15 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from interp.core.declarations.figures import (
-    FREE,
-    AxisSpec,
-    FigureSpec,
-    GistSpec,
-    Scale,
-    SectionSpec,
-)
-from interp.core.declarations.writing import number, plain, sequence
+from interp.core.errors import sequence
+from interp.declared.figures import FREE, AxisSpec, FigureSpec, GistSpec, Scale, SectionSpec
+from interp.declared.writing import number, plain
 from interp.report.grammar.filled_figures import finished, read_rows, views
 from interp.report.grammar.pieces import (
     GREY,

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from interp.core.declarations.figures import (
+from interp.core.errors import sequence
+from interp.declared.figures import (
     INDEX,
     TEST_DOMAIN,
     ZERO,
@@ -14,7 +15,6 @@ from interp.core.declarations.figures import (
     SectionSpec,
     threshold_lines,
 )
-from interp.core.declarations.writing import sequence
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import setting_name
 

@@ -4,9 +4,10 @@ from itertools import product
 
 import pandas as pd
 
-from interp.core.declarations.figures import GREY, FigureSpec
-from interp.core.declarations.writing import percents, plain, sequence
+from interp.core.errors import sequence
 from interp.core.sites import LAST
+from interp.declared.figures import GREY, FigureSpec
+from interp.declared.writing import percents, plain
 from interp.report.grammar.filled_figures import finished, read_rows, views
 from interp.report.grammar.pieces import (
     Choice,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import FigureSpec, Row, Scale, SeriesSpec
-from interp.core.declarations.writing import number, percent
+from interp.declared.figures import FigureSpec, Row, Scale, SeriesSpec
+from interp.declared.writing import number, percent
 from interp.report.grammar.filled_figures import (
     View,
     finished,

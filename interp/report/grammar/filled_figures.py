@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.figures import (
+from interp.core.errors import sequence
+from interp.core.sites import LAST
+from interp.declared.figures import (
     NATURAL,
     OTHER,
     ChoiceSpec,
@@ -18,8 +20,7 @@ from interp.core.declarations.figures import (
     Scale,
     Where,
 )
-from interp.core.declarations.writing import percents, plain, sequence
-from interp.core.sites import LAST
+from interp.declared.writing import percents, plain
 from interp.report.grammar.pieces import (
     Choice,
     DrawnSubject,

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import AxisSpec, FigureSpec, LineSpec, Scale
-from interp.core.declarations.writing import number, percent, plain, sequence
+from interp.core.errors import sequence
 from interp.core.sites import BAND
+from interp.declared.figures import AxisSpec, FigureSpec, LineSpec, Scale
+from interp.declared.writing import number, percent, plain
 from interp.report.grammar.filled_figures import (
     View,
     finished,

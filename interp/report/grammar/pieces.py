@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.figures import INDEX, RAW, Scale
-from interp.core.declarations.writing import number, plain, plural
+from interp.declared.figures import INDEX, RAW, Scale
+from interp.declared.writing import number, plain, plural
 from interp.report.grammar.several_models import OF_MODELS
 from interp.report.grammar.subjects import EPOCH_0
 from interp.report.loaded import Frame

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from interp.core.declarations.figures import Scale
-from interp.core.declarations.writing import number, percent
 from interp.core.statistics.replication import mean_of_intervals
+from interp.declared.figures import Scale
+from interp.declared.writing import number, percent
 from interp.report.loaded import Frame
 from interp.verdicts.votes import agreement
 

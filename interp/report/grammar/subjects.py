@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import PAIR
-from interp.core.declarations.writing import PROMPTS
 from interp.core.sites import middle_of
+from interp.declared.figures import PAIR
+from interp.declared.writing import PROMPTS
 from interp.models.evaluation.learned_models import learning
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_looks, setting_name

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import BLUE, GREY
-from interp.core.declarations.writing import plain
 from interp.core.statistics.index_of_sharing import LEVEL
+from interp.declared.figures import BLUE, GREY
+from interp.declared.writing import plain
 from interp.probes import Gallery
 
 CELL, GAP, LINE = 66, 8, 16

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from interp.core.declarations.figures import BLUE, ORANGE
-from interp.core.declarations.writing import plain
 from interp.core.errors import SpecificationError
+from interp.declared.figures import BLUE, ORANGE
+from interp.declared.writing import plain
 from interp.models.attribution.heatmaps import BY_PIXELS, EXACT, SUMS, Heatmaps
 
 SIDE, WORDS, HEAD = 190, 300, 100

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import BLUE, ORANGE
-from interp.core.declarations.writing import number, percent, plain
 from interp.core.tables import Table
+from interp.declared.figures import BLUE, ORANGE
+from interp.declared.writing import number, percent, plain
 from interp.report.embedding import figure_data
 from interp.report.grammar.pieces import (
     Choice,

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from interp.core.declarations.columns import CHANGES
-from interp.core.declarations.measures import all_columns, units_of_tables
+from interp.core.columns import CHANGES, COLUMNS
 from interp.core.errors import InterpError
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
+from interp.declared.measures import units_of_tables
 from interp.study.results import Result, open_result
 
 
@@ -49,7 +49,7 @@ def _with_places(
 
     Columns that are keys only at last join where rows cannot be told apart without them.
     """
-    known = [(n, column) for n, column in all_columns().items() if any(n in f for f in frames)]
+    known = [(n, column) for n, column in COLUMNS.items() if any(n in f for f in frames)]
     names = [name for name, column in known if column.key]
     found = [frame.assign(place=_words(frame, names)) for frame in frames]
     for extra in (name for name, column in known if column.last_key and name not in within):
@@ -88,7 +88,7 @@ def means_by_unit(
     if where.table not in tables or not len(rows):
         return nothing
     examples = tables[where.table]
-    keys = [name for name, column in all_columns().items() if column.key or name == "seed"]
+    keys = [name for name, column in COLUMNS.items() if column.key or name == "seed"]
     keys = [name for name in keys if name in rows and name in examples]
     keys = [name for name in keys if name not in (where.unit, "class_set", "example")]
     numbers = examples["value"] - (examples[where.less] if where.less else 0)
@@ -220,13 +220,13 @@ def compare_results(
         compared, left = _compared(name, one, two)
         parts += [compared] if len(compared) else []
         rest |= {name: f"{left} rows that no column tells apart"} if left else {}
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(CHANGED))
     return Difference(
         tuple(_facts(first.facts, second.facts)), Table("diff", _judged(frame, alpha)), rest
     )
 
 
-COLUMNS = (
+CHANGED = (
     *("table", "place", "quantity", "value_a", "value_b", "value", "low", "high", "p"),
     *("p_adjusted", "family", "method", "unit", "n_units", "change", "reason"),
 )
@@ -286,7 +286,7 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
     parts = [_lonely(name, here.difference(there), ONLY_A)]
     parts += [_lonely(name, there.difference(here), ONLY_B)]
     common = here.intersection(there, sort=False)
-    own = [key for key, column in all_columns().items() if column.of_one_model and key in a]
+    own = [key for key, column in COLUMNS.items() if column.of_one_model and key in a]
     numbered = once[0].loc[once[0][own].notna().any(axis=1), "place"]
     for quantity in _told(a, b):
         grouped = (side.groupby("place")[quantity].agg(["mean", "var", "count"]) for side in once)
@@ -302,7 +302,7 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     lost = sum(len(side) for side in sides) - sum(len(side) for side in once)
-    return joined.reindex(columns=list(COLUMNS)), lost
+    return joined.reindex(columns=list(CHANGED)), lost
 
 
 BOUND_TOGETHER = {"robustness": "blocks of a result share one line, and do not vary apart"}
@@ -347,7 +347,7 @@ def _row_by_row(
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return joined.reindex(columns=list(COLUMNS)), left
+    return joined.reindex(columns=list(CHANGED)), left
 
 
 def _told(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
@@ -421,7 +421,7 @@ def _paired(
 
 def _judged(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Holm over the rows of each table, times the tables; and what that says of each row."""
-    frame = frame.reindex(columns=list(COLUMNS))
+    frame = frame.reindex(columns=list(CHANGED))
     words = ("change", "reason", "method", "unit", "quantity", "family")
     frame[list(words)] = frame[list(words)].astype(object).fillna("")
     tested = frame[frame["p"].notna()]

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from interp.core.declarations.writing import plural
 from interp.core.errors import SampleError, ShapeError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import permutation_p
+from interp.declared.writing import plural
 from interp.verdicts.levels.permuting import SPEARMAN, permuted_interval
 from interp.verdicts.levels.reliability import Panel, of_cells
 from interp.verdicts.wording import Link

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interp.core.declarations.writing import plural
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import permutation_p
+from interp.declared.writing import plural
 from interp.verdicts.levels.l1_mixtures import check_panels, check_varies
 from interp.verdicts.levels.permuting import permuted_interval
 from interp.verdicts.levels.reliability import HALVES, INTERVALS, Panel, centred, of_halves

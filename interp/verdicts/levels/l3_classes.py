@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from interp.core.declarations.writing import plural
 from interp.core.errors import NumericsError, SampleError, ShapeError
+from interp.declared.writing import plural
 from interp.verdicts.levels.reliability import HALVES, of_halves
 from interp.verdicts.wording import RELIABLE, Link
 

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
+from interp.core.errors import sequence
 from tests.benchmarks.findings.claims import (
     ALIGNED_ABOVE_DG,
     CLAIMS,

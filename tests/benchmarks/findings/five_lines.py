@@ -1,6 +1,6 @@
 """README's findings: a table of what is decided, and a line on each question beside it."""
 
-from interp.core.declarations.writing import sequence
+from interp.core.errors import sequence
 from tests.benchmarks.findings.accuracy import alone_in_words, captions_turn_it
 from tests.benchmarks.findings.against_the_paper import CONTRADICTED, denied
 from tests.benchmarks.findings.causes import briefly_caused

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
+from interp.core.errors import sequence
 from tests.benchmarks.findings.accuracy import (
     afterwards_in_words,
     afterwards_table,

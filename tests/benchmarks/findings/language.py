@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
+from interp.core.errors import sequence
 from interp.core.statistics.replication import mean_t
 from interp.models.evaluation.learned_models import trained_models
 from interp.verdicts.levels.over_training import HELD_OUT

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
+from interp.core.errors import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.core.statistics.replication import mean_t
 from interp.data.mixtures.settings import is_upper_bound

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
+from interp.core.errors import sequence
 from interp.models.evaluation.learned_models import trained_models
 from tests.benchmarks.findings.accuracy import qualified_cell
 from tests.benchmarks.findings.claims import Decided

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
+from interp.core.errors import sequence
 from interp.report.naming import setting_name
 from tests.benchmarks.findings.claims import OPEN, WITHHELD
 from tests.benchmarks.findings.tables import asked_blocks, finished_blocks

@@ -17,7 +17,7 @@ from PIL import Image
 from interp import open_images
 from interp.core.errors import DataError, OutputError, PictureError
 from interp.core.images import ImageTable
-from interp.core.pictures import Stored
+from interp.core.storage.pictures import Stored
 from interp.data.sources import shards as packing
 from interp.data.sources.shards import write_shards
 from tests.data import made

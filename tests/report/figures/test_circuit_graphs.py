@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.core.declarations.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE
 from interp.core.errors import SampleError
 from interp.core.tables import Table
+from interp.declared.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE
 from interp.report import draw_circuit
 from interp.report.figures.circuit_graphs import SHARED, Graph, _columns, laid_over
 from interp.report.naming import faded

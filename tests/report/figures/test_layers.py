@@ -10,11 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.core.declarations.figures import LAID_OVER
-from interp.core.declarations.writing import number, plain
 from interp.core.errors import SpecificationError
 from interp.core.sites import LAST
 from interp.core.tables import Table
+from interp.declared.figures import LAID_OVER
+from interp.declared.writing import number, plain
 from interp.report.grammar.pieces import Figure
 from interp.report.loaded import Frame, LoadedResult, read_result
 from interp.report.naming import SIGNS

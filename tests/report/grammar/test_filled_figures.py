@@ -7,7 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.core.declarations.figures import (
+from interp.core.tables import Table
+from interp.declared.figures import (
     INDEX,
     NATURAL,
     OTHER,
@@ -22,7 +23,6 @@ from interp.core.declarations.figures import (
     SeriesSpec,
     threshold_lines,
 )
-from interp.core.tables import Table
 from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult
 from interp.report.sections import draw_figure, filled_sections

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.core.declarations.figures import INDEX, RAW
 from interp.core.statistics.replication import mean_of_intervals
 from interp.core.tables import Table
+from interp.declared.figures import INDEX, RAW
 from interp.report.grammar.pieces import Trace
 from interp.report.grammar.several_models import N_MODELS, OF_MODELS, mean_of_models, means_told
 from interp.report.loaded import LoadedResult, whole

@@ -10,7 +10,7 @@ from open_clip.transform import image_transform
 from PIL import Image
 from torchvision.transforms import Compose, Lambda, Normalize, ToTensor
 
-from interp.core.pictures import by_batch
+from interp.core.storage.pictures import by_batch
 
 OPEN_CLIP = image_transform(20, is_train=False, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

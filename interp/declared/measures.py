@@ -1,21 +1,16 @@
 """A measure as data: its function, tables, evidence, cost and sections, declared in one file.
 
-The list of all measures is found by its name when it is asked for, as pandas finds its plotting
-backend, so that tables, the page, the comparison of results and the forecast of costs read it
-without knowing who measures.
+The list of all measures is found when it is asked for, so that the page, the comparison of results
+and the forecast of costs read it without knowing who measures.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
-from interp.core.declarations.columns import COLUMNS, Column
-from interp.core.declarations.figures import FigureSpec, SectionSpec
-from interp.core.errors import SpecificationError, check_known, listed
-
-LISTED = "interp.measures.catalogue.registry"
-"""The module whose `MEASURES` are all measures, in the order of the page."""
+from interp.core.errors import SpecificationError, check_known
+from interp.core.faces.late import late
+from interp.declared.figures import FigureSpec, SectionSpec
 
 TRAINED, UNTRAINED, SUPERVISED = "trained", "untrained", "supervised"
 """Kinds of models: a trained CLIP, the same before training, a classifier without text."""
@@ -54,7 +49,6 @@ class MeasureSpec:
         of: Kinds of models that it is asked of.
         option: The flag of `[analysis]` that leaves it out; empty: none does.
         by_name: Whether it is taken only where it is asked for by name.
-        columns: Columns of its tables that no other measure has.
         units: Of tables whose rows are means over units, where these are kept.
         sections: What the page shows of it.
         plates: From the opened model and the frames to pictures.
@@ -72,7 +66,6 @@ class MeasureSpec:
     option: str = ""
     by_name: bool = False
     on_vits: float = 1.0
-    columns: Mapping[str, Column] = field(default_factory=dict)
     units: Mapping[str, RowUnits] = field(default_factory=dict)
     sections: Sequence[SectionSpec] = ()
     plates: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
@@ -90,13 +83,6 @@ class MeasureSpec:
         check_known(
             asked, "table with evidence", list(self.evidence), self.tables, SpecificationError
         )
-        if twice := sorted(set(self.columns) & set(COLUMNS)):
-            raise SpecificationError(
-                asked,
-                f"columns that tables share already ({listed(twice)})",
-                "names of its own",
-                "use the shared column, or choose another name",
-            )
 
     def asked(self, options: object) -> bool:
         """Whether the options of `[analysis]` ask for it."""
@@ -105,13 +91,7 @@ class MeasureSpec:
 
 def all_measures() -> tuple[MeasureSpec, ...]:
     """All declared measures, in the order of the page."""
-    return import_module(LISTED).MEASURES
-
-
-def all_columns() -> dict[str, Column]:
-    """Every declared column: those that tables share, then those of single measures."""
-    own = {name: column for measure in all_measures() for name, column in measure.columns.items()}
-    return {**COLUMNS, **own}
+    return late("MEASURES")
 
 
 def declared_figure(name: str) -> FigureSpec:
@@ -129,14 +109,3 @@ def declared_figure(name: str) -> FigureSpec:
 def units_of_tables() -> dict[str, RowUnits]:
     """Where the units of means are kept, by table."""
     return {name: units for measure in all_measures() for name, units in measure.units.items()}
-
-
-def known_columns(names: Iterable[str]) -> dict[str, Column]:
-    """The columns of some names, without those that nobody declares.
-
-    >>> list(known_columns(["site", "sight"]))
-    ['site']
-    """
-    asked = list(names)
-    every = COLUMNS if all(name in COLUMNS for name in asked) else all_columns()
-    return {name: every[name] for name in asked if name in every}

@@ -1,6 +1,6 @@
 """The schema of result tables: what each column means, holds, and does in matching rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ def _flag(meaning: str, *, key: bool = False) -> Column:
     return Column(meaning, "flag", key)
 
 
-COLUMNS: Mapping[str, Column] = {
+COLUMNS: dict[str, Column] = {
     # what was measured
     "measure": _text("name of the estimator", key=True),
     "value": _number("the raw estimate, in the measure's own unit"),
@@ -337,8 +337,29 @@ COLUMNS: Mapping[str, Column] = {
     "ceiling_kind": _text("how the ceiling was made", last_key=True),
     "null_kind": _text("how the null was made", last_key=True),
     "claim": _text("what the rung claims to be shared", last_key=True),
+    # of single measures
+    "dose": _number("how often a class's direction is added", key=True),
+    "direction": _text("in which domain a direction was fitted"),
+    "answer": _text("what pictures are called", key=True),
+    "told_apart": _text("what a caption is to tell apart: classes, or domains", key=True),
+    "logits": _number("by how many logits the whole caption tells it apart"),
+    "corruption": _text(
+        "what the corrupt picture is: of another class, or the clean one made unreadable", key=True
+    ),
+    "size": _text(
+        "how many parts circuits have, as a share of each group's; over sizes: the mean of those "
+        "at which circuits are faithful",
+        key=True,
+    ),
+    "overlap": _text("how parts of two domains are compared", key=True),
+    "default": _flag("whether these are the options that the ladder takes"),
+    "agree": _number(
+        "share of the other combinations, of those with an index, that give the verdict of the "
+        "ladder's options"
+    ),
+    "n_possible": _number("number of combinations, of which the rows were run"),
 }
-"""Every column that tables share; a measure may declare more of its own, beside itself."""
+"""Every column of the tables, in the order in which pages explain them."""
 
 EVIDENCE = (
     *("low", "high", "null", "null_kind", "ceiling", "ceiling_kind", "index", "p", "unit"),
@@ -384,3 +405,12 @@ def typed(frame: pd.DataFrame, columns: Mapping[str, Column] = COLUMNS) -> pd.Da
         else:
             made[str(name)] = given.fillna("").astype(str)
     return pd.DataFrame(made, index=frame.index)
+
+
+def known_columns(names: Iterable[str]) -> dict[str, Column]:
+    """The columns of some names, without those that nobody declares.
+
+    >>> list(known_columns(["site", "sight"]))
+    ['site']
+    """
+    return {name: COLUMNS[name] for name in names if name in COLUMNS}

@@ -78,15 +78,6 @@ def between(low: float, high: float, digits: int = 2) -> str:
     return f"95 % interval {number(low, digits)} to {number(high, digits)}"
 
 
-def sequence(words: Sequence[str]) -> str:
-    """Words as a sentence lists them.
-
-    >>> sequence(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))
-
-
 def told_once(reasons: Iterable[str]) -> list[str]:
     """Statements, each once, and of those that differ in numbers alone the first.
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.core.declarations.writing import CLASS_SETS
 from interp.core.errors import SpecificationError, check_known
 from interp.core.statistics.index_of_sharing import AMOUNT, AnswerBars
+from interp.declared.writing import CLASS_SETS
 
 Row = Mapping[str, Any]
 """One row of a table."""

@@ -1,1 +1,0 @@
-"""Declarations as plain data: fields of specifications, and figures."""
