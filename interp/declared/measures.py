@@ -41,7 +41,7 @@ class MeasureSpec:
 
     Args:
         name: Its step's name; tables are kept in a folder of that name.
-        function: From an opened model (`interp.measures.opened.OpenedModel`) to frames by table.
+        function: From the model under study (`interp.measures.subject.Subject`) to frames by table.
         tables: Names of the tables that it makes and the page shows.
         seconds: What one small ResNet takes of one core, on the embedded study's analysis pictures.
         on_vits: How many times as long a small ViT takes.

@@ -15,7 +15,7 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.measures.catalogue.mechanisms import PER_HALF, Seen, crossing
-from interp.measures.known_sites import present, stream_sites
+from interp.measures.sites import present, stream_sites
 from interp.probes import collect, directions, factorisation, similarity, transfer
 from interp.verdicts.judging import WHOLE, judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS

@@ -19,7 +19,7 @@ from interp.core.illustrations import Plate, sheet
 from interp.core.images import Pairs
 from interp.core.progress import say
 from interp.core.sites import middle_of
-from interp.measures.subjects import Subject, neutral_classifier
+from interp.measures.subject import Subject
 from interp.models.attribution.attention_patterns import attention_maps
 from interp.models.attribution.overlays import laid_over, square
 from interp.models.towers.vit import HookedViT
@@ -57,19 +57,12 @@ def moved(examples: pd.DataFrame) -> pd.Series:
     return (here["value"] - base).groupby(here["example"]).sum().dropna()
 
 
-def pictured(
-    subject: Subject,
-    pairs: Pairs,
-    examples: pd.DataFrame,
-    *,
-    class_names: Sequence[str],
-    name: str = "this model",
-) -> list[Plate]:
+def pictured(subject: Subject, pairs: Pairs, examples: pd.DataFrame) -> list[Plate]:
     """A plate of the pictures of `pairs` that move most and least; none for fewer than two.
 
     `pairs` are those that `examples` (of one pairing) was measured on, in their order. Rows of the
     plate, from the top: the clean picture, the corrupt one, what the tower attends to in it (a ViT
-    only), and what patching each position alone does. Captions call the model by `name`.
+    only), and what patching each position alone does.
     """
     far = moved(examples).sort_values(ascending=False, kind="stable")
     each = min(EACH, len(far) // 2)
@@ -77,24 +70,24 @@ def pictured(
         return []
     chosen = [*far.index[:each], *far.index[-each:]]
     rows = pairs[np.asarray(chosen, dtype=int)]
-    tower = subject.clip.visual
+    tower = subject.tower
     strips = [_drawn(rows.clean), _drawn(rows.corrupt)]
     said = [f"the picture in {_domain(rows.clean)}", f"its partner in {_domain(rows.corrupt)}"]
     if isinstance(tower, HookedViT):
-        seen = attention_maps(tower, rows.corrupt.tensors(subject.clip.preprocess))
+        seen = attention_maps(tower, rows.corrupt.tensors(subject.preprocess))
         maps = seen.maps()[-1].mean(dim=1).float().cpu().numpy()
         strips.append(_over(strips[1], maps))
         said.append("where the last layer looks in it, mean over heads, bright is more")
     site = middle(examples)
     try:
-        effect = _by_position(subject, rows, site, class_names)
+        effect = _by_position(subject, rows, site)
     except InterpError as error:
         say(f"effects by position left out: {error}")
     else:
         strips.append(_over(strips[1], effect))
         said.append("what patching each position there alone does, bright is more")
     words = _words(rows.corrupt.label.tolist(), far[chosen].tolist(), each)
-    model = f"{name[:1].upper()}{name[1:]}"
+    model = f"{subject.name[:1].upper()}{subject.name[1:]}"
     caption = (
         f"{model}: of {len(far)} pairs, those whose partner moves most (first {each}) and least "
         f"(last {each}) when {site} takes the clean picture's activation: {words}. "
@@ -136,18 +129,18 @@ def _over(
 
 
 def _by_position(
-    subject: Subject, pairs: Pairs, site: str, class_names: Sequence[str]
+    subject: Subject, pairs: Pairs, site: str
 ) -> Float[np.ndarray, "example row column"]:
     """The effect of patching each position of a site alone."""
-    tower = subject.clip.visual
+    tower = subject.tower
     axes = next((axes for pattern, axes in POSITIONS.items() if fnmatch(site, pattern)), ())
     swept = localise(
         tower,
         pairs,
         sites=[site],
         axes=axes,
-        classifier=neutral_classifier(subject, class_names, pairs.images.domains),
-        preprocess=subject.clip.preprocess,
+        classifier=subject.classifier,
+        preprocess=subject.preprocess,
         seed=subject.seed,
     ).frame
     effect = swept.assign(effect=swept["value"] - swept["corrupt_metric"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from interp.core.illustrations import Plate, sheet
 from interp.core.images import ImageTable
-from interp.measures.opened import OpenedModel
+from interp.measures.subject import Subject
 from interp.models.attribution.overlays import square
 from interp.probes.galleries.kinds import HEADS
 from interp.probes.galleries.peaks import find_peaks
@@ -24,7 +24,7 @@ NodePlace = tuple[str, str | None, int]
 """A site, what is read there (`probes.gallery`'s `of`), and the unit's number."""
 
 
-def node_strips(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
+def node_strips(subject: Subject, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
     """A plate of strips, one for each node of a model's circuits; none for other than channels and
     heads.
 
@@ -32,9 +32,9 @@ def node_strips(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[P
     most, first in natural pictures, then in the test domain, each drawing once. The keys say how to
     cut: `nodes` and `domains` (JSON), `each`, `size`.
     """
-    tower, tables = opened.subject.clip.visual, ("circuits", "match_circuits")
+    tower, tables = subject.tower, ("circuits", "match_circuits")
     circuits = pd.concat([made[name] for name in tables if name in made])
-    images = opened.analysed.select(domain=list(opened.pair)).few(PER_CELL, seed=0)
+    images = subject.analysed.select(domain=list(subject.pair)).few(PER_CELL, seed=0)
     by_site: dict[tuple[str, str | None], dict[str, int]] = {}
     for node in sorted({*circuits["node"], *circuits["node_b"]}):
         place = place_of(node)
@@ -47,24 +47,24 @@ def node_strips(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[P
             images,
             site,
             of,
-            preprocess=opened.subject.clip.preprocess,
+            preprocess=subject.preprocess,
             batch_size=256,
             device=None,
             n_random=1,
             seed=0,
         )
         for node, unit in nodes.items():
-            rows = [_most(images, peaks.values[:, unit], domain) for domain in opened.pair]
+            rows = [_most(images, peaks.values[:, unit], domain) for domain in subject.pair]
             strips[node] = [_drawn(images, row) for own in rows for row in own]
     if not strips:
         return []
     picture = sheet(list(strips.values()), SIDE, across=EACH)
     caption = (
-        f"{opened.name[:1].upper()}{opened.name[1:]}: what activates each node of its circuits "
-        f"most, {EACH} pictures in {' and then in '.join(opened.pair)}, of {len(images):,}."
+        f"{subject.name[:1].upper()}{subject.name[1:]}: what activates each node of its circuits "
+        f"most, {EACH} pictures in {' and then in '.join(subject.pair)}, of {len(images):,}."
     )
-    plate = Plate.of_model("nodes", opened.subject.place, picture, caption)
-    cut = {"nodes": json.dumps(list(strips)), "domains": json.dumps(opened.pair)}
+    plate = Plate.of_model("nodes", subject.place, picture, caption)
+    cut = {"nodes": json.dumps(list(strips)), "domains": json.dumps(subject.pair)}
     return [replace(plate, keys={**plate.keys, **cut, "each": str(EACH), "size": str(SIDE)})]
 
 

@@ -17,7 +17,7 @@ from interp.core.progress import say, track
 from interp.core.sites import LAST
 from interp.core.statistics.index_of_sharing import SHARED
 from interp.core.tables import Table
-from interp.measures.known_sites import stream_sites
+from interp.measures.sites import stream_sites
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from interp.measures.choices import (
     warnings_of,
     ways_among,
 )
-from interp.measures.known_sites import UNITS, unit_sites
+from interp.measures.sites import UNITS, unit_sites
 from interp.verdicts.judging import judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import agreement_with_usual

@@ -174,8 +174,7 @@ class Measurement:
         """The opened model with what it is asked about."""
         import torch
 
-        from interp.measures.opened import OpenedModel
-        from interp.measures.subjects import Subject
+        from interp.measures.subject import Subject
         from interp.models.loading.encoders import Encoder, load_any
 
         model = self.model
@@ -184,13 +183,15 @@ class Measurement:
             clip = clip.teach(self.images.select(split="train", domain=self.pair[0]))
         # convolutions take three quarters of the time so; sums add up in another order
         clip.visual.source.to(memory_format=torch.channels_last)
-        return OpenedModel(
-            Subject(clip, self.model.place, self.model.control),
+        return Subject(
+            clip,
             self.images,
             self.pair,
             self.held_out,
             self.specification.analysis,
             setting_name(self.model.setting),
+            self.model.place,
+            self.model.control,
         )
 
 

@@ -150,7 +150,7 @@ def vits() -> None:
 
 
 def _print_accuracy(preset: str, recipe: Any, size: int) -> None:
-    from interp.measures.subjects import prompt_sets
+    from interp.measures.catalogue.zero_shot import prompt_sets
     from interp.models.evaluation.overview import accuracy, ask
     from interp.models.loading.load import load_clip
     from interp.models.training.supervisor import Run, train

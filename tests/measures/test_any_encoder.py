@@ -20,10 +20,9 @@ from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.seeds import rng
 from interp.measures.catalogue import circuits_within, patched_sites, transplanted
-from interp.measures.known_sites import causal_sites, stream_sites, unit_sites
-from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject
+from interp.measures.sites import causal_sites, stream_sites, unit_sites
+from interp.measures.subject import Subject
 from interp.models import Encoder, load_clip, load_encoder, taught_head
 from interp.models.loading.supervised import LinearHead, SupervisedModel
 from interp.verdicts.rungs import RUNGS
@@ -196,7 +195,7 @@ def test_parts_of_a_torchvision_vit_are_measured_as_a_clips(
     learned: Encoder, patches: ImageTable
 ) -> None:
     asked = AnalysisSpec(n_pairs=12, n_transplants=24, n_circuit_pairs=12)
-    opened = OpenedModel(Subject(learned, {}, ""), patches, PAIR, (), asked)
+    opened = Subject(learned, patches, PAIR, (), asked)
     frames = patched_sites.measure(opened) | transplanted.measure(opened)
     frames |= circuits_within.measure(opened)
     assert set(frames["patching"]["site"]) >= {f"blocks.{n}.hook_resid_pre" for n in range(3)}

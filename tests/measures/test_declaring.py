@@ -16,7 +16,7 @@ from interp.core.statistics.resampling import Interval
 from interp.declared.figures import AxisSpec, FigureSpec, SectionSpec
 from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import registry
-from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subject import Frames, Subject
 from interp.report import result_figures
 from interp.study.forecasting import cost_of_study
 from interp.study.results import Result
@@ -27,7 +27,7 @@ from tests.conftest import SMALL
 pytestmark = pytest.mark.slow
 
 
-def brightness(opened: OpenedModel) -> Frames:
+def brightness(opened: Subject) -> Frames:
     """How bright the model's pictures are, by domain."""
     rows = []
     for place, domain in enumerate(opened.pair):
@@ -38,7 +38,7 @@ def brightness(opened: OpenedModel) -> Frames:
             unit="picture", n_units=n, n_pictures=n, estimand="these pictures", seed=0,
         )  # fmt: skip
         rows.append({"measure": "brightness", "domain": domain, "lux": 100.0, **row})
-    return {"brightness": opened.subject.file(pd.DataFrame(rows))}
+    return {"brightness": opened.file(pd.DataFrame(rows))}
 
 
 BRIGHTNESS = MeasureSpec(
@@ -141,7 +141,7 @@ def test_its_cost_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_taken_once_and_read_back(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    def again(opened: OpenedModel) -> Frames:
+    def again(opened: Subject) -> Frames:
         raise AssertionError("measured again")
 
     measures = (*registry.MEASURES[:-1], replace(BRIGHTNESS, function=again))
@@ -152,7 +152,7 @@ def test_it_is_taken_once_and_read_back(result: Result, monkeypatch: pytest.Monk
 def test_values_without_evidence_are_refused(
     small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: Result
 ) -> None:
-    def bare(opened: OpenedModel) -> Frames:
+    def bare(opened: Subject) -> Frames:
         return {"brightness": brightness(opened)["brightness"].drop(columns="null")}
 
     measures = (*registry.MEASURES[:-1], replace(BRIGHTNESS, name="bare", function=bare))

@@ -13,8 +13,8 @@ from interp.core.images import ImageTable
 from interp.data.mixtures.templates import fill, prompts
 from interp.measures.catalogue.patched_sites import PATCHED, across_domains
 from interp.measures.illustrated import SIDE, middle, moved, pictured
-from interp.measures.known_sites import present
-from interp.measures.subjects import Subject, neutral_classifier
+from interp.measures.sites import present
+from interp.measures.subject import Subject
 from interp.models.loading.load import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.study.results import contact_sheets
@@ -28,7 +28,9 @@ def subject(request: pytest.FixtureRequest, small_images: ImageTable, tmp_path: 
     words = sorted({word for sentence in sentences for word in sentence.split()})
     longest = max(len(sentence.split()) for sentence in sentences)
     folder = write_model_folder(tmp_path / "model", request.param, words=words, longest=longest)
-    return Subject(load_clip(f"local-dir:{folder}"), {"setting": "cg-high", "seed": 0})
+    place = {"setting": "cg-high", "seed": 0}
+    clip = load_clip(f"local-dir:{folder}")
+    return Subject(clip, small_images, ("real", "sketch"), place=place)
 
 
 def test_the_plate_holds_the_pairs_that_move_most_and_least(
@@ -38,16 +40,15 @@ def test_the_plate_holds_the_pairs_that_move_most_and_least(
     pairs = across_domains(seen, domains=("real", "sketch"), n_pairs=8, seed=0)
     swept = []
     for pattern, axes in PATCHED.items():
-        if present(subject.clip.visual, [pattern]):
-            head = neutral_classifier(subject, seen.labels, seen.domains)
+        if present(subject.tower, [pattern]):
             swept.append(
                 localise(
-                    subject.clip.visual, pairs, sites=pattern, axes=axes, classifier=head,
-                    preprocess=subject.clip.preprocess,
+                    subject.tower, pairs, sites=pattern, axes=axes, classifier=subject.classifier,
+                    preprocess=subject.preprocess,
                 ).frame
             )  # fmt: skip
     examples = pd.concat(swept)
-    (plate,) = pictured(subject, pairs, examples, class_names=seen.labels)
+    (plate,) = pictured(subject, pairs, examples)
     far = moved(examples)
     order = np.argsort(-far.to_numpy(), kind="stable")
     wanted = [*order[:3], *order[-3:]]
@@ -63,7 +64,7 @@ def test_the_plate_holds_the_pairs_that_move_most_and_least(
             right = side.picture(int(place)).resize((8, 8))
             apart = np.abs(np.asarray(found.resize((8, 8)), float) - np.asarray(right, float))
             assert apart.mean() < 12
-    is_vit = hasattr(subject.clip.visual, "source") and "blocks" in middle(examples)
+    is_vit = hasattr(subject.tower, "source") and "blocks" in middle(examples)
     assert ("where the last layer looks" in plate.caption) == is_vit
     assert "each position there alone" in plate.caption
     assert plate.image.height == (4 if is_vit else 3) * (SIDE + 3)

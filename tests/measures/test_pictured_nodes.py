@@ -10,9 +10,8 @@ import pytest
 
 from interp.circuits import planted_vit
 from interp.core.illustrations import GAP, ROOM
-from interp.measures.opened import OpenedModel
 from interp.measures.pictured_nodes import EACH, SIDE, _most, node_strips
-from interp.measures.subjects import Subject
+from interp.measures.subject import Subject
 from interp.models import open_tower
 
 
@@ -26,17 +25,17 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def opened() -> OpenedModel:
+def opened() -> Subject:
     clip = Opened()
-    subject = Subject(clip, {"setting": "planted", "test_domain": "B", "seed": 0})
-    return OpenedModel(subject, clip.planted.pictures(6), ("A", "B"))
+    place = {"setting": "planted", "test_domain": "B", "seed": 0}
+    return Subject(clip, clip.planted.pictures(6), ("A", "B"), place=place)
 
 
 def circuits(*nodes: str) -> dict[str, pd.DataFrame]:
     return {"circuits": pd.DataFrame({"node": nodes[:-1], "node_b": nodes[1:]})}
 
 
-def test_a_strip_for_every_node_that_is_a_head_or_channel(opened: OpenedModel) -> None:
+def test_a_strip_for_every_node_that_is_a_head_or_channel(opened: Subject) -> None:
     [plate] = node_strips(opened, circuits("input", "a1.h0", "m2", "a3.h1", "logits"))
     assert json.loads(plate.keys["nodes"]) == ["a1.h0", "a3.h1"]
     assert (plate.keys["kind"], plate.keys["setting"]) == ("nodes", "planted")
@@ -44,10 +43,10 @@ def test_a_strip_for_every_node_that_is_a_head_or_channel(opened: OpenedModel) -
     assert node_strips(opened, circuits("input", "m2", "logits")) == []
 
 
-def test_the_pictures_of_a_strip_are_those_that_activate_most(opened: OpenedModel) -> None:
+def test_the_pictures_of_a_strip_are_those_that_activate_most(opened: Subject) -> None:
     images = opened.analysed
-    tower: Any = opened.subject.clip.visual
-    x = images.tensors(opened.subject.clip.preprocess)
+    tower: Any = opened.tower
+    x = images.tensors(opened.preprocess)
     _, cache = tower.run_with_cache(x, names_filter="blocks.1.attn.hook_z")
     length = cache["blocks.1.attn.hook_z"][:, :, 0].norm(dim=-1).amax(dim=1).numpy()
     rows = np.flatnonzero((images.domain == "B").to_numpy())
@@ -60,7 +59,7 @@ def test_the_pictures_of_a_strip_are_those_that_activate_most(opened: OpenedMode
         assert np.abs(np.asarray(shown, float) - np.asarray(right, float)).mean() < 2
 
 
-def test_a_drawing_stands_once_and_what_is_missing_stays_empty(opened: OpenedModel) -> None:
+def test_a_drawing_stands_once_and_what_is_missing_stays_empty(opened: Subject) -> None:
     images = opened.analysed[:4]
     frame = images.frame.assign(drawing=["a", "a", "b", "c"], domain=["A", "A", "A", "B"])
     chosen = _most(images.with_frame(frame), np.array([3.0, 4.0, 1.0, 9.0]), "A")

@@ -12,9 +12,8 @@ from interp.core.statistics.index_of_sharing import AMOUNT, BARS, GEOMETRY, verd
 from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import mechanisms
 from interp.measures.catalogue.mechanisms import mechanisms_of_pairs
-from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject
+from interp.measures.subject import Subject
 from interp.study import measuring
 from interp.study.measuring import (
     Measurement,
@@ -170,8 +169,9 @@ def test_pairs_leave_the_studys_own_domains_as_steady_as_they_were_found(
 
     monkeypatch.setattr(mechanisms, "crossing", crossing)
     monkeypatch.setattr(mechanisms, "_seen", lambda opened, images: None)
-    subject = Subject(None, {"setting": "cg-high", "test_domain": "sketch", "seed": 0})
-    frames = mechanisms_of_pairs(OpenedModel(subject, small_images, ("real", "sketch")))
+    place = {"setting": "cg-high", "test_domain": "sketch", "seed": 0}
+    subject = Subject(None, small_images, ("real", "sketch"), place=place)
+    frames = mechanisms_of_pairs(subject)
     assert len(frames["overlap"]) == len(asked[0]) and {"real", "sketch"} < set(
         frames["overlap"][["domain_a", "domain_b"]].to_numpy().ravel()
     )

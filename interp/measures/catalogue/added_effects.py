@@ -18,7 +18,7 @@ from interp.declared.figures import (
     SectionSpec,
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
-from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subject import Frames, Subject
 from interp.probes.geometry.linearity_and_rank import CLASS_RANK, DOMAIN_RANK, LINEARITY, WHITENED
 
 LINEAR = FigureSpec(
@@ -90,25 +90,25 @@ FACTORS = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """The tables `linear_factors`, of all domains, and `composition`, of the pair.
 
     Classes are composed on pictures apart from those that accuracy is measured on, where there are
     any.
     """
-    analysis = opened.analysis
+    analysis = subject.analysis
     options: dict[str, Any] = {
         "n_splits": analysis.n_splits,
         "n_permutations": analysis.n_permutations,
-        "seed": opened.subject.seed,
-        "control": opened.subject.control,
+        "seed": subject.seed,
+        "control": subject.control,
     }
-    made = {"linear_factors": [partial(probes.linear_factors, opened.features, **options)]}
-    apart = opened.features_apart
-    if apart is not None and opened.held_out:
-        held = [name for name in opened.held_out if name in set(apart.frame["label"])]
-        made["composition"] = [partial(probes.composition, apart, opened.pair, held, **options)]
-    return opened.filed(made)
+    made = {"linear_factors": [partial(probes.linear_factors, subject.features, **options)]}
+    apart = subject.features_apart
+    if apart is not None and subject.held_out:
+        held = [name for name in subject.held_out if name in set(apart.frame["label"])]
+        made["composition"] = [partial(probes.composition, apart, subject.pair, held, **options)]
+    return subject.file_parts(made)
 
 
 MEASURE = MeasureSpec(

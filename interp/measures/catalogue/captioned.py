@@ -34,10 +34,10 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import TRAINED, MeasureSpec
 from interp.declared.writing import number, percent
-from interp.measures.asked_captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
+from interp.measures.captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
 from interp.measures.catalogue.circuits_within import CHANNELS
-from interp.measures.known_sites import present
-from interp.measures.opened import Frames, OpenedModel
+from interp.measures.sites import present
+from interp.measures.subject import Frames, Subject
 
 SHARES = (0.05, 0.1, 0.2, 0.5)
 """Sizes of circuits on the page's curve."""
@@ -46,33 +46,33 @@ MOST = 12
 """Parts of each tower that the page names."""
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Tables `match_faithfulness`, `match_circuits`, `caption_patching` and `caption_words`."""
-    clip = opened.subject.clip
+    clip = subject.clip
     if not isinstance(clip.text, Wired):
         say(f"captions left out: {type(clip.text).__name__} has no known parts")
         return {}
-    captions = Captions(opened)
+    captions = Captions(subject)
     if len(captions.classes) < 4:
         say(f"captions left out: {len(captions.classes)} classes with pictures in both domains")
         return {}
     found = {"caption_words": by_word(captions), "caption_patching": by_head(captions)}
     curves, parts = [], []
-    cuts = _cuts(opened)
-    for domain in opened.pair if cuts else ():
+    cuts = _cuts(subject)
+    for domain in subject.pair if cuts else ():
         try:
             find, test = (captions.read(cuts, pairs) for pairs in halves(captions, domain))
         except (DataError, SampleError) as error:
             say(f"matches in {domain} left out: {error}")
             continue
         scores = find.scores()
-        tested = match_faithfulness(test, scores, shares=SHARES, seed=opened.subject.seed)
+        tested = match_faithfulness(test, scores, shares=SHARES, seed=subject.seed)
         curves.append(tested.frame.assign(domain=domain))
         parts.append(drawn(find, scores).assign(domain=domain))
     if curves:
         found["match_faithfulness"] = pd.concat(curves, ignore_index=True)
         found["match_circuits"] = pd.concat(parts, ignore_index=True)
-    return {name: opened.subject.file(table) for name, table in found.items() if len(table)}
+    return {name: subject.file(table) for name, table in found.items() if len(table)}
 
 
 MATCH = "match"
@@ -140,16 +140,16 @@ def _channels(cut: Cut, parts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _cuts(opened: OpenedModel) -> Sequence[Cut]:
+def _cuts(subject: Subject) -> Sequence[Cut]:
     """Both towers taken apart, as circuits of classes take the image tower."""
-    clip = opened.subject.clip
+    clip = subject.clip
     if isinstance(clip.visual, Wired):
         return Edges(clip.visual), Edges(clip.text)
     sites = present(clip.visual, CHANNELS)
     if not sites:
         say(f"matches left out: {type(clip.visual).__name__} has neither parts nor known channels")
         return ()
-    one = opened.analysed.tensors(clip.preprocess, [0]).to(clip.device, clip.dtype)
+    one = subject.analysed.tensors(clip.preprocess, [0]).to(clip.device, clip.dtype)
     return Units.of(clip.visual, sites, one), Edges(clip.text)
 
 

@@ -2,7 +2,7 @@
 
 from interp.declared.figures import FigureSpec, SectionSpec
 from interp.declared.measures import MeasureSpec
-from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subject import Frames, Subject
 
 CERTIFIED = FigureSpec(
     "certificate",
@@ -30,9 +30,9 @@ CERTIFICATE = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """The table `certificate` of both towers."""
-    return {"certificate": opened.subject.file(opened.subject.clip.certify())}
+    return {"certificate": subject.file(subject.clip.certify())}
 
 
 MEASURE = MeasureSpec(

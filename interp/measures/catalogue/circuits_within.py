@@ -4,8 +4,6 @@ A transformer is cut edge by edge, a ResNet channel by channel. Clean and corrup
 two classes in one domain, so what a circuit leaves out runs on as in a picture of another class.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import torch
@@ -49,10 +47,9 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import number
-from interp.measures.known_sites import present
-from interp.measures.opened import Frames, OpenedModel
 from interp.measures.pictured_nodes import node_strips
-from interp.measures.subjects import Subject, neutral_classifier
+from interp.measures.sites import present
+from interp.measures.subject import Frames, Subject
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits on the page's curve."""
@@ -67,27 +64,27 @@ GRAPH_PAIRS = 6
 """Pairs that a ResNet's edges are scored on, for the drawing alone."""
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Tables `faithfulness` and `circuits`: a circuit of each domain, and how faithful it is.
 
     Of a transformer also `edges`, the scores of all edges, which other tools read as a circuit.
     Scores come from one half of a domain's pairs, faithfulness from the other; no picture is in
     both. Empty for a tower that can be cut neither way; a domain without pairs is left out.
     """
-    subject, images = opened.subject, opened.analysed
-    tower = subject.clip.visual
+    images = subject.analysed
+    tower = subject.tower
     cut = isinstance(tower, Wired)
     if not cut and not present(tower, CHANNELS):
         say(f"circuits left out: {type(tower).__name__} has neither parts nor known channels")
         return {}
     found: dict[str, list[pd.DataFrame]] = {"faithfulness": [], "circuits": [], "edges": []}
-    for domain in opened.pair:
+    for domain in subject.pair:
         try:
-            halves = _halves(images, domain, opened.analysis.n_circuit_pairs, subject.seed)
+            halves = _halves(images, domain, subject.analysis.n_circuit_pairs, subject.seed)
         except (DataError, SampleError) as error:
             say(f"circuits in {domain} left out: {error}")
             continue
-        tasks = [_read(subject, pairs, images, opened.images.labels) for pairs in halves]
+        tasks = [_read(subject, pairs) for pairs in halves]
         for name, table in (_edges if cut else _channels)(subject, *tasks).items():
             found[name].append(subject.file(table).assign(domain=domain))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items() if parts}
@@ -105,17 +102,14 @@ def _halves(images: ImageTable, domain: str, n: int, seed: int) -> list[Pairs]:
     ]
 
 
-def _read(subject: Subject, pairs: Pairs, images: ImageTable, class_names: Sequence[str]) -> Read:
+def _read(subject: Subject, pairs: Pairs) -> Read:
     return read_pairs(
-        subject.clip.visual,
-        pairs,
-        classifier=neutral_classifier(subject, class_names, images.domains),
-        preprocess=subject.clip.preprocess,
+        subject.tower, pairs, classifier=subject.classifier, preprocess=subject.preprocess
     )
 
 
 def _edges(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
-    tower = subject.clip.visual
+    tower = subject.tower
     scores = attribute(tower, **find.words, method="EAP-IG-inputs")
     tested = faithfulness(tower, scores, **test.words, shares=SHARES, n_random=3, seed=subject.seed)
     circuit = discover(scores, n=min(DRAWN, scores.wiring.n_edges), prune=False)
@@ -125,7 +119,7 @@ def _edges(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.Dat
 
 
 def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
-    tower = subject.clip.visual
+    tower = subject.tower
     scores = channel_scores(
         tower, find.clean, baseline=find.corrupt, metric=find.metric, sites=list(CHANNELS)
     )

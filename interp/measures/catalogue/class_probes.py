@@ -20,7 +20,7 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.catalogue.domain_geometry import DOMAIN_MAP
-from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subject import Frames, Subject
 
 PROBED = profile_spec(
     "transfer",
@@ -115,15 +115,15 @@ PROBES = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Class probes trained in one domain and tested in every other."""
     table = probes.transfer(
-        opened.features,
-        n_permutations=opened.analysis.n_permutations,
-        seed=opened.subject.seed,
-        control=opened.subject.control,
+        subject.features,
+        n_permutations=subject.analysis.n_permutations,
+        seed=subject.seed,
+        control=subject.control,
     )
-    return {"transfer": opened.subject.file(table)}
+    return {"transfer": subject.file(table)}
 
 
 MEASURE = MeasureSpec(

@@ -20,8 +20,7 @@ from interp.declared.figures import (
     threshold_lines,
 )
 from interp.declared.measures import MeasureSpec
-from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
+from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 
 def _code(row: Row) -> str:
@@ -115,19 +114,19 @@ FEATURES = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Tables `dictionaries`, `feature_sharing` and `feature_ablation`, at the middle site.
 
     Dictionaries, units and components are fitted to training pictures outside the withheld cells
     (held-out classes in the test domain); sharing is measured on the analysed pictures, and what
     features are good for on those of the pair.
     """
-    if opened.lacks_middle("features"):
+    if subject.lacks_middle("features"):
         return {}
-    subject, analysis, read = opened.subject, opened.analysis, opened.features
-    clip, seed, site = subject.clip, subject.seed, middle_of(opened.depths)
-    training = opened.training or opened.analysed
-    withheld = [(label, opened.pair[1]) for label in opened.held_out]
+    analysis, read = subject.analysis, subject.features
+    clip, seed, site = subject.clip, subject.seed, middle_of(subject.depths)
+    training = subject.training or subject.analysed
+    withheld = [(label, subject.pair[1]) for label in subject.held_out]
     fitted = probes.collect(
         clip.visual,
         training.few(analysis.n_dictionary_pictures, seed=seed),
@@ -151,14 +150,14 @@ def measure(opened: OpenedModel) -> Frames:
         "raw units": probes.raw_units(fitted, site, withheld=withheld),
         "principal components": probes.pca(fitted, site, withheld=withheld),
     }
-    images = opened.intervened.select(domain=list(opened.pair))
+    images = subject.intervened.select(domain=list(subject.pair))
     few_images = images.few(PICTURES_PER_CELL, seed=seed)
     asked: dict[str, Any] = {
         "preprocess": clip.preprocess,
-        "classifier": neutral_classifier(subject, opened.images.labels, images.domains),
-        "class_names": opened.images.labels,
+        "classifier": subject.classifier,
+        "class_names": subject.images.labels,
     }
-    natural, other = opened.pair
+    natural, other = subject.pair
     made = {
         "dictionaries": [
             partial(probes.dictionary_quality, several, read.only(site)),
@@ -167,7 +166,7 @@ def measure(opened: OpenedModel) -> Frames:
         ],
         "feature_sharing": [
             partial(
-                probes.feature_sharing, read, site, codes, domains=list(opened.pair), seed=seed,
+                probes.feature_sharing, read, site, codes, domains=list(subject.pair), seed=seed,
                 n_splits=analysis.n_splits, n_permutations=analysis.n_permutations,
             )
         ],
@@ -178,7 +177,7 @@ def measure(opened: OpenedModel) -> Frames:
             )
         ],
     }  # fmt: skip
-    return opened.filed(made)
+    return subject.file_parts(made)
 
 
 MEASURE = MeasureSpec(

@@ -17,7 +17,7 @@ from interp.declared.figures import (
     profile_spec,
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
-from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subject import Frames, Subject
 from interp.probes.representational_similarity.planning import LEAST_CLASSES
 
 CKA = profile_spec(
@@ -59,25 +59,25 @@ SIMILARITY = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Debiased CKA of all pairs of domains at every site; of an untrained model also of pixels."""
-    own = _between_domains(opened, opened.features)
-    if not opened.subject.control:
+    own = _between_domains(subject, subject.features)
+    if not subject.control:
         return {"similarity": own}
-    raw = probes.pixels(opened.analysed, opened.subject.clip.preprocess)
-    both = [own, _between_domains(opened, raw).assign(control="pixels")]
+    raw = probes.pixels(subject.analysed, subject.preprocess)
+    both = [own, _between_domains(subject, raw).assign(control="pixels")]
     return {"similarity": pd.concat(both, ignore_index=True)}
 
 
-def _between_domains(opened: OpenedModel, read: "probes.Features") -> pd.DataFrame:
+def _between_domains(subject: Subject, read: "probes.Features") -> pd.DataFrame:
     table = probes.similarity(
         read,
-        n_splits=opened.analysis.n_splits,
-        n_permutations=opened.analysis.n_permutations,
-        seed=opened.subject.seed,
-        control=opened.subject.control,
+        n_splits=subject.analysis.n_splits,
+        n_permutations=subject.analysis.n_permutations,
+        seed=subject.seed,
+        control=subject.control,
     )
-    return opened.subject.file(table)
+    return subject.file(table)
 
 
 MEASURE = MeasureSpec(

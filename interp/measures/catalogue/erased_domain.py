@@ -17,8 +17,7 @@ from interp.declared.figures import (
     SectionSpec,
 )
 from interp.declared.measures import MeasureSpec
-from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
+from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 
 def _changed(row: Row) -> str:
@@ -88,24 +87,23 @@ ERASURE = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """The table `erasure`: the domain erased at the middle site, inside the model."""
-    if opened.lacks_middle("erasure"):
+    if subject.lacks_middle("erasure"):
         return {}
-    subject = opened.subject
-    images = opened.analysed.select(domain=list(opened.pair))
+    images = subject.analysed.select(domain=list(subject.pair))
     made = partial(
         probes.erasure,
-        subject.clip.visual,
+        subject.tower,
         images.few(PICTURES_PER_CELL, seed=subject.seed),
-        middle_of(opened.depths),
-        preprocess=subject.clip.preprocess,
-        classifier=neutral_classifier(subject, opened.images.labels, images.domains),
-        class_names=opened.images.labels,
-        n_controls=opened.analysis.n_controls,
+        middle_of(subject.depths),
+        preprocess=subject.preprocess,
+        classifier=subject.classifier,
+        class_names=subject.images.labels,
+        n_controls=subject.analysis.n_controls,
         seed=subject.seed,
     )
-    return opened.filed({"erasure": [made]})
+    return subject.file_parts({"erasure": [made]})
 
 
 MEASURE = MeasureSpec(

@@ -23,7 +23,7 @@ from interp.declared.figures import (
     SectionSpec,
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
-from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subject import Frames, Subject
 
 FACTORS = FigureSpec(
     "factors",
@@ -144,15 +144,15 @@ SEEN_IN_VIEWS = 60
 """Pictures of a domain in a view: enough to see by, few enough for a page."""
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Tables of what pooled features say without running the model again, at every site.
 
     `factorisation`, `directions` and `domain_probes` are about all domains; `separation` and
     `selectivity` about the pair; `views` are pictures of the middle site and of the embedding;
     `class_sharing` says how far each class is shared.
     """
-    read, two, analysis = opened.features, list(opened.pair), opened.analysis
-    options: dict[str, Any] = {"seed": opened.subject.seed, "control": opened.subject.control}
+    read, two, analysis = subject.features, list(subject.pair), subject.analysis
+    options: dict[str, Any] = {"seed": subject.seed, "control": subject.control}
     counted = options | {"n_permutations": analysis.n_permutations}
     split = counted | {"n_splits": analysis.n_splits}
     made = {
@@ -164,46 +164,45 @@ def measure(opened: OpenedModel) -> Frames:
         ],
         "domain_probes": [partial(probes.domain_probes, read, **counted)],
         "selectivity": [partial(probes.selectivity, read, domains=two, **options)],
-        "views": [partial(_views, read, opened.subject.seed)],
+        "views": [partial(_views, read, subject.seed)],
     }
-    return opened.filed(made) | class_sharing_tables(opened)
+    return subject.file_parts(made) | class_sharing_tables(subject)
 
 
-def class_sharing_tables(opened: OpenedModel) -> Frames:
+def class_sharing_tables(subject: Subject) -> Frames:
     """The table `class_sharing`: how far each class, held-out ones too, is shared in the middle.
 
     Measured on pictures apart from those that accuracy is measured on, where there are any; those
     of a tested drawing are left out, so that no drawing counts for sharing and for accuracy.
     """
-    subject = opened.subject
-    if subject.control or opened.lacks_middle("class_sharing"):
+    if subject.control or subject.lacks_middle("class_sharing"):
         return {}
-    read = opened.features_apart
+    read = subject.features_apart
     if read is None:
         return {}
 
     def made() -> Table:
         table = probes.class_cosines(
-            read, opened.pair, n_splits=opened.analysis.n_splits, seed=subject.seed
+            read, subject.pair, n_splits=subject.analysis.n_splits, seed=subject.seed
         )
-        sets = table.frame["label"].isin(opened.held_out).map({True: "held-out", False: "seen"})
+        sets = table.frame["label"].isin(subject.held_out).map({True: "held-out", False: "seen"})
         return Table(table.name, table.frame.assign(class_set=sets), table.facts)
 
-    return opened.filed({"class_sharing": [made]})
+    return subject.file_parts({"class_sharing": [made]})
 
 
-def class_directions(opened: OpenedModel) -> Frames:
+def class_directions(subject: Subject) -> Frames:
     """The table `directions` alone: how far classes of the pair lie in the same directions."""
     made = partial(
         probes.directions,
-        opened.features,
-        domains=list(opened.pair),
-        n_splits=opened.analysis.n_splits,
-        n_permutations=opened.analysis.n_permutations,
-        seed=opened.subject.seed,
-        control=opened.subject.control,
+        subject.features,
+        domains=list(subject.pair),
+        n_splits=subject.analysis.n_splits,
+        n_permutations=subject.analysis.n_permutations,
+        seed=subject.seed,
+        control=subject.control,
     )
-    return opened.filed({"directions": [made]})
+    return subject.file_parts({"directions": [made]})
 
 
 def _views(read: "probes.Features", seed: int) -> Table:

@@ -59,8 +59,6 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.declared.writing import number, plain
-from interp.measures.known_sites import causal_sites, unit_sites
-from interp.measures.opened import Frames, OpenedModel
 from interp.measures.responding_units import (
     UNIT_GALLERIES,
     chosen_units,
@@ -68,7 +66,8 @@ from interp.measures.responding_units import (
     plate_of_units,
     told_by_units,
 )
-from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
+from interp.measures.sites import causal_sites, unit_sites
+from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
 from interp.verdicts.rungs import RUNGS
 
@@ -406,16 +405,16 @@ CROSSING = SectionSpec(
 )
 
 
-def shared_mechanisms(opened: OpenedModel) -> Frames:
+def shared_mechanisms(subject: Subject) -> Frames:
     """All of `crossing` for the pair; of an untrained model causal directions alone.
 
     These say what such a model would seem to share. Of a trained one beside it: what some of the
     units that R5 and R6 rest on respond to.
     """
-    seen = _seen(opened, opened.intervened)
-    if opened.subject.control:
-        return _filed(opened, causal_directions(seen, [opened.pair]))
-    return _filed(opened, crossing(seen, [opened.pair]) | responding(seen, opened.pair))
+    seen = _seen(subject, subject.intervened)
+    if subject.control:
+        return _filed(subject, causal_directions(seen, [subject.pair]))
+    return _filed(subject, crossing(seen, [subject.pair]) | responding(seen, subject.pair))
 
 
 def responding(seen: Seen, pair: tuple[str, str]) -> Frames:
@@ -441,45 +440,43 @@ def _no_units(reason: str) -> Frames:
     return {"unit_galleries": pd.DataFrame([{"measure": FOR_CLASS, "reason": reason}])}
 
 
-def unit_plates(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
+def unit_plates(subject: Subject, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
     """What the units of `unit_galleries` respond to, as one plate."""
     told = made["unit_galleries"]
     if "role" not in told:  # reasons alone
         return []
-    subject = opened.subject
     shown = gallery_of_others(
-        subject.clip.visual,
-        opened.intervened,
+        subject.tower,
+        subject.intervened,
         str(told["site"].iloc[0]),
-        opened.pair,
-        preprocess=subject.clip.preprocess,
+        subject.pair,
+        preprocess=subject.preprocess,
         seed=subject.seed,
     )
-    return [plate_of_units(shown, told, opened.name, subject.place)]
+    return [plate_of_units(shown, told, subject.name, subject.place)]
 
 
-def mechanisms_of_pairs(opened: OpenedModel) -> Frames:
+def mechanisms_of_pairs(subject: Subject) -> Frames:
     """All of `crossing` for every other pair of domains, on some of the classes."""
-    own, n = opened.analysed, opened.analysis.n_pair_classes
-    chosen = rng("classes of pairs", opened.subject.seed).permutation(own.labels)[:n]
-    others = [pair for pair in combinations(own.domains, 2) if set(pair) != set(opened.pair)]
+    own, n = subject.analysed, subject.analysis.n_pair_classes
+    chosen = rng("classes of pairs", subject.seed).permutation(own.labels)[:n]
+    others = [pair for pair in combinations(own.domains, 2) if set(pair) != set(subject.pair)]
     if not others:
         return {}
-    made = crossing(_seen(opened, own.select(label=sorted(chosen))), others)
+    made = crossing(_seen(subject, own.select(label=sorted(chosen))), others)
     if (stable := made.get("circuit_stability")) is not None:
         # the pair's own domains have their rows over all classes already
-        made["circuit_stability"] = stable[~stable["domain"].isin(opened.pair)]
-    return _filed(opened, made)
+        made["circuit_stability"] = stable[~stable["domain"].isin(subject.pair)]
+    return _filed(subject, made)
 
 
-def _seen(opened: OpenedModel, images: ImageTable) -> Seen:
-    clip, labels = opened.subject.clip, opened.images.labels
-    head = neutral_classifier(opened.subject, labels, opened.images.domains)
-    return Seen(clip.visual, images, head, clip.preprocess, seed=opened.subject.seed)
+def _seen(subject: Subject, images: ImageTable) -> Seen:
+    head = subject.classifier
+    return Seen(subject.tower, images, head, subject.preprocess, seed=subject.seed)
 
 
-def _filed(opened: OpenedModel, made: Frames) -> Frames:
-    return {name: opened.subject.file(frame) for name, frame in made.items()}
+def _filed(subject: Subject, made: Frames) -> Frames:
+    return {name: subject.file(frame) for name, frame in made.items()}
 
 
 MECHANISMS = ("overlap", "circuit_transfer", "das", "circuit_stability")

@@ -16,9 +16,8 @@ from interp.declared.figures import (
     SectionSpec,
 )
 from interp.declared.measures import MeasureSpec, RowUnits
-from interp.measures.known_sites import present
-from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import neutral_classifier
+from interp.measures.sites import present
+from interp.measures.subject import Frames, Subject
 
 PATCHED_SITES = FigureSpec(
     "patching",
@@ -54,34 +53,34 @@ PATCHED = {"blocks.*.hook_resid_pre": ("layer", "pos"), "layer*.*.hook_out": ("l
 """Where sweeps look: token by token in a ViT's stream, and at what each ResNet stage adds."""
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Sweeps between one class in two domains, and two classes in one domain; effects and examples.
 
     Partners are aligned where the pictures allow it: one drawing in one pose in both domains, or
     one style for both classes. The clean picture is the natural one, or of the test domain.
     """
-    if opened.lacks(list(PATCHED), "patching"):
+    if subject.lacks(list(PATCHED), "patching"):
         return {}
-    subject, images, n_pairs = opened.subject, opened.analysed, opened.analysis.n_pairs
+    images, n_pairs = subject.analysed, subject.analysis.n_pairs
     drawn = {"drawing", "warp", "style"} <= set(images.frame.columns)
-    within = images.select(domain=opened.pair[1]).pairs(
+    within = images.select(domain=subject.pair[1]).pairs(
         same=("domain", "style") if drawn else ("domain",),
         differ="label",
         n=n_pairs,
         seed=subject.seed,
     )
-    across = across_domains(images, domains=opened.pair, n_pairs=n_pairs, seed=subject.seed)
+    across = across_domains(images, domains=subject.pair, n_pairs=n_pairs, seed=subject.seed)
     summaries, examples = [], []
     for pairs in (across, within):
         for pattern, axes in PATCHED.items():
-            if present(subject.clip.visual, [pattern]):
+            if present(subject.tower, [pattern]):
                 swept = localise(
-                    subject.clip.visual,
+                    subject.tower,
                     pairs,
                     sites=pattern,
                     axes=axes,
-                    classifier=neutral_classifier(subject, opened.images.labels, images.domains),
-                    preprocess=subject.clip.preprocess,
+                    classifier=subject.classifier,
+                    preprocess=subject.preprocess,
                     seed=subject.seed,
                 )
                 examples.append(subject.file(swept))
@@ -106,19 +105,20 @@ def across_domains(
     return across.spread(n_pairs, seed=seed)
 
 
-def moved_pictures(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
+def moved_pictures(subject: Subject, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
     """Pictures that patching between the two domains moves most and least."""
     from interp.measures.illustrated import pictured  # opens models: not for reading a result
 
-    subject, examples = opened.subject, made["patching_examples"]
+    examples = made["patching_examples"]
     return pictured(
         subject,
         across_domains(
-            opened.analysed, domains=opened.pair, n_pairs=opened.analysis.n_pairs, seed=subject.seed
+            subject.analysed,
+            domains=subject.pair,
+            n_pairs=subject.analysis.n_pairs,
+            seed=subject.seed,
         ),
         examples[examples["pairing"].str.startswith("same label, other domain")],
-        class_names=opened.images.labels,
-        name=opened.name,
     )
 
 

@@ -30,8 +30,7 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import number, percent
-from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
+from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 SHOWN_CLASSES = 6
 """Classes whose every answer is kept, dose by dose, for the page's slider."""
@@ -125,22 +124,21 @@ def last_stream(depths: Mapping[str, float]) -> str:
     return max((site for site in depths if site != LAST), key=lambda site: depths[site])
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """The tables `steering` and `steered_answers`: classes turned up at two sites."""
-    if opened.lacks_middle("steering"):
+    if subject.lacks_middle("steering"):
         return {}
-    subject = opened.subject
-    images = opened.analysed.select(domain=list(opened.pair))
+    images = subject.analysed.select(domain=list(subject.pair))
     images = images.few(PICTURES_PER_CELL, seed=subject.seed)
-    sites = list(dict.fromkeys([middle_of(opened.depths), last_stream(opened.depths)]))
+    sites = list(dict.fromkeys([middle_of(subject.depths), last_stream(subject.depths)]))
     how = {
-        "preprocess": subject.clip.preprocess,
-        "classifier": neutral_classifier(subject, opened.images.labels, images.domains),
-        "class_names": opened.images.labels,
+        "preprocess": subject.preprocess,
+        "classifier": subject.classifier,
+        "class_names": subject.images.labels,
     }
-    tower = subject.clip.visual
+    tower = subject.tower
     made = [partial(probes.steering, tower, images, s, seed=subject.seed, **how) for s in sites]
-    found = opened.filed({"steering": made})
+    found = subject.file_parts({"steering": made})
     frame = found["steering"]
     if "dose" not in frame:  # a reason alone
         return found
@@ -148,12 +146,17 @@ def measure(opened: OpenedModel) -> Frames:
     found["steering"] = frame.assign(
         direction=np.where(alike, OWN, OTHERS),
         band=np.where(frame["site"] == sites[-1], "late", "middle"),
-        depth=frame["site"].map(opened.depths),
+        depth=frame["site"].map(subject.depths),
     )
     drawn = rng("classes whose answers are shown", subject.seed).permutation(images.labels)
     try:
         answers = probes.steered_answers(
-            tower, images, sites[-1], sorted(drawn[:SHOWN_CLASSES]), fitted_in=opened.pair[0], **how
+            tower,
+            images,
+            sites[-1],
+            sorted(drawn[:SHOWN_CLASSES]),
+            fitted_in=subject.pair[0],
+            **how,
         )
     except SampleError as error:
         say(f"steered answers left out: {error}")

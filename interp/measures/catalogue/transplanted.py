@@ -3,9 +3,8 @@
 from interp.circuits import transplant
 from interp.declared.figures import SEEN_BY, GistSpec, SectionSpec, profile_spec
 from interp.declared.measures import MeasureSpec
-from interp.measures.known_sites import present
-from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import neutral_classifier
+from interp.measures.sites import present
+from interp.measures.subject import Frames, Subject
 
 TRANSPLANTED = profile_spec(
     "transplant",
@@ -42,21 +41,21 @@ DONATED = (
 """What is transplanted: the parts that blocks add; a whole stream would merely replay its donor."""
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """Activations of a class put from the first domain into the second, part by part."""
-    if opened.lacks(DONATED, "transplants"):
+    if subject.lacks(DONATED, "transplants"):
         return {}
-    subject, images = opened.subject, opened.analysed
-    tower = subject.clip.visual
+    images = subject.analysed
+    tower = subject.tower
     table = transplant(
         tower,
         images,
-        domain_a=opened.pair[0],
-        domain_b=opened.pair[1],
-        classifier=neutral_classifier(subject, opened.images.labels, images.domains),
+        domain_a=subject.pair[0],
+        domain_b=subject.pair[1],
+        classifier=subject.classifier,
         sites=present(tower, DONATED),
-        preprocess=subject.clip.preprocess,
-        n=opened.analysis.n_transplants,
+        preprocess=subject.preprocess,
+        n=subject.analysis.n_transplants,
         seed=subject.seed,
     )
     return {"transplant": subject.file(table)}

@@ -15,9 +15,8 @@ from interp.declared.measures import MeasureSpec
 from interp.declared.writing import plain
 from interp.measures.catalogue.mechanisms import Seen
 from interp.measures.choices import CHOICES, options_of
-from interp.measures.known_sites import unit_sites
-from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import neutral_classifier
+from interp.measures.sites import unit_sites
+from interp.measures.subject import Frames, Subject
 from interp.measures.verdicts_by_choice import Asked, units_of
 
 
@@ -65,16 +64,16 @@ UNDER_CHOICES = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def measure(subject: Subject) -> Frames:
     """The table `multiverse` for the natural and the test domain."""
-    if not unit_sites(opened.subject.clip.visual):
-        say(f"choices left out: {type(opened.subject.clip.visual).__name__} has no units known")
+    if not unit_sites(subject.tower):
+        say(f"choices left out: {type(subject.tower).__name__} has no units known")
         return {}
-    subject, images = opened.subject, opened.intervened
-    head = neutral_classifier(subject, opened.images.labels, opened.images.domains)
-    seen = Seen(subject.clip.visual, images, head, subject.clip.preprocess, seed=subject.seed)
-    asked = Asked(seen, opened.pair, options_of(None))
-    return opened.filed({"multiverse": [lambda: asked.told(units_of(seen, None))]})
+    images = subject.intervened
+    head = subject.classifier
+    seen = Seen(subject.tower, images, head, subject.preprocess, seed=subject.seed)
+    asked = Asked(seen, subject.pair, options_of(None))
+    return subject.file_parts({"multiverse": [lambda: asked.told(units_of(seen, None))]})
 
 
 MEASURE = MeasureSpec(

@@ -1,6 +1,12 @@
 """Zero-shot accuracy in every domain, by class, prompt set and classifier."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
 from interp import models
+from interp.core.progress import say
+from interp.data.mixtures.templates import PAPER, PROMPT_SETS, fill, prompts
 from interp.declared.figures import (
     CHANCE,
     CLASSES,
@@ -15,8 +21,7 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec, RowUnits
 from interp.declared.writing import CANDIDATES, CLASSIFIERS, PROMPTS
-from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import PromptSet, prompt_sets
+from interp.measures.subject import Frames, Subject
 
 ACCURACY = FigureSpec(
     "accuracy",
@@ -135,13 +140,57 @@ GENERALIZATION = SectionSpec(
 )
 
 
-def measure(opened: OpenedModel) -> Frames:
+def prompt_sets(
+    domains: Sequence[str], clip: "models.Clip | None" = None, class_names: Sequence[str] = ()
+) -> dict[str, "PromptSet"]:
+    """The named prompt sets, neutral first, each asking about pictures of a domain.
+
+    The paper's 86 prompts are among them if `clip` is given and its tokenizer can read them; if it
+    cannot (a small model of a study's own words), that is said.
+    """
+    sets = {name: PromptSet(name, tuple(domains)) for name in PROMPT_SETS if name != PAPER}
+    if clip is None:
+        return sets
+    from interp.models.clip import write
+    from interp.models.loading.presets import unreadable
+
+    asked = PromptSet(PAPER, tuple(domains))
+    sentences = [write(template, label) for template in asked("") for label in class_names]
+    why = unreadable(clip.tokenizer, sentences)
+    if why:
+        _say_once(f"the prompt set {PAPER!r} is left out: {why}")
+        return sets
+    return sets | {PAPER: asked}
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The templates of a named prompt set for pictures of a domain."""
+
+    name: str
+    domains: tuple[str, ...]
+
+    def __call__(self, domain: str) -> list[str | Callable[[str], str]]:
+        if self.name == PAPER:  # as published: articles are not mended
+            return list(prompts(PAPER))
+        return [
+            lambda label, prompt=prompt: fill(prompt, label)
+            for prompt in prompts(self.name, domain=domain, domains=self.domains)
+        ]
+
+
+def measure(subject: Subject) -> Frames:
     """The model's tables `accuracy`, `accuracy_by_class` and `tradeoff`.
 
     Training pictures, where there are any, also teach classifiers that need no text. A supervised
     model has no text to ask with, and its answers stand as those to neutral prompts.
     """
-    subject, test, labels = opened.subject, opened.test, opened.images.labels
+    test, labels = subject.test, subject.images.labels
     if isinstance(subject.clip, models.Clip):
         sets = prompt_sets(test.domains, subject.clip, labels)
     else:
@@ -151,9 +200,9 @@ def measure(opened: OpenedModel) -> Frames:
         test,
         sets,
         class_names=labels,
-        held_out=opened.held_out,
-        training=opened.training,
-        natural=opened.pair[0],
+        held_out=subject.held_out,
+        training=subject.training,
+        natural=subject.pair[0],
         seed=subject.seed,
     )
     return {name: subject.file(table) for name, table in tables.items() if len(table)}

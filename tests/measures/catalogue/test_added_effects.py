@@ -10,9 +10,8 @@ from interp import probes
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
 from interp.measures.catalogue import added_effects
-from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject
+from interp.measures.subject import Subject
 from interp.models import load_clip
 
 PAIR = ("real", "sketch")
@@ -20,13 +19,12 @@ BRIEF = AnalysisSpec(n_permutations=19, n_splits=1)
 
 
 @pytest.fixture(scope="module")
-def opened(trained_checkpoint: Path, small_images: ImageTable) -> OpenedModel:
-    subject = Subject(load_clip(trained_checkpoint), {"setting": "cg-high", "seed": 0})
+def opened(trained_checkpoint: Path, small_images: ImageTable) -> Subject:
     held = tuple(small_images.labels[:2])
-    return OpenedModel(subject, small_images, PAIR, held, analysis=BRIEF)
+    return Subject(load_clip(trained_checkpoint), small_images, PAIR, held, BRIEF)
 
 
-def test_both_tables_are_of_pictures_apart_from_tested_drawings(opened: OpenedModel) -> None:
+def test_both_tables_are_of_pictures_apart_from_tested_drawings(opened: Subject) -> None:
     frames = added_effects.measure(opened)
     assert set(frames) == {"linear_factors", "composition"}
     for frame in frames.values():
@@ -45,7 +43,7 @@ def test_both_tables_are_of_pictures_apart_from_tested_drawings(opened: OpenedMo
     np.testing.assert_array_equal(again["value"], rows["value"])
 
 
-def test_what_cannot_be_composed_is_left_out(opened: OpenedModel) -> None:
+def test_what_cannot_be_composed_is_left_out(opened: Subject) -> None:
     assert set(added_effects.measure(replace(opened, held_out=()))) == {"linear_factors"}
     tested = opened.images.select(split="test")
     assert set(added_effects.measure(replace(opened, images=tested))) == {"linear_factors"}

@@ -13,24 +13,25 @@ import torch.nn.functional as F
 
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
-from interp.measures.asked_captions import CLASSES, DOMAINS, ROLES, Captions, halves, said, swaps
+from interp.measures.captions import CLASSES, DOMAINS, ROLES, Captions, halves, said, swaps
 from interp.measures.catalogue import captioned
-from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject
+from interp.measures.subject import Subject
 from interp.models import load_clip
 
 PAIR = ("real", "sketch")
 
 
 @pytest.fixture(scope="module")
-def opened(trained_checkpoint: Path, small_images: ImageTable) -> OpenedModel:
-    subject = Subject(load_clip(trained_checkpoint), {"setting": "cg-high", "seed": 0})
-    return OpenedModel(subject, small_images, PAIR, analysis=AnalysisSpec(n_circuit_pairs=12))
+def opened(trained_checkpoint: Path, small_images: ImageTable) -> Subject:
+    analysis = AnalysisSpec(n_circuit_pairs=12)
+    place = {"setting": "cg-high", "seed": 0}
+    clip = load_clip(trained_checkpoint)
+    return Subject(clip, small_images, PAIR, analysis=analysis, place=place)
 
 
 @pytest.fixture(scope="module")
-def frames(opened: OpenedModel) -> dict[str, pd.DataFrame]:
+def frames(opened: Subject) -> dict[str, pd.DataFrame]:
     return dict(captioned.measure(opened))
 
 
@@ -38,10 +39,10 @@ def unit(x: torch.Tensor) -> torch.Tensor:
     return F.normalize(x, dim=-1)
 
 
-def mean_pictures(opened: OpenedModel, domain: str) -> torch.Tensor:
+def mean_pictures(opened: Subject, domain: str) -> torch.Tensor:
     """Mean unit embedding of each class, the plain way."""
     images = opened.analysed.select(domain=domain)
-    embedded = unit(opened.subject.clip.embed(images))
+    embedded = unit(opened.clip.embed(images))
     labels = images.label.to_numpy()
     return torch.stack(
         [embedded[torch.from_numpy(labels == name)].mean(dim=0) for name in images.labels]
@@ -59,10 +60,10 @@ def test_tables_carry_their_evidence(frames: dict[str, pd.DataFrame]) -> None:
 
 
 def test_words_sum_to_what_the_caption_tells_apart(
-    opened: OpenedModel, frames: dict[str, pd.DataFrame]
+    opened: Subject, frames: dict[str, pd.DataFrame]
 ) -> None:
     """Shares sum to 1, and the whole is the difference of logits that the model gives."""
-    clip, labels = opened.subject.clip, opened.analysed.labels
+    clip, labels = opened.clip, opened.analysed.labels
     words = frames["caption_words"]
     assert words["part"].tolist()[: len(ROLES)] == list(ROLES)
     sums = words.groupby(["domain", "told_apart"])["value"].sum(min_count=len(ROLES)).dropna()
@@ -93,9 +94,9 @@ def test_a_word_that_both_captions_have_tells_no_more_than_in_the_null(
 
 
 def test_patched_heads_are_those_of_a_plain_loop(
-    opened: OpenedModel, frames: dict[str, pd.DataFrame]
+    opened: Subject, frames: dict[str, pd.DataFrame]
 ) -> None:
-    captions, clip = Captions(opened), opened.subject.clip
+    captions, clip = Captions(opened), opened.clip
     swap = next(swap for told, swap in swaps(captions) if told == DOMAINS)
     assert swap.texts[0][0] == said("sketch", captions.classes[0])
     clean, corrupt = (clip.tokenizer(list(texts)) for texts in swap.texts[:2])
@@ -123,9 +124,9 @@ def test_patched_heads_are_those_of_a_plain_loop(
 
 
 def test_the_whole_exchange_of_classes_is_the_ceiling(
-    opened: OpenedModel, frames: dict[str, pd.DataFrame]
+    opened: Subject, frames: dict[str, pd.DataFrame]
 ) -> None:
-    captions, clip = Captions(opened), opened.subject.clip
+    captions, clip = Captions(opened), opened.clip
     for told, swap in swaps(captions):
         if told == CLASSES:
             means = mean_pictures(opened, swap.domain)
@@ -139,7 +140,7 @@ def test_the_whole_exchange_of_classes_is_the_ceiling(
             assert found == pytest.approx(float(full.mean()), rel=1e-3)
 
 
-def test_partners_have_captions_of_one_length(opened: OpenedModel) -> None:
+def test_partners_have_captions_of_one_length(opened: Subject) -> None:
     captions = Captions(opened)
     lengths = captions.lengths("image")
     for pairs in halves(captions, "sketch"):
@@ -149,8 +150,8 @@ def test_partners_have_captions_of_one_length(opened: OpenedModel) -> None:
     assert not first & second
 
 
-def test_what_cannot_be_asked_is_left_out(opened: OpenedModel) -> None:
-    untaken = SimpleNamespace(text=torch.nn.Identity(), visual=opened.subject.clip.visual)
-    assert captioned.measure(replace(opened, subject=Subject(untaken))) == {}
+def test_what_cannot_be_asked_is_left_out(opened: Subject) -> None:
+    untaken = SimpleNamespace(text=torch.nn.Identity(), visual=opened.clip.visual)
+    assert captioned.measure(replace(opened, clip=untaken)) == {}
     few = opened.images.select(label=list(opened.images.labels[:3]))
     assert captioned.measure(replace(opened, images=few)) == {}

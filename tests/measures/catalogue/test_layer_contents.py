@@ -12,9 +12,8 @@ from interp.circuits import Chain
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.measures.catalogue import dictionary_features, layer_contents
-from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject
+from interp.measures.subject import Subject
 from interp.models import load_clip
 from interp.probes import Features
 
@@ -24,13 +23,15 @@ BRIEF = AnalysisSpec(n_permutations=19, n_splits=1, dictionary_steps=5, n_dictio
 
 
 @pytest.fixture(scope="module")
-def subject(trained_checkpoint: Path) -> Subject:
-    return Subject(load_clip(trained_checkpoint), {"setting": "cg-high", "seed": 0})
+def subject(trained_checkpoint: Path, small_images: ImageTable) -> Subject:
+    place = {"setting": "cg-high", "seed": 0}
+    clip = load_clip(trained_checkpoint)
+    return Subject(clip, small_images, PAIR, analysis=BRIEF, place=place)
 
 
 def test_too_few_classes_are_rows_that_say_so(subject: Subject, small_images: ImageTable) -> None:
     one = small_images.select(split="analysis", label=list(small_images.labels[:3]))
-    frames = layer_contents.measure(OpenedModel(subject, one, PAIR, analysis=BRIEF))
+    frames = layer_contents.measure(replace(subject, images=one))
     for name in ("factorisation", "directions", "domain_probes"):
         (row,) = frames[name].to_dict("records")
         assert "at least" in row["reason"] or "classes" in row["reason"]
@@ -50,7 +51,7 @@ def test_dictionaries_are_fitted_without_withheld_cells(
     monkeypatch.setattr(probes, "train_dictionaries", watched)
     labels = list(small_images.labels)
     held = [(labels[0], "sketch")]
-    opened = OpenedModel(subject, small_images, PAIR, (labels[0],), BRIEF)
+    opened = replace(subject, held_out=(labels[0],))
     frames = dictionary_features.measure(opened)
     assert seen["withheld"] == held and seen["site"] == "layer2.0.hook_resid_post"
     assert seen["frame"].groupby(["label", "domain"]).size().max() == 4
@@ -63,7 +64,7 @@ def test_views_take_the_same_pictures_at_every_site(
     subject: Subject, small_images: ImageTable
 ) -> None:
     some = small_images.select(split="analysis")
-    frames = layer_contents.measure(OpenedModel(subject, some, PAIR, analysis=BRIEF))
+    frames = layer_contents.measure(replace(subject, images=some))
     views = frames["views"]
     assert list(views["site"].unique()) == ["layer2.0.hook_resid_post", "hook_embedding"]
     counts = views.groupby(["site", "domain"]).size()
@@ -81,8 +82,8 @@ def test_analysis_has_bounds(changes: dict[str, int]) -> None:
 
 
 def test_a_tower_without_middle_sites_is_known(small_images: ImageTable) -> None:
-    def opened(depths: dict[str, float]) -> OpenedModel:
-        model = OpenedModel(Subject(SimpleNamespace(visual=Chain([]))), small_images, PAIR)
+    def opened(depths: dict[str, float]) -> Subject:
+        model = Subject(SimpleNamespace(visual=Chain([])), small_images, PAIR)
         read = SimpleNamespace(sites=list(depths), depth=depths.__getitem__)
         vars(model)["features"] = read
         return model

@@ -1,5 +1,6 @@
 """The multiverse as a measure of a study: of the model's own pair, and only where it is asked."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,8 @@ from interp.core.tables import Table
 from interp.data.mixtures.templates import fill, prompts
 from interp.measures.catalogue import under_choices
 from interp.measures.choices import CHOICES, options_of
-from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject
+from interp.measures.subject import Subject
 from interp.models.loading.load import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.report.loaded import LoadedResult
@@ -19,15 +19,16 @@ from tests.report.conftest import figure_of
 
 
 @pytest.fixture
-def opened(small_images: ImageTable, tmp_path: Path) -> OpenedModel:
+def opened(small_images: ImageTable, tmp_path: Path) -> Subject:
     """An untrained ResNet, asked about real pictures and sketches."""
     asked = prompts("neutral", domain="real", domains=small_images.domains)
     sentences = [fill(prompt, label) for prompt in asked for label in small_images.labels]
     words = sorted({word for sentence in sentences for word in sentence.split()})
     longest = max(len(sentence.split()) for sentence in sentences)
     folder = write_model_folder(tmp_path / "model", "resnet-small", words=words, longest=longest)
-    subject = Subject(load_clip(f"local-dir:{folder}"), {"setting": "cg-high", "seed": 0})
-    return OpenedModel(subject, small_images, ("real", "sketch"), tuple(small_images.labels[:2]))
+    clip, held_out = load_clip(f"local-dir:{folder}"), tuple(small_images.labels[:2])
+    place = {"setting": "cg-high", "seed": 0}
+    return Subject(clip, small_images, ("real", "sketch"), held_out, place=place)
 
 
 def test_it_is_asked_where_a_study_says_so() -> None:
@@ -37,7 +38,7 @@ def test_it_is_asked_where_a_study_says_so() -> None:
 
 @pytest.mark.slow
 def test_the_pair_of_a_model_is_asked_about(
-    opened: OpenedModel, monkeypatch: pytest.MonkeyPatch
+    opened: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = options_of({name: [] for name in CHOICES} | {"size": [0.2], "steps": [1]})
     monkeypatch.setattr(under_choices, "options_of", lambda given: few)
@@ -52,8 +53,8 @@ def test_the_pair_of_a_model_is_asked_about(
 
 
 @pytest.mark.slow
-def test_too_few_classes_are_a_reason(opened: OpenedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_classes_are_a_reason(opened: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = opened.images.labels
-    few = OpenedModel(opened.subject, opened.images, opened.pair, tuple(labels[:-3]))
+    few = replace(opened, held_out=tuple(labels[:-3]))
     frame = under_choices.measure(few)["multiverse"]
     assert len(frame) == 1 and "four or more" in frame["reason"].iloc[0]

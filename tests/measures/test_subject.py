@@ -1,21 +1,22 @@
 """Which pictures a model is asked about, where there are many classes or many pictures."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from interp.core.images import ImageTable
-from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject
+from interp.measures.subject import Subject
 
 
-def opened(**analysis: int) -> OpenedModel:
+def opened(**analysis: int) -> Subject:
     """Seventy classes of two domains, three pictures each; one class is held out."""
     rows = [(f"class {c:02d}", d, k) for c in range(70) for d in ("real", "art") for k in range(3)]
     frame = pd.DataFrame(rows, columns=["label", "domain", "k"])
     frame = frame.assign(path=[str(row) for row in range(len(rows))], split="test", caption="")
     asked = AnalysisSpec(**analysis)
-    return OpenedModel(Subject(None), ImageTable(frame), ("real", "art"), ("class 00",), asked)
+    return Subject(None, ImageTable(frame), ("real", "art"), ("class 00",), asked)
 
 
 @pytest.mark.parametrize(("most", "there"), [(60, 60), (8, 8), (69, 69), (500, 69)])
@@ -35,8 +36,6 @@ def test_cells_keep_so_many_pictures_and_by_default_all() -> None:
 
 def test_other_seeds_draw_other_classes() -> None:
     model = opened(n_circuit_classes=8)
-    other = OpenedModel(
-        Subject(None, {"seed": 1}), model.images, model.pair, model.held_out, model.analysis
-    )
+    other = replace(model, place={"seed": 1})
     assert model.intervened.labels == opened(n_circuit_classes=8).intervened.labels
     assert model.intervened.labels != other.intervened.labels

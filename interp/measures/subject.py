@@ -1,21 +1,23 @@
-"""One opened model with what it is asked about: what every declared measure is given."""
+"""The model under study, with everything that a measure needs to know of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
+from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, listed
-from interp.core.images import ImageTable
+from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.sites import BAND, LAST
 from interp.core.tables import Table, stacked
-from interp.measures.known_sites import present
+from interp.core.tower import Tower
+from interp.data.mixtures.templates import fill, prompts
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject, stream_features
+from interp.measures.sites import present, stream_sites
 
 if TYPE_CHECKING:
     from interp.probes import Features
@@ -23,26 +25,54 @@ if TYPE_CHECKING:
 Frames: TypeAlias = dict[str, pd.DataFrame]
 """Tables by name."""
 
+PICTURES_PER_CELL = 24
+"""At most so many pictures of a class and domain are run again under an intervention."""
+
 
 @dataclass(frozen=True)
-class OpenedModel:
-    """An opened model, the pictures and classes it is asked about, and how often.
+class Subject:
+    """The model under study: opened, with its pictures, and where its results are filed.
 
     Args:
-        subject: The model, and where its results are filed.
+        clip: The model, a `Clip` or a `SupervisedModel`.
         images: All pictures, of every split.
-        pair: The natural domain, and the one that sharing is asked about.
+        pair: The natural domain, and the one that sharing is measured with.
         held_out: Classes that were not trained on in the second of these.
         analysis: How many pairs, permutations and splits.
         name: What captions call the model.
+        place: The model's place in the study: columns that its results are filed under.
+        control: What kind of control the model is; empty for a trained one.
     """
 
-    subject: Subject
+    clip: Any
     images: ImageTable
     pair: tuple[str, str]
     held_out: tuple[str, ...] = ()
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     name: str = "this model"
+    place: Mapping[str, Any] = field(default_factory=dict)
+    control: str = ""
+
+    @property
+    def tower(self) -> Tower:
+        """Its image tower, with activations named."""
+        return self.clip.visual
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From a picture to the tower's input."""
+        return self.clip.preprocess
+
+    @property
+    def seed(self) -> int:
+        """The seed of its block, which resampling and pairing follow."""
+        return self.place.get("seed", 0)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Its own zero-shot classifier of all classes, with neutral prompts."""
+        templates = [partial(fill, prompt) for prompt in prompts("neutral")]
+        return self.clip.zero_shot(self.images.labels, templates)
 
     @property
     def test(self) -> ImageTable:
@@ -64,7 +94,7 @@ class OpenedModel:
     def _few(self, pictures: ImageTable) -> ImageTable:
         """At most as many pictures of each class and domain as are asked for."""
         most = self.analysis.n_cell_pictures
-        return pictures.few(most, seed=self.subject.seed) if most else pictures
+        return pictures.few(most, seed=self.seed) if most else pictures
 
     @cached_property
     def intervened(self) -> ImageTable:
@@ -73,13 +103,13 @@ class OpenedModel:
         if len(own.labels) <= n:
             return own
         say(f"causal directions, circuits and replaced features: {n} of {len(own.labels)} classes")
-        drawn = rng("classes of circuits", self.subject.seed).permutation(own.labels)[:n]
+        drawn = rng("classes of circuits", self.seed).permutation(own.labels)[:n]
         return own.select(label=sorted(drawn))
 
     @cached_property
     def features(self) -> "Features":
         """Pooled activations of the stream, collected once for all measures."""
-        return stream_features(self.subject, self.analysed)
+        return self._read(self.analysed)
 
     @cached_property
     def features_apart(self) -> "Features | None":
@@ -95,7 +125,12 @@ class OpenedModel:
         if "drawing" in apart.frame.columns:
             tested = set(test["drawing"].dropna()) if "drawing" in test else set()
             apart = apart[(~apart.frame["drawing"].isin(list(tested))).to_numpy()]
-        return stream_features(self.subject, self._few(apart))
+        return self._read(self._few(apart))
+
+    def _read(self, images: ImageTable) -> "Features":
+        from interp.probes import collect
+
+        return collect(self.tower, images, stream_sites(self.tower), preprocess=self.preprocess)
 
     @property
     def depths(self) -> dict[str, float]:
@@ -109,30 +144,38 @@ class OpenedModel:
         """
         if any(BAND[0] <= d <= BAND[1] for site, d in self.depths.items() if site != LAST):
             return False
-        say(f"{what} left out: {type(self.subject.clip.visual).__name__} has no middle site known")
+        say(f"{what} left out: {type(self.tower).__name__} has no middle site known")
         return True
 
     def lacks(self, patterns: Sequence[str], what: str) -> bool:
         """Whether the tower has no site that any pattern names; if so, that is said."""
-        tower = self.subject.clip.visual
+        tower = self.tower
         if present(tower, patterns):
             return False
         say(f"{what} left out: {type(tower).__name__} has none of {listed(patterns)}")
         return True
 
-    def filed(self, made: Mapping[str, Sequence[Callable[[], Table]]]) -> Frames:
+    def file(self, table: Table | pd.DataFrame) -> pd.DataFrame:
+        """Results with the model's place in the study beside them."""
+        frame = table.frame if isinstance(table, Table) else table
+        rows = frame.assign(**self.place)
+        if self.control or "control" not in frame.columns:
+            return rows.assign(control=self.control)
+        return rows
+
+    def file_parts(self, parts: Mapping[str, Sequence[Callable[[], Table]]]) -> Frames:
         """Tables put together from parts, with the model's place in the study beside them.
 
         A part for which there are too few pictures or classes is a row with the reason.
         """
         frames = {}
-        for name, parts in made.items():
-            found = []
-            for part in parts:
+        for name, own in parts.items():
+            rows = []
+            for part in own:
                 try:
-                    found.append(part().frame)
+                    rows.append(part().frame)
                 except SampleError as error:
                     say(f"{name} left out: {error}")
-                    found.append(pd.DataFrame({"measure": [name], "reason": [str(error)]}))
-            frames[name] = self.subject.file(stacked(found))
+                    rows.append(pd.DataFrame({"measure": [name], "reason": [str(error)]}))
+            frames[name] = self.file(stacked(rows))
         return frames

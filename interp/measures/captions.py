@@ -21,7 +21,7 @@ from interp.core.seeds import rng
 from interp.core.sites import LAST
 from interp.core.tables import Table
 from interp.data.mixtures.templates import NEUTRAL_WORDS, sentence, words_for
-from interp.measures.opened import OpenedModel
+from interp.measures.subject import Subject
 from interp.models import sentence_parts
 from interp.models.loading.presets import token_numbers
 
@@ -48,29 +48,29 @@ def said(term: str, label: str) -> str:
 class Captions:
     """The captions that an opened model is asked about, and what its pictures are on average."""
 
-    opened: OpenedModel
+    subject: Subject
 
     @cached_property
     def classes(self) -> list[str]:
         """The classes with pictures in both domains, sorted."""
-        pictures = self.opened.analysed
-        found = [set(pictures.select(domain=domain).label) for domain in self.opened.pair]
+        pictures = self.subject.analysed
+        found = [set(pictures.select(domain=domain).label) for domain in self.subject.pair]
         return sorted(found[0] & found[1])
 
     def lengths(self, term: str) -> dict[str, int]:
         """How many tokens the caption of each class has."""
         texts = [said(term, label) for label in self.classes]
-        rows = token_numbers(self.opened.subject.clip.tokenizer, texts)
+        rows = token_numbers(self.subject.clip.tokenizer, texts)
         return dict(zip(self.classes, map(len, rows), strict=True))
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Captions as the text tower reads them."""
-        clip = self.opened.subject.clip
+        clip = self.subject.clip
         return clip.tokenizer(list(texts)).to(clip.device)
 
     def read(self, cuts: Sequence[Cut], pairs: Pairs) -> Matches:
         """The pictures of pairs with their captions, which name no domain."""
-        clip = self.opened.subject.clip
+        clip = self.subject.clip
         return read_matches(
             cuts,
             pairs,
@@ -84,7 +84,7 @@ class Captions:
     @cached_property
     def means(self) -> dict[str, Tensor]:
         """The mean unit embedding of each class's pictures, `class d_embed`, by domain."""
-        features, clip = self.opened.features, self.opened.subject.clip
+        features, clip = self.subject.features, self.subject.clip
         unit = F.normalize(torch.as_tensor(features.values[LAST]), dim=-1)
         labels, domains = (features.frame[name].to_numpy() for name in ("label", "domain"))
         return {
@@ -94,13 +94,13 @@ class Captions:
                     for label in self.classes
                 ]
             ).to(clip.device, clip.dtype)
-            for domain in self.opened.pair
+            for domain in self.subject.pair
         }
 
 
 def halves(captions: Captions, domain: str) -> list[Pairs]:
     """Pairs of two classes in one domain, whose captions are equally long, by halves of artists."""
-    images, n = captions.opened.analysed, captions.opened.analysis.n_circuit_pairs
+    images, n = captions.subject.analysed, captions.subject.analysis.n_circuit_pairs
     lengths, side = captions.lengths(NEUTRAL_WORDS[0]), artist_sides(images.frame)
     here = ((images.domain == domain) & images.label.isin(captions.classes)).to_numpy()
     halves = []
@@ -108,9 +108,7 @@ def halves(captions: Captions, domain: str) -> list[Pairs]:
         own: ImageTable = images[here & (side == half)]
         own = own.with_frame(own.frame.assign(n_tokens=own.label.map(lengths)))
         halves.append(
-            own.pairs(
-                same=("domain", "n_tokens"), differ="label", n=n, seed=captions.opened.subject.seed
-            )
+            own.pairs(same=("domain", "n_tokens"), differ="label", n=n, seed=captions.subject.seed)
         )
     return halves
 
@@ -121,11 +119,11 @@ def by_word(captions: Captions) -> pd.DataFrame:
     Pictures of a class are told from those of the other classes in their domain, and from those of
     the class in the other domain: `scale * <word, difference of the pictures' mean embeddings>`.
     """
-    opened, frames = captions.opened, []
-    clip, classes = opened.subject.clip, captions.classes
-    parts = {domain: _role_vectors(captions, domain) for domain in opened.pair}
+    subject, frames = captions.subject, []
+    clip, classes = subject.clip, captions.classes
+    parts = {domain: _role_vectors(captions, domain) for domain in subject.pair}
     n = len(classes)
-    for domain, other in (opened.pair, opened.pair[::-1]):
+    for domain, other in (subject.pair, subject.pair[::-1]):
         here, there = captions.means[domain], captions.means[other]
         rest = (here.sum(dim=0) - here) / (n - 1)
         told = {CLASSES: here - rest, DOMAINS: here - there}
@@ -147,13 +145,13 @@ def by_word(captions: Captions) -> pd.DataFrame:
                 names,
                 names[:, None],
                 goals=np.ones(len(ROLES)),
-                seed=opened.subject.seed,
+                seed=subject.seed,
                 rounding=1e-6 * float(np.abs(triples).max()),
             )
             frame = frame.assign(part=list(ROLES), told_apart=what, domain=domain, null_kind=kind)
             frames.append(frame.assign(logits=float(whole[:, 0].mean())))
-    pictures = opened.features.frame
-    shown = pictures[pictures["domain"].isin(opened.pair) & pictures["label"].isin(classes)]
+    pictures = subject.features.frame
+    shown = pictures[pictures["domain"].isin(subject.pair) & pictures["label"].isin(classes)]
     rows = pd.concat(frames, ignore_index=True).assign(
         ceiling_kind="the whole caption",
         unit="class",
@@ -162,14 +160,14 @@ def by_word(captions: Captions) -> pd.DataFrame:
         n_runs=1,
         n_drawings=shown["drawing"].nunique() if "drawing" in shown else len(shown),
         estimand="share of what a caption tells apart that a word adds, mean over classes",
-        seed=opened.subject.seed,
+        seed=subject.seed,
     )
     return Table.with_evidence("caption_words", rows, {}).frame
 
 
 def _role_vectors(captions: Captions, domain: str) -> Tensor:
     """What each role's words add to the direction of each class's caption, `class role d_embed`."""
-    clip, term = captions.opened.subject.clip, words_for(domain)[0]
+    clip, term = captions.subject.clip, words_for(domain)[0]
     parts = sentence_parts(clip, [said(term, label) for label in captions.classes])
     spoken = [1, *(len(token_numbers(clip.tokenizer, [term])[0]) - 2,)]
     rows = []
@@ -192,7 +190,7 @@ def by_head(captions: Captions) -> pd.DataFrame:
     Captions of two classes, and captions of two domains, are patched part by part (Meng et al.
     2022); the metric says how far a caption has gone over to the pictures of the clean one.
     """
-    opened = captions.opened
+    subject = captions.subject
     frames = []
     for asked, swap in swaps(captions):
         for pattern, axes in (
@@ -200,7 +198,7 @@ def by_head(captions: Captions) -> pd.DataFrame:
             ("blocks.*.hook_mlp_out", ("layer",)),
         ):
             swept = sweep(
-                opened.subject.clip.text,
+                subject.clip.text,
                 clean=captions.tokens(swap.texts[0]),
                 corrupt=captions.tokens(swap.texts[1]),
                 null=captions.tokens(swap.texts[2]),
@@ -210,7 +208,7 @@ def by_head(captions: Captions) -> pd.DataFrame:
                 sites=pattern,
                 axes=axes,
             )
-            found = effects(swept, seed=opened.subject.seed).frame
+            found = effects(swept, seed=subject.seed).frame
             head = found["head"] if "head" in found else pd.Series(np.nan, found.index)
             part = [
                 f"m{layer:.0f}" if np.isnan(number) else f"a{layer:.0f}.h{number:.0f}"
@@ -236,7 +234,7 @@ class Swap:
 
     def metric(self, captions: Captions) -> MatchMetric:
         """How far a caption agrees with its pictures more than with its partner's, in logits."""
-        clip, at = captions.opened.subject.clip, captions.classes.index
+        clip, at = captions.subject.clip, captions.classes.index
         own = captions.means[self.domain][[at(label) for label in self.labels]]
         others = captions.means[self.other][[at(label) for label in self.foils]]
         with torch.no_grad():
@@ -261,11 +259,11 @@ class Swap:
 
 def swaps(captions: Captions) -> list[tuple[str, Swap]]:
     """Captions in which the class word is exchanged, and captions with that for the domain."""
-    opened = captions.opened
-    natural, test = opened.pair
+    subject = captions.subject
+    natural, test = subject.pair
     made = []
     term, lengths = NEUTRAL_WORDS[0], captions.lengths(NEUTRAL_WORDS[0])
-    generator, chosen = rng("captions", opened.subject.seed), []
+    generator, chosen = rng("captions", subject.seed), []
     for label in captions.classes:
         alike = [
             name for name in captions.classes if name != label and lengths[name] == lengths[label]
@@ -276,7 +274,7 @@ def swaps(captions: Captions) -> list[tuple[str, Swap]]:
     if len(chosen) >= 4:
         labels, foils, thirds = zip(*chosen, strict=True)
         texts = [[said(term, name) for name in names] for names in (labels, foils, thirds)]
-        for domain in opened.pair:
+        for domain in subject.pair:
             made.append(
                 (
                     CLASSES,
@@ -287,8 +285,8 @@ def swaps(captions: Captions) -> list[tuple[str, Swap]]:
     length = captions.lengths(word)
     thirds = [
         words_for(each)[0]
-        for each in opened.images.domains
-        if each not in opened.pair and captions.lengths(words_for(each)[0]) == length
+        for each in subject.images.domains
+        if each not in subject.pair and captions.lengths(words_for(each)[0]) == length
     ]
     if captions.lengths(words_for(natural)[0]) != length or not thirds:
         say("captions of two domains left out: no words for them of as many tokens")
