@@ -127,29 +127,9 @@ def _certificate(result: LoadedResult) -> str:
     return f"All {len(rows):,} comparisons with open_clip pass."
 
 
-def _comes_first(result: LoadedResult) -> str:
-    """Which rungs are ahead of accuracy at the first kept epoch, and which behind."""
-    rows = result.frame("lead_and_lag").dropna(subset=["lead_low"])
-    rows = rows[rows["rung"] != ""]
-    if rows.empty:
-        return ""
-    first = rows.sort_values("trained").drop_duplicates(["rung", "measure"]).sort_values("rung")
-    said = {
-        "ahead": first[first["lead_low"] > 0],
-        "behind": first[first["lead_high"] < 0],
-        "open": first[(first["lead_low"] <= 0) & (first["lead_high"] >= 0)],
-    }
-    parts = [f"{sequence(list(own['rung']))} {word}" for word, own in said.items() if len(own)]
-    return (
-        f"After {100 * first['trained'].min():.0f} % of training, against accuracy on held-out "
-        f"classes: {'; '.join(parts)}."
-    )
-
-
 GISTS: Mapping[str, Callable[[LoadedResult], str]] = {
     "levels": _levels,
     "generalization": accuracy_reached,
-    "over-training": _comes_first,
     "ladder": _ladder,
     "certificate": _certificate,
 }

@@ -23,7 +23,7 @@ COMPARED = ("mixtures", "losses", "differences")
 
 CONCLUDED = (
     *("exposure", "exposure_classes", "robustness", "epochs", "rungs", "ladder", "stability"),
-    *("rungs_by_epoch", "lead_and_lag", "levels", "together", "foretelling"),
+    *("rungs_by_epoch", "levels", "together"),
     *("stitching", "model_similarity"),
     *("intervention", "intervention_classes", "intervention_directions"),
 )

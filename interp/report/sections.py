@@ -16,7 +16,6 @@ from interp.report.figures.behind_accuracy import (
 from interp.report.figures.circuit_graphs import circuit_figure
 from interp.report.figures.ladders import LADDER, ladder_figure
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
-from interp.report.figures.over_training import OVER_TRAINING
 from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.sharing_profiles import sharing_profile_figure
 from interp.report.figures.specification_curves import choices_figure
@@ -41,12 +40,11 @@ from interp.report.verdict_tables import (
     by_layer_table,
     certificate_verdict,
     dictionaries_table,
-    foretelling_table,
     levels_table,
     verdicts_table,
 )
 
-OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, OVER_TRAINING, LADDER, INTERVENTION, TWO_MODELS)
+OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, LADDER, INTERVENTION, TWO_MODELS)
 """Sections on several models or measures; a measure's own is declared beside it."""
 
 RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
@@ -77,7 +75,6 @@ WORD_TABLES: Mapping[str, Callable[..., list[WordTable]]] = {
     "by layer": by_layer_table,
     "certificate": certificate_verdict,
     "dictionaries": dictionaries_table,
-    "foretelling": foretelling_table,
     "levels": levels_table,
     "answers": answers_table,
     "verdicts": verdicts_table,

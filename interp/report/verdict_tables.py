@@ -315,45 +315,6 @@ def levels_table(result: LoadedResult) -> list[WordTable]:
     return [WordTable("Does accuracy go with sharing? Level by level", head, body)] if body else []
 
 
-def foretelling_table(result: LoadedResult) -> list[WordTable]:
-    """What each number foretells of accuracy in left-out mixtures, the best first."""
-    rows = result.frame("foretelling")
-    if rows.empty:
-        return []
-    rows = rows.sort_values(["level", "foretold"], ascending=[True, False], kind="stable")
-    known = rows["value"].notna()
-    body = [
-        [
-            f"{row['level']} {row['predictor']}",
-            row["predictor_kind"],
-            f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})",
-            number(row["p_adjusted"], 3),
-            *(
-                percent(row[name]) if math.isfinite(row[name]) else MISSING
-                for name in ("foretold", "beyond_seen")
-            ),
-            f"{row['n_units']:.0f} {plural(row['unit'], row['n_units'])}",
-            row["reason"] or MISSING,
-        ]
-        for _, row in rows[known].iterrows()
-    ]
-    for (level, why), own in rows[~known].groupby(["level", "reason"], sort=False):
-        body.append([f"{level} {len(own)} {plural('predictor', len(own))}", *[MISSING] * 6, why])
-    head = (
-        "",
-        "Kind",
-        "Correlation",
-        "p (B. and H.)",
-        "Foretold in left-out mixtures",
-        "Beyond seen accuracy",
-        "n",
-        "Why not",
-    )
-    return [
-        WordTable("What foretells accuracy on held-out classes? One number at a time", head, body)
-    ]
-
-
 LINK_SIGNS = {TOGETHER: "●", AGAINST: "⊖", APART: "○", CANNOT_TELL: "?"}
 
 

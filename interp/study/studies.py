@@ -237,7 +237,7 @@ class Study:
         for place, architecture in enumerate(self.specification.architectures):
             own = [cell for cell in cells if cell.training is architecture and not cell.arm]
             part = self._compared(frames, own, only, finished)
-            part |= self._by_epoch(earlier, part, architecture.name)
+            part |= self._by_epoch(earlier, architecture.name)
             with clock("comparing models"):
                 part |= {} if only else self._models_compared(own, steps, finished, jobs, where)
             facts = self.facts(architecture, list(by_seed.values()), clock.seconds, command, where)
@@ -284,22 +284,16 @@ class Study:
             for block in [blocks[model.seed]]
         ]
 
-    def _by_epoch(
-        self, earlier: Mapping[str, Any], part: Mapping[str, Any], architecture: str
-    ) -> dict[str, Any]:
-        """What kept epochs before the last share, by rung, and whether sharing comes first."""
+    def _by_epoch(self, earlier: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+        """What kept epochs before the last share, by rung."""
         own = {
             name: frame[frame["architecture"] == architecture] for name, frame in earlier.items()
         }
         shared = {name: own[name] for name in SHARED if len(own.get(name, ()))}
         if not shared:
             return {}
-        from interp.verdicts.levels.over_training import lead_and_lag
-
         natural = self.specification.mixtures.natural
-        made = {"rungs_by_epoch": _climbed(shared, natural)["rungs"]}
-        leads = lead_and_lag({**part, **made}, natural=natural)
-        return made | ({leads.name: leads.frame} if len(leads) else {})
+        return {"rungs_by_epoch": _climbed(shared, natural)["rungs"]}
 
     def _models_compared(
         self,
@@ -437,15 +431,11 @@ def _joined(part: Mapping[str, Any], arms: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _levels(frames: Mapping[str, Any], natural: str) -> dict[str, Any]:
-    """The verdict across checkpoints, and what foretells accuracy beside sharing."""
+    """The verdict across checkpoints."""
     from interp.verdicts.levels.across_checkpoints import from_tables, verdict
-    from interp.verdicts.levels.rival_predictors import foretelling, predictors
 
     found = verdict(*from_tables(frames, natural=natural))
-    rivals = foretelling(predictors(frames, natural=natural))
-    return {
-        table.name: table.frame for table in (found.table, found.together, rivals) if len(table)
-    }
+    return {table.name: table.frame for table in (found.table, found.together) if len(table)}
 
 
 def question(domains: Sequence[str], *, sharing: bool = True) -> str:

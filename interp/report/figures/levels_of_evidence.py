@@ -9,16 +9,7 @@ import pandas as pd
 from interp.core.errors import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.data.mixtures.settings import is_upper_bound
-from interp.declared.figures import (
-    INDEX,
-    ZERO,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    Look,
-    Scale,
-    SectionSpec,
-)
+from interp.declared.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.declared.writing import number, percent, plain
 from interp.report.grammar.filled_figures import finished, read_rows
 from interp.report.grammar.pieces import (
@@ -77,32 +68,6 @@ FOREST = FigureSpec(
     alt="{said}",
     where={"level": list(LEVELS)},
 )
-FORETELLING = FigureSpec(
-    "foretelling",
-    "What foretells accuracy on held-out classes?",
-    "forest",
-    ("foretelling",),
-    method="Accuracy is correlated with each number by itself; a ridge on it is tried in mixtures "
-    "that it was not fitted to.",
-    null="No correlation, 0: mixtures (L1) or a mixture's blocks (L2) permuted.",
-    caption="Correlations with 95 % intervals. {n}; numbers of layers are means over the middle "
-    "ones. These are many tests, for exploration: the table has p by Benjamini and Hochberg, and "
-    "what each foretells in left-out mixtures.",
-    alt="{numbers}",
-    needs=("value",),
-    choices=(
-        ChoiceSpec(
-            "Asked",
-            looks=(
-                Look("across mixtures (L1)", {"level": "L1"}),
-                Look("over the blocks of a mixture (L2)", {"level": "L2"}),
-            ),
-        ),
-    ),
-    labels="predictor",
-    x=AxisSpec("correlation with accuracy", limits=(-1.05, 1.05)),
-    lines=ZERO,
-)
 EVIDENCE = SectionSpec(
     "levels",
     "Does generalization go with sharing?",
@@ -110,12 +75,12 @@ EVIDENCE = SectionSpec(
     "over the blocks of a mixture, cells and folds taken out. L3: accuracy of a class on its "
     "sharing, fixed effects of class and model, natural accuracy held constant. L4: a loss "
     "that aligns domains. p by Holm over the rungs of a level.",
-    (TOGETHER, FOREST, FORETELLING),
-    words=(("levels",), ("foretelling",)),
+    (TOGETHER, FOREST),
+    words=(("levels",),),
     note="L1 says “goes with” and no more: mixtures differ in much besides. L2 and L3 compare each "
     "mixture, model and class with itself. Only an intervention says “because”.",
     study_only=True,
-    optional=("levels", "together", "foretelling"),
+    optional=("levels", "together"),
     part="verdict",
 )
 
