@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from interp.circuits.edges.masked_runs import open_pair, run_masked
-from interp.circuits.edges.wiring import Wiring, check_edges, wire
+from interp.circuits.edges.wire import Wiring, check_edges, wire
 from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
 from interp.core.tables import Table
 from interp.core.tower import Tower

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from interp.circuits.patching.localisation import (
+from interp.circuits.patching.localise import (
     ROUNDING,
     by_class,
     class_mean,

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.circuits.edges.wiring import Wiring, parts_of
+from interp.circuits.edges.wire import Wiring, parts_of
 from interp.core.errors import ShapeError, SpecificationError, listed
 from interp.core.tower import Component, Tower, resumption
 

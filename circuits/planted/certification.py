@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from interp.circuits.edges.path_patching import edge_effects
-from interp.circuits.edges.wiring import wire
+from interp.circuits.edges.path_patch import edge_effects
+from interp.circuits.edges.wire import wire
 from interp.circuits.planted.model import ChannelTruth, Neuron, PlantedModel, Truth
 from interp.circuits.planted.world import CLASSES, PARTS, Scenes, World
 from interp.circuits.tasks.metrics import Metric, Target
-from interp.circuits.units.channel_attribution import unit_axis
-from interp.circuits.units.masked_units import measure_units
+from interp.circuits.units.channel_scores import unit_axis
+from interp.circuits.units.unit_faithfulness import measure_units
 from interp.core.errors import SpecificationError, listed
 from interp.core.seeds import rng
 from interp.core.sites import find_sites

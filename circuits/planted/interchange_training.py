@@ -18,7 +18,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from interp.circuits.edges.wiring import Wiring, parts_of, wire
+from interp.circuits.edges.wire import Wiring, parts_of, wire
 from interp.circuits.planted.resnet_training import GLIMPSE, GLYPHS, Pool, shuffles
 from interp.circuits.planted.world import PARTS
 from interp.core.progress import track

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from interp.circuits.edges.wiring import Wiring, wire
+from interp.circuits.edges.wire import Wiring, wire
 from interp.circuits.planted.conditions import CONDITIONS, TRAINED, Lanes
 from interp.circuits.planted.interchange_training import (
     STEPS,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from interp.circuits.discovery.circuit import Circuit
-from interp.circuits.patching.localisation import max_t_p, of_its_own
+from interp.circuits.patching.localise import max_t_p, of_its_own
 from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,
     best_of_groups,

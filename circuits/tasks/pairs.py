@@ -1,23 +1,70 @@
 """Pairs of an image table read as tensors, with the metric that tells their classes apart."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Required, TypedDict
 
 import numpy as np
-import pandas as pd
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.tasks.metrics import Metric, MetricKind, Target, check_kind
-from interp.core.arguments import Room, RoomKeywords
-from interp.core.artists import artist_column, artists_of
+from interp.core.arguments import Budget, BudgetKeywords, Room, RoomKeywords
 from interp.core.classifiers import Classifier
-from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.errors import ShapeError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Pairs, Preprocess
 from interp.core.seeds import rng
 from interp.core.tower import Tower
+
+
+class ClassTaskKeywords(BudgetKeywords, total=False):
+    """Who says which class a picture shows, how it is read, and what that may cost."""
+
+    classifier: Required[Classifier]
+    preprocess: Required[Preprocess]
+
+
+class CrossingKeywords(ClassTaskKeywords, total=False):
+    """A class task in which activations of one class go into pictures of another."""
+
+    metric: MetricKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTask(Budget):
+    """Who says which class a picture shows, how it is read, and what that may cost.
+
+    Args:
+        classifier: The classes as directions; its embeddings say device and dtype.
+        preprocess: From a picture to what the tower takes.
+    """
+
+    classifier: Classifier
+    preprocess: Preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing(ClassTask):
+    """A class task in which activations of one class go into pictures of another.
+
+    Args:
+        metric: "margin" or "mean_margin", or a function of outputs and a `Target`.
+    """
+
+    metric: MetricKind = "margin"
+
+    def __post_init__(self) -> None:
+        if not callable(self.metric) and self.metric not in ("margin", "mean_margin"):
+            raise SpecificationError(
+                "score activations of another picture",
+                f"the metric {self.metric!r}",
+                "margin or mean_margin, which score a class against all others, or a function",
+                "choose one of the two, or write a function of outputs and a Target",
+            )
 
 
 @door
@@ -47,127 +94,6 @@ def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
             return None
         rows.append(generator.choice(np.flatnonzero(fits)))
     return np.asarray(rows)
-
-
-@dataclass(frozen=True)
-class Transplants:
-    """Receivers of transplants, each with three donors, as rows of one image table.
-
-    Args:
-        images: The table.
-        rows: A row per receiver, with the columns `label, target_label, null_label` (classes) and
-            `target, donor, null, ceiling` (rows of `images`).
-        artists: The column that says who drew a picture.
-        left_out: How many receivers were asked for and not found.
-
-    Notes:
-        `target` shows class `target_label` in domain B. `donor` shows `label` in A, `null` shows
-        `null_label` in A, `ceiling` shows `label` in B; all three are scored for class `label`.
-        None of them is by the artist of the target.
-    """
-
-    images: ImageTable
-    rows: pd.DataFrame
-    artists: str
-    left_out: int
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-@door
-def draw_transplants(
-    images: ImageTable,
-    *,
-    domain_a: str,
-    domain_b: str,
-    classes: Sequence[str],
-    n: int,
-    seed: int = 0,
-) -> Transplants:
-    """Draw receivers for transplants, each with its donors by other artists.
-
-    Args:
-        images: The pictures.
-        domain_a: The domain that donors come from.
-        domain_b: The domain of the receivers.
-        classes: The classes to draw from; only those with pictures in both domains are used.
-        n: How many receivers to draw, spread evenly over the classes that are scored.
-        seed: Seed of the draw.
-
-    Returns:
-        The receivers with their donors; `left_out` counts those for which no donors were found.
-
-    Raises:
-        DataError: For an unknown domain.
-        SampleError: With fewer than three classes in both domains, or no donors by another artist.
-
-    >>> frame = pd.DataFrame([(f"{domain} {label} {artist}", label, domain, artist)
-    ...                       for domain in ("real", "sketch") for label in ("cat", "dog", "owl")
-    ...                       for artist in "ab"], columns=["path", "label", "domain", "artist"])
-    >>> images = ImageTable(frame.assign(split="test", caption=""))
-    >>> drawn = draw_transplants(images, domain_a="real", domain_b="sketch",
-    ...                          classes=["cat", "dog", "owl"], n=3)
-    >>> drawn.rows["label"].tolist(), drawn.artists, drawn.left_out
-    (['cat', 'dog', 'owl'], 'artist', 0)
-    """
-    check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
-    frame = images.frame.reset_index(drop=True)
-    column, artists = artist_column(frame), artists_of(frame)
-    pools = {
-        key: rows.to_numpy() for key, rows in frame.groupby(["domain", "label"]).groups.items()
-    }
-    usable = [c for c in classes if (domain_a, c) in pools and (domain_b, c) in pools]
-    if len(usable) < 3:
-        raise SampleError(
-            f"transplant activations from {domain_a} to {domain_b}",
-            f"{len(usable)} classes that stand in both",
-            "three or more: one to score, one that receives, one for the null",
-            "give more classes",
-        )
-    generator, drawn = rng("transplants", seed), []
-    for turn in range(n):
-        row = None
-        for _ in range(20):  # chance may pick an artist who drew all that would serve
-            row = row or _draw_one(
-                usable[turn % len(usable)], usable, pools, artists, generator, (domain_a, domain_b)
-            )
-        drawn.extend([row] if row else [])
-    if not drawn:
-        raise SampleError(
-            f"transplant activations from {domain_a} to {domain_b}",
-            f"no target whose donors are by another {column}",
-            f"two or more of {column} in each class and domain",
-            "give more pictures",
-        )
-    return Transplants(images, pd.DataFrame(drawn), column, n - len(drawn))
-
-
-def _draw_one(
-    label: str,
-    classes: Sequence[str],
-    pools: Mapping[Hashable, np.ndarray],
-    artists: np.ndarray,
-    generator: np.random.Generator,
-    domains: tuple[str, str],
-) -> dict[str, object] | None:
-    others = [name for name in classes if name != label]
-    target_label, null_label = (others[i] for i in generator.permutation(len(others))[:2])
-    a, b = domains
-    target = int(generator.choice(pools[b, target_label]))
-    row: dict[str, object] = {
-        "label": label,
-        "target_label": target_label,
-        "null_label": null_label,
-        "target": target,
-    }
-    wanted = {"donor": (a, label), "null": (a, null_label), "ceiling": (b, label)}
-    for role, pool in wanted.items():
-        fits = pools[pool][artists[pools[pool]] != artists[target]]
-        if not len(fits):
-            return None
-        row[role] = int(generator.choice(fits))
-    return row
 
 
 def embed(tower: Tower, x: Tensor, *, batch_size: int) -> Tensor:
@@ -334,3 +260,96 @@ def read_pairs(
     target = Target(scale, labels, foils if crossed else None, outputs)
     name = metric or ("logit_difference" if crossed else "margin")
     return Read(clean, corrupt, Metric(name, target), pairs, classifier.scale / scale.scale)
+
+
+Pictures = Float[Tensor, "batch channel row column"]
+
+
+def gaussian_noise(pictures: Tensor, *, strength: float = 1.0, seed: int = 0) -> Tensor:
+    """Add independent normal noise, `x + strength * e`.
+
+    `strength` is the noise's standard deviation, in units of the preprocessed values. A picture's
+    noise depends on `seed` and its place in the batch, not on how many others there are.
+
+    >>> x = torch.zeros(2, 3, 4, 4)
+    >>> torch.equal(gaussian_noise(x, seed=1), gaussian_noise(x, seed=1))
+    True
+    >>> torch.equal(gaussian_noise(x[:1], seed=1), gaussian_noise(x, seed=1)[:1])
+    True
+    """
+    _check(pictures, strength)
+    drawn = [
+        rng("noise on pictures", seed, place).standard_normal(tuple(pictures.shape[1:]))
+        for place in range(len(pictures))
+    ]
+    noise = torch.stack([torch.from_numpy(each) for each in drawn])
+    return pictures + strength * noise.to(pictures)
+
+
+def blur(pictures: Tensor, *, strength: float = 4.0, seed: int = 0) -> Tensor:
+    """Average each value with its neighbours, by a normal kernel; edges are mirrored.
+
+    `strength` is the kernel's standard deviation in pixels; the kernel ends at three of them, or
+    where the picture does. Nothing is random: `seed` is there to be like the others.
+
+    >>> x = torch.ones(1, 3, 8, 8)
+    >>> torch.allclose(blur(x), x)
+    True
+    """
+    _check(pictures, strength)
+    if strength == 0:
+        return pictures.clone()
+    for axis in (2, 3):
+        reach = min(ceil(3 * strength), pictures.shape[axis] - 1)
+        steps = torch.arange(-reach, reach + 1, dtype=pictures.dtype, device=pictures.device)
+        kernel = torch.exp(-((steps / strength) ** 2) / 2)
+        kernel = (kernel / kernel.sum()).expand(pictures.shape[1], 1, -1)
+        pad = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+        pictures = F.conv2d(
+            F.pad(pictures, pad, mode="reflect"),
+            kernel[..., None] if axis == 2 else kernel[:, :, None],
+            groups=pictures.shape[1],
+        )
+    return pictures
+
+
+def mean_image(pictures: Tensor, *, strength: float = 1.0, seed: int = 0) -> Tensor:
+    """Move each picture towards the batch's mean picture, `x + strength * (mean - x)`.
+
+    `strength` is a share: 1 replaces the picture by the mean, 0 leaves it. The mean is that of the
+    batch given, so give all pictures at once. Nothing is random.
+
+    >>> x = torch.tensor([0.0, 2.0]).reshape(2, 1, 1, 1)
+    >>> mean_image(x).flatten().tolist()
+    [1.0, 1.0]
+    """
+    _check(pictures, strength)
+    if strength > 1:
+        raise _out_of_range(strength, "a share from 0 to 1")
+    return pictures + strength * (pictures.mean(dim=0, keepdim=True) - pictures)
+
+
+CORRUPTIONS: dict[str, Callable[..., Tensor]] = {
+    "gaussian_noise": gaussian_noise,
+    "blur": blur,
+    "mean_image": mean_image,
+}
+"""Every corruption by name; each takes pictures, `strength` and `seed`, and gives pictures."""
+
+
+def _check(pictures: Tensor, strength: float) -> None:
+    if pictures.ndim != 4 or not pictures.is_floating_point() or not len(pictures):
+        raise ShapeError(
+            "corrupt pictures",
+            f"shape {tuple(pictures.shape)}, {pictures.dtype}",
+            "floating-point numbers of shape (batch, channel, row, column)",
+            "pass preprocessed pictures",
+        )
+    if not 0 <= strength < float("inf"):
+        raise _out_of_range(strength, "a number of 0 or more")
+
+
+def _out_of_range(strength: float, right: str) -> SpecificationError:
+    return SpecificationError(
+        "corrupt pictures", f"strength={strength}", right, "keep the default, or choose another"
+    )

@@ -8,18 +8,13 @@ import torch
 from torch import Tensor
 
 from interp.circuits.discovery.curves import units_of
-from interp.circuits.discovery.ensembles import mean_ranks
-from interp.circuits.patching.ablation import ablate
-from interp.circuits.patching.screening import gradients
+from interp.circuits.discovery.hard_gates import mean_ranks
+from interp.circuits.patching.ablate import ablate
+from interp.circuits.patching.screen import gradients
 from interp.circuits.tasks.metrics import check_metric, rows_of
 from interp.circuits.tasks.pairs import ComparedRuns
-from interp.circuits.units.channel_attribution import (
-    by_unit,
-    channel_scores,
-    check_finite,
-    unit_axis,
-)
-from interp.circuits.units.learned_masks import mask_scores
+from interp.circuits.units.channel_scores import by_unit, channel_scores, check_finite, unit_axis
+from interp.circuits.units.mask_scores import mask_scores
 from interp.core.faces.by_name import Named
 from interp.core.runs.batching import Batching
 from interp.core.seeds import rng

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits import ClassCircuits, Units, circuit_transfer, class_circuits, overlap
-from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP
-from interp.circuits.sharing.transfer_faithfulness import (
+from interp.circuits.sharing.circuit_transfer import (
     KNOCKED_OUT_SHARES,
     NECESSITY_OVER_SIZES,
     OVER_SIZES,
     TRANSFER_SHARES,
 )
+from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP
 from interp.core.classifiers import Classifier
 from interp.core.columns import COLUMNS, EVIDENCE
 from interp.core.errors import (

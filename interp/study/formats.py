@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.discovery.circuit import Circuit
-from interp.circuits.edges.wiring import Wiring, node_of
+from interp.circuits.edges.wire import Wiring, node_of
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.progress import say
 from interp.core.storage.store import told_when_full, writable

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.circuits.sharing.circuit_transfer import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
-from interp.circuits.sharing.transfer_faithfulness import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
     CANNOT_TELL,

@@ -11,8 +11,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from interp.circuits.units.channel_circuits import PAPER_SITES, channel_circuit
-from interp.circuits.units.channel_wiring import MEMORY, Wanted, reference_edges, score_edges
+from interp.circuits.units.channel_circuit import PAPER_SITES, channel_circuit
+from interp.circuits.units.channel_edges import MEMORY, Wanted, reference_edges, score_edges
 from interp.core.arguments import Room
 from interp.models.towers.resnet import HookedResNet
 

@@ -7,8 +7,8 @@ import pandas as pd
 
 from interp.circuits import Edges, Matches, Units, match_faithfulness, match_parts
 from interp.circuits.cross_modal.matches import TEXT, VISUAL
-from interp.circuits.edges.wiring import OUTPUT, node_of
-from interp.circuits.sharing.components import Cut
+from interp.circuits.edges.wire import OUTPUT, node_of
+from interp.circuits.sharing.cuts import Cut
 from interp.core.errors import DataError, SampleError
 from interp.core.progress import say
 from interp.core.tower import Wired

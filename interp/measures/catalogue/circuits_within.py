@@ -18,7 +18,7 @@ from interp.circuits import (
     read_pairs,
     unit_faithfulness,
 )
-from interp.circuits.patching.localisation import by_class
+from interp.circuits.patching.localise import by_class
 from interp.circuits.tasks.pairs import Read
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError

@@ -21,9 +21,9 @@ from interp.circuits import (
     das_among,
     overlap,
 )
-from interp.circuits.patching.sweeping import depths
-from interp.circuits.sharing.smallest_circuits import SMALLEST
-from interp.circuits.sharing.transfer_faithfulness import NECESSITY_OVER_SIZES, OVER_SIZES
+from interp.circuits.patching.sweep import depths
+from interp.circuits.sharing.circuit_runs import SMALLEST
+from interp.circuits.sharing.circuit_transfer import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.circuits.subspaces.subspace import read_at
 from interp.core.errors import AlikeError, SampleError
 from interp.core.illustrations import Plate

@@ -26,7 +26,7 @@ from interp.circuits import (
     sweep,
     wire,
 )
-from interp.circuits.discovery.criteria import measure_masks
+from interp.circuits.discovery.faithfulness import measure_masks
 from interp.core.artists import artist_column, artists_of
 from interp.core.errors import DataError, NumericsError, ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable
@@ -216,7 +216,7 @@ def test_whole_and_empty_are_the_two_runs_and_batches_change_nothing(wired: Any)
 
 
 def test_random_circuits_have_the_size_and_layers_of_the_circuit() -> None:
-    from interp.circuits.discovery.criteria import _random_masks
+    from interp.circuits.discovery.faithfulness import _random_masks
 
     wiring = wire(open_vit())
     circuit = discover(Attribution(wiring, np.random.default_rng(1).random((1, wiring.n_edges)),

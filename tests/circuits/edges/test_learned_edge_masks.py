@@ -18,12 +18,12 @@ from interp.circuits import (
     edge_mask_scores,
     wire,
 )
-from interp.circuits.discovery.criteria import measure_masks
-from interp.circuits.edges import learned_edge_masks
+from interp.circuits.discovery.faithfulness import measure_masks
+from interp.circuits.edges import edge_mask_scores as learned_edge_masks
+from interp.circuits.edges.edge_mask_scores import _alone, _Gates, _starting, _total
 from interp.circuits.edges.edge_scores import EdgeTask
-from interp.circuits.edges.learned_edge_masks import _alone, _Gates, _starting, _total
 from interp.circuits.edges.masked_runs import open_run, run_gated
-from interp.circuits.edges.wiring import parts_of
+from interp.circuits.edges.wire import parts_of
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint

@@ -18,7 +18,7 @@ from interp.circuits import (
     other_class,
     sweep,
 )
-from interp.circuits.patching.localisation import class_mean, leave_out, max_t_p
+from interp.circuits.patching.localise import class_mean, leave_out, max_t_p
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics.resampling import sign_flip_p

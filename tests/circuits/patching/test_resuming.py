@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Classifier, Metric, Target, sweep, to_patching_result
-from interp.circuits.patching.localisation import effects
+from interp.circuits.patching.localise import effects
 from interp.core.errors import OutputError, SpecificationError
 from tests.circuits.conftest import TinyViT
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from interp.circuits import Chain, Classifier, Metric, Target, node_scores, screen, sweep
 from interp.circuits.patching.patched_cells import list_cells, probe
-from interp.circuits.patching.screening import missed_at_most
+from interp.circuits.patching.screen import missed_at_most
 from interp.core.errors import NumericsError, ShapeError, SiteError, SpecificationError
 from interp.core.sites import find_sites
 from interp.core.tower import part

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, Controls, planted_vit, stitch
 from interp.circuits.patching.linear_maps import RIDGES, StitchSource, as_before, places_last
-from interp.circuits.patching.stitched_runs import StitchedRuns
+from interp.circuits.patching.stitch import StitchedRuns
 from interp.core.artists import artist_halves
 from interp.core.classifiers import LinearClassifier
 from interp.core.errors import SampleError, SpecificationError

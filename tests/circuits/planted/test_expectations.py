@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits.edges.path_patching import path_patch
-from interp.circuits.edges.wiring import wire
+from interp.circuits.edges.path_patch import path_patch
+from interp.circuits.edges.wire import wire
 from interp.circuits.planted.conditions import CONDITIONS, DOSES
 from interp.circuits.planted.expectations import ANSWERS, Expected, expected
 from interp.circuits.planted.vit import Blueprint, Planted, plant

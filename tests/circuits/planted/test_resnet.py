@@ -26,7 +26,7 @@ from interp.circuits.planted.resnet import (
 )
 from interp.circuits.planted.resnet_training import PartTask, Pool, train_part
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
-from interp.circuits.units.masked_units import measure_units
+from interp.circuits.units.unit_faithfulness import measure_units
 from interp.core.errors import DataError, SpecificationError
 from interp.core.sites import find_sites
 from interp.core.tables import Table

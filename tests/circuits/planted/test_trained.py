@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.circuits import METHODS, Circuit, attribute, faithfulness
 from interp.circuits.edges.masked_runs import open_run, run_masked
-from interp.circuits.edges.wiring import wire
+from interp.circuits.edges.wire import wire
 from interp.circuits.planted import interchange_training as strict_interchange
 from interp.circuits.planted.certification import (
     certify_edges,

@@ -9,7 +9,7 @@ import torch
 
 from interp.circuits import Units, class_circuits, overlap
 from interp.circuits.planted.world import DOMAINS, as_tensor
-from interp.circuits.sharing.readouts import not_shown, scored_for_others
+from interp.circuits.sharing.class_circuits import not_shown, scored_for_others
 from interp.circuits.tasks.metrics import Metric, margin
 from interp.models.towers.vit import HookedViT
 from tests.circuits.sharing.test_transfer_faithfulness import NEURONS, found, model, pictures

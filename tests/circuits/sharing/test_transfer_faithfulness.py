@@ -21,12 +21,12 @@ from interp.circuits import (
     overlap,
 )
 from interp.circuits.edges.masked_runs import open_run, run_masked
-from interp.circuits.patching.localisation import of_its_own
+from interp.circuits.patching.localise import of_its_own
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
+from interp.circuits.sharing.circuit_runs import SMALLEST
 from interp.circuits.sharing.overlap_measures import rewire
-from interp.circuits.sharing.smallest_circuits import SMALLEST
 from interp.circuits.tasks.pairs import ComparedRuns
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError

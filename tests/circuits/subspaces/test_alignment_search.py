@@ -19,17 +19,22 @@ from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted.world import DOMAINS, World
-from interp.circuits.subspaces.fitting import (
+from interp.circuits.subspaces.fit_subspace import (
     FitRecipe,
     SubspaceTask,
     fit_directions,
     smallest_that_carries,
 )
-from interp.circuits.subspaces.interchanges import DasTask, hold_out, read_class_free, read_domain
-from interp.circuits.subspaces.judged_interchanges import of_one_code
-from interp.circuits.subspaces.pictures_without_class import CLASS_FREE, class_free
+from interp.circuits.subspaces.interchanges import (
+    CLASS_FREE,
+    DasTask,
+    class_free,
+    hold_out,
+    read_class_free,
+    read_domain,
+)
 from interp.circuits.subspaces.subspace import Subspace, read_at
-from interp.circuits.subspaces.tried_subspaces import KINDS, try_site, try_subspaces
+from interp.circuits.subspaces.trials import KINDS, of_one_code, try_site, try_subspaces
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable

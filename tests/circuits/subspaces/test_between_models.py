@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, das_between, interchange, planted_vit
-from interp.circuits.subspaces.between_models import _mapped, _Shown, _stitches
+from interp.circuits.subspaces.das_between import _mapped, _Shown, _stitches
 from interp.circuits.subspaces.interchanges import DasTask, hold_out
 from interp.circuits.tasks.metrics import measure
 from interp.core.errors import SampleError, SpecificationError

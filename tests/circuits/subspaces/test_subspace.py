@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, Metric, Subspace, Target, fit_subspace, interchange
 from interp.circuits.patching.engine import hold
-from interp.circuits.subspaces.fitting import bytes_with_gradients
+from interp.circuits.subspaces.fit_subspace import bytes_with_gradients
 from interp.core.errors import NumericsError, SampleError, ShapeError, SiteError, SpecificationError
 from tests.circuits.conftest import Function, TinyViT, open_text, open_vit
 
@@ -75,7 +75,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> None:
         draw = torch.randn(len(among.T), k, generator=torch.Generator().manual_seed(1))
         return torch.linalg.qr(draw.to(among)).Q
 
-    monkeypatch.setattr("interp.circuits.subspaces.fitting._start", anywhere)
+    monkeypatch.setattr("interp.circuits.subspaces.fit_subspace._start", anywhere)
 
 
 @pytest.mark.usefixtures("far")

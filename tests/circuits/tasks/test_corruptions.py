@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from interp.circuits import CORRUPTIONS
-from interp.circuits.tasks.corruptions import blur, gaussian_noise, mean_image
+from interp.circuits.tasks.pairs import blur, gaussian_noise, mean_image
 from interp.core.errors import ShapeError, SpecificationError
 
 

@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from interp import circuits
-from interp.circuits.patching.ablation import AblationOptions, AblationOptionsKeywords
-from interp.circuits.patching.sweeping import SweepOptions, SweepOptionsKeywords
-from interp.circuits.subspaces.fitting import FitKeywords, FitRecipe
+from interp.circuits.patching.ablate import AblationOptions, AblationOptionsKeywords
+from interp.circuits.patching.sweep import SweepOptions, SweepOptionsKeywords
+from interp.circuits.subspaces.fit_subspace import FitKeywords, FitRecipe
 from interp.circuits.subspaces.interchanges import DasKeywords, DasTask
-from interp.circuits.tasks.class_tasks import (
+from interp.circuits.tasks.pairs import (
     ClassTask,
     ClassTaskKeywords,
     Crossing,
     CrossingKeywords,
+    PairedRuns,
+    PairedRunsKeywords,
+    PairTask,
+    PairTaskKeywords,
 )
-from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords, PairTask, PairTaskKeywords
 from interp.core.arguments import Budget, BudgetKeywords, Room, RoomKeywords
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError

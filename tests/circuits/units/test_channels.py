@@ -20,9 +20,9 @@ from interp.circuits import (
     mean_activations,
 )
 from interp.circuits.patching.engine import walk
-from interp.circuits.units.channel_attribution import by_unit, unit_axis
-from interp.circuits.units.channel_circuits import PAPER_SITES
-from interp.circuits.units.channel_wiring import Wanted, reference_edges
+from interp.circuits.units.channel_circuit import PAPER_SITES
+from interp.circuits.units.channel_edges import Wanted, reference_edges
+from interp.circuits.units.channel_scores import by_unit, unit_axis
 from interp.core.errors import (
     DataError,
     InterpError,

@@ -14,8 +14,8 @@ from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint
 from interp.circuits.tasks.pairs import PairTask
-from interp.circuits.units.learned_masks import _alone, _different
-from interp.circuits.units.masked_units import measure_units
+from interp.circuits.units.mask_scores import _alone, _different
+from interp.circuits.units.unit_faithfulness import measure_units
 from interp.core.errors import AlikeError, SiteError, SpecificationError
 from interp.models.towers.vit import HookedViT
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Chain, unit_faithfulness
-from interp.circuits.units.masked_units import measure_units, runs_of_units
+from interp.circuits.units.unit_faithfulness import measure_units, runs_of_units
 from interp.core.errors import DataError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
 from tests.circuits.conftest import Function, open_vit

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import rankdata
 
 from interp.circuits import UNIT_METHODS, ClassCircuits, Metric, Units, class_circuits
-from interp.circuits.discovery.ensembles import mean_ranks
+from interp.circuits.discovery.hard_gates import mean_ranks
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint

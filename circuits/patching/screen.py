@@ -17,7 +17,7 @@ from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 
 from interp.circuits.patching.patched_cells import forwards_of, make_plan, measure_cells, swept_axes
-from interp.circuits.patching.sweeping import DIRECTIONS, check_inputs, frame_of, rehearse
+from interp.circuits.patching.sweep import DIRECTIONS, check_inputs, frame_of, rehearse
 from interp.circuits.tasks.metrics import measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled

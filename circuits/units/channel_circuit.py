@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Unpack
 import pandas as pd
 from torch import Tensor
 
-from interp.circuits.patching.baselines import Baseline
+from interp.circuits.patching.mean_activations import Baseline
 from interp.circuits.tasks.metrics import name_of
-from interp.circuits.units.channel_attribution import channel_scores, check_steps
-from interp.circuits.units.channel_wiring import MEMORY, check_adjacent, score_edges, want
+from interp.circuits.units.channel_edges import MEMORY, check_adjacent, score_edges, want
+from interp.circuits.units.channel_scores import channel_scores, check_steps
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.discovery.criteria import MaskedWindow
 from interp.circuits.discovery.curves import curve_table
+from interp.circuits.discovery.faithfulness import MaskedWindow
 from interp.circuits.patching.engine import Change, Prefix
-from interp.circuits.patching.sweeping import check_inputs
+from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
-from interp.circuits.units.channel_attribution import unit_axis
+from interp.circuits.units.channel_scores import unit_axis
 from interp.core.arguments import filled
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.faces.doors import door

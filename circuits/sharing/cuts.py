@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.discovery.criteria import MaskedWindow, measure_masks, runs_of_masks
-from interp.circuits.edges.edge_attribution import METHODS, attribute
-from interp.circuits.edges.wiring import Wiring, wire
+from interp.circuits.discovery.faithfulness import MaskedWindow, measure_masks, runs_of_masks
+from interp.circuits.edges.attribute import METHODS, attribute
+from interp.circuits.edges.wire import Wiring, wire
 from interp.circuits.tasks.pairs import ComparedRuns
-from interp.circuits.units.channel_attribution import unit_axis
-from interp.circuits.units.masked_units import measure_units, runs_of_units
+from interp.circuits.units.channel_scores import unit_axis
+from interp.circuits.units.unit_faithfulness import measure_units, runs_of_units
 from interp.circuits.units.unit_methods import UNIT_METHODS, UnitTask
 from interp.core.arguments import MEMORY, Room
 from interp.core.errors import SpecificationError, check_known

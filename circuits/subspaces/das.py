@@ -12,9 +12,9 @@ from typing import Unpack
 import numpy as np
 import pandas as pd
 
-from interp.circuits.patching.localisation import ROUNDING, by_class, max_t_p, rounded
+from interp.circuits.patching.localise import ROUNDING, by_class, max_t_p, rounded
 from interp.circuits.patching.patched_cells import make_plan
-from interp.circuits.patching.sweeping import depths
+from interp.circuits.patching.sweep import depths
 from interp.circuits.subspaces.interchanges import (
     DasKeywords,
     DasTask,
@@ -25,13 +25,15 @@ from interp.circuits.subspaces.interchanges import (
     read_class_free,
     read_domain,
 )
-from interp.circuits.subspaces.judged_interchanges import Receivers, by_reader, judge_interchange
 from interp.circuits.subspaces.subspace import check_place
-from interp.circuits.subspaces.tried_subspaces import (
+from interp.circuits.subspaces.trials import (
     FLOOR,
     FOREIGN,
     KINDS,
+    Receivers,
     Tried,
+    by_reader,
+    judge_interchange,
     largest_subspaces,
     try_site,
 )

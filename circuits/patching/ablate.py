@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.baselines import mean_activations
 from interp.circuits.patching.engine import Activations
+from interp.circuits.patching.mean_activations import mean_activations
 from interp.circuits.patching.patched_cells import (
     PatchPlace,
     RunPlan,
@@ -23,7 +23,7 @@ from interp.circuits.patching.patched_cells import (
     measure_cells,
     patched_outputs,
 )
-from interp.circuits.patching.sweeping import cell_columns
+from interp.circuits.patching.sweep import cell_columns
 from interp.circuits.tasks.metrics import (
     DISTANCES,
     check_metric,

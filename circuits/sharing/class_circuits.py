@@ -3,23 +3,64 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from interp.circuits.sharing.components import Cut, Edges, Units
+from interp.circuits.sharing.cuts import Cut, Edges, Units
+from interp.circuits.sharing.overlap import Scores
 from interp.circuits.sharing.overlap_measures import best_of_groups, reach
-from interp.circuits.sharing.readouts import Readout, scored_for_others
-from interp.circuits.sharing.shared_parts import Scores
-from interp.circuits.tasks.corruptions import CORRUPTIONS
-from interp.circuits.tasks.metrics import DISTANCES, measure
-from interp.circuits.tasks.pairs import Read, embed, read_pairs
+from interp.circuits.tasks.metrics import DISTANCES, Metric, Target, measure
+from interp.circuits.tasks.pairs import CORRUPTIONS, Read, embed, read_pairs
 from interp.core.artists import artist_sides
 from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
-from interp.core.images import ImageTable, Preprocess
+from interp.core.images import ImageTable, Pairs, Preprocess
+from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
+
+
+class Readout(NamedTuple):
+    """Classes that pairs were scored for and do not show, and the scores, `example part`."""
+
+    asked: list[str]
+    values: np.ndarray
+
+
+def scored_for_others(read: Read, classes: Sequence[str], *, seed: int = 0) -> Read | None:
+    """The same pairs, each scored for a class that neither of its pictures shows.
+
+    All classes are asked for equally often, as far as possible. None where some class could not be
+    asked for, and for a metric that asks for no class. The labels of the clean pictures are those
+    asked for.
+    """
+    asked = not_shown(read.pairs, classes, seed=seed)
+    target = read.metric.target
+    if read.metric.kind in DISTANCES or set(asked) != set(classes):
+        return None
+    images = read.pairs.images
+    labels = images.frame["label"].to_numpy(object).copy()
+    labels[read.pairs.clean_rows] = asked
+    numbers = target.classifier.numbers(asked)
+    scored = Target(target.classifier, numbers, target.foils, target.clean)
+    pairs = replace(read.pairs, images=images.with_frame(images.frame.assign(label=labels)))
+    return replace(read, metric=Metric(read.metric.kind, scored), pairs=pairs)
+
+
+def not_shown(pairs: Pairs, classes: Sequence[str], *, seed: int = 0) -> list[str]:
+    """For each pair a class that neither picture shows, the one that was asked for least so far."""
+    generator = rng("readouts", seed)
+    rank = dict(zip(classes, generator.permutation(len(classes)).tolist(), strict=True))
+    times = dict.fromkeys(classes, 0)
+    shown = list(zip(pairs.clean.label.tolist(), pairs.corrupt.label.tolist(), strict=True))
+    asked = [""] * len(shown)
+    for place in generator.permutation(len(shown)).tolist():
+        others = [name for name in classes if name not in shown[place]]
+        asked[place] = min(others, key=lambda name: (times[name], rank[name]))
+        times[asked[place]] += 1
+    return asked
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.edges.masked_runs import Flow, open_pair
-from interp.circuits.edges.wiring import Wiring, check_edges, parts_of, wire
-from interp.circuits.patching.sweeping import check_inputs
+from interp.circuits.edges.wire import Wiring, check_edges, parts_of, wire
+from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.core.faces.doors import door
 from interp.core.images import Pairs

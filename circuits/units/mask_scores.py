@@ -24,10 +24,10 @@ from interp.circuits.discovery.hard_gates import (
     turns,
 )
 from interp.circuits.patching.engine import Change, Prefix
-from interp.circuits.patching.sweeping import check_inputs
+from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import measure, rows_of
 from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
-from interp.circuits.units.channel_attribution import (
+from interp.circuits.units.channel_scores import (
     channel_scores,
     check_finite,
     check_steps,

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from interp.circuits.sharing.components import Units
+from interp.circuits.sharing.class_circuits import ClassCircuits
+from interp.circuits.sharing.cuts import Units
 from interp.circuits.sharing.overlap_measures import best_of_groups
-from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.seeds import rng

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.discovery.curves import share_rows
-from interp.circuits.patching.localisation import ROUNDING, class_mean
+from interp.circuits.patching.localise import ROUNDING, class_mean
 from interp.circuits.sharing.circuit_runs import shuffled_in_groups
-from interp.circuits.sharing.per_class import ClassCircuits
+from interp.circuits.sharing.class_circuits import ClassCircuits
 from interp.core.artists import n_drawings
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.circuits.patching.localisation import (
+from interp.circuits.patching.localise import (
     ROUNDING,
     index_of,
     max_t_p,
@@ -18,10 +18,9 @@ from interp.circuits.patching.localisation import (
     of_its_own,
     rounded,
 )
-from interp.circuits.sharing.circuit_runs import CircuitRuns, run_circuits
+from interp.circuits.sharing.circuit_runs import CircuitRuns, run_circuits, smallest_rows
+from interp.circuits.sharing.class_circuits import ClassCircuits
 from interp.circuits.sharing.judged_overlaps import READ_OUT, beyond_readout
-from interp.circuits.sharing.per_class import ClassCircuits
-from interp.circuits.sharing.smallest_circuits import smallest_rows
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.statistics.evidence_rows import Evidence

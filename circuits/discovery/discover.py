@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from interp.circuits.discovery.circuit import Circuit
-from interp.circuits.edges.edge_attribution import Attribution
+from interp.circuits.edges.attribute import Attribution
 from interp.circuits.edges.masked_runs import open_pair, run_masked
-from interp.circuits.edges.wiring import Wiring
+from interp.circuits.edges.wire import Wiring
 from interp.circuits.tasks.metrics import measure
 from interp.core.errors import SpecificationError, check_known
 from interp.core.faces.doors import door

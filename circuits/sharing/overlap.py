@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.discovery.circuit import Circuit
-from interp.circuits.edges.edge_attribution import Attribution
-from interp.circuits.edges.wiring import Wiring
+from interp.circuits.edges.attribute import Attribution
+from interp.circuits.edges.wire import Wiring
 from interp.circuits.sharing.judged_overlaps import Compared, circuits_row, overlap_row, rewired_row
 from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP, NEGLIGIBLE
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError, check_known

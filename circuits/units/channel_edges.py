@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from interp.circuits.patching.baselines import Baseline, check_baseline, with_baselines
 from interp.circuits.patching.engine import Held, walk
-from interp.circuits.units.channel_attribution import by_unit, check_finite, check_steps, unit_axis
+from interp.circuits.patching.mean_activations import Baseline, check_baseline, with_baselines
+from interp.circuits.units.channel_scores import by_unit, check_finite, check_steps, unit_axis
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door

@@ -25,8 +25,8 @@ from interp.circuits.discovery.hard_gates import (
 )
 from interp.circuits.edges.edge_scores import EdgeTask, eap_ig_inputs, in_batches
 from interp.circuits.edges.masked_runs import check_ends, open_run, run_gated
-from interp.circuits.edges.wiring import Wiring, parts_of, wire
-from interp.circuits.patching.sweeping import check_inputs
+from interp.circuits.edges.wire import Wiring, parts_of, wire
+from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import measure
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled

@@ -11,10 +11,9 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from interp.circuits.patching.sweeping import sweep
-from interp.circuits.tasks.class_tasks import ClassTask, ClassTaskKeywords
+from interp.circuits.patching.sweep import sweep
 from interp.circuits.tasks.metrics import MetricKind
-from interp.circuits.tasks.pairs import other_class, read, read_pairs
+from interp.circuits.tasks.pairs import ClassTask, ClassTaskKeywords, other_class, read, read_pairs
 from interp.core.arguments import filled
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.faces.doors import door

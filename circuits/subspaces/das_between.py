@@ -17,12 +17,12 @@ from interp.circuits.patching.linear_maps import (
     places_like,
     some_places,
 )
-from interp.circuits.patching.localisation import ROUNDING
+from interp.circuits.patching.localise import ROUNDING
 from interp.circuits.patching.patched_cells import make_plan
-from interp.circuits.patching.stitched_runs import Seeing
-from interp.circuits.patching.sweeping import depths
-from interp.circuits.subspaces.alignment_search import about_interchange
-from interp.circuits.subspaces.fitting import FitKeywords, orthonormal
+from interp.circuits.patching.stitch import Seeing
+from interp.circuits.patching.sweep import depths
+from interp.circuits.subspaces.das import about_interchange
+from interp.circuits.subspaces.fit_subspace import FitKeywords, orthonormal
 from interp.circuits.subspaces.interchanges import (
     DasTask,
     Domain,
@@ -32,11 +32,13 @@ from interp.circuits.subspaces.interchanges import (
     read_class_free,
     read_domain,
 )
-from interp.circuits.subspaces.judged_interchanges import WHOLE, Receivers, judge_interchange
 from interp.circuits.subspaces.subspace import Subspace
-from interp.circuits.subspaces.tried_subspaces import (
+from interp.circuits.subspaces.trials import (
+    WHOLE,
     FittedSite,
+    Receivers,
     fit_site,
+    judge_interchange,
     largest_subspaces,
     try_subspaces,
 )

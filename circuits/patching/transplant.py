@@ -3,14 +3,15 @@
 Rung R4 of the ladder: the only one, with transfer faithfulness, that speaks of shared mechanisms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from interp.circuits.patching.localisation import (
+from interp.circuits.patching.localise import (
     ROUNDING,
     by_class,
     class_mean,
@@ -20,14 +21,16 @@ from interp.circuits.patching.localisation import (
     rounded,
 )
 from interp.circuits.patching.patched_cells import Values, make_plan, measure_cells
-from interp.circuits.patching.sweeping import depths
-from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
+from interp.circuits.patching.sweep import depths
 from interp.circuits.tasks.metrics import Metric, Target
-from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
+from interp.circuits.tasks.pairs import Crossing, CrossingKeywords, embed, read
 from interp.core.arguments import filled
+from interp.core.artists import artist_column, artists_of
+from interp.core.errors import SampleError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say
+from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
@@ -37,6 +40,127 @@ from interp.core.tower import Tower
 
 DONORS = ("donor", "null", "ceiling")
 CUT = "a complete cut: patched whole, the site carries all of the donor's run; patch a part of it"
+
+
+@dataclass(frozen=True)
+class Transplants:
+    """Receivers of transplants, each with three donors, as rows of one image table.
+
+    Args:
+        images: The table.
+        rows: A row per receiver, with the columns `label, target_label, null_label` (classes) and
+            `target, donor, null, ceiling` (rows of `images`).
+        artists: The column that says who drew a picture.
+        left_out: How many receivers were asked for and not found.
+
+    Notes:
+        `target` shows class `target_label` in domain B. `donor` shows `label` in A, `null` shows
+        `null_label` in A, `ceiling` shows `label` in B; all three are scored for class `label`.
+        None of them is by the artist of the target.
+    """
+
+    images: ImageTable
+    rows: pd.DataFrame
+    artists: str
+    left_out: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@door
+def draw_transplants(
+    images: ImageTable,
+    *,
+    domain_a: str,
+    domain_b: str,
+    classes: Sequence[str],
+    n: int,
+    seed: int = 0,
+) -> Transplants:
+    """Draw receivers for transplants, each with its donors by other artists.
+
+    Args:
+        images: The pictures.
+        domain_a: The domain that donors come from.
+        domain_b: The domain of the receivers.
+        classes: The classes to draw from; only those with pictures in both domains are used.
+        n: How many receivers to draw, spread evenly over the classes that are scored.
+        seed: Seed of the draw.
+
+    Returns:
+        The receivers with their donors; `left_out` counts those for which no donors were found.
+
+    Raises:
+        DataError: For an unknown domain.
+        SampleError: With fewer than three classes in both domains, or no donors by another artist.
+
+    >>> frame = pd.DataFrame([(f"{domain} {label} {artist}", label, domain, artist)
+    ...                       for domain in ("real", "sketch") for label in ("cat", "dog", "owl")
+    ...                       for artist in "ab"], columns=["path", "label", "domain", "artist"])
+    >>> images = ImageTable(frame.assign(split="test", caption=""))
+    >>> drawn = draw_transplants(images, domain_a="real", domain_b="sketch",
+    ...                          classes=["cat", "dog", "owl"], n=3)
+    >>> drawn.rows["label"].tolist(), drawn.artists, drawn.left_out
+    (['cat', 'dog', 'owl'], 'artist', 0)
+    """
+    check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
+    frame = images.frame.reset_index(drop=True)
+    column, artists = artist_column(frame), artists_of(frame)
+    pools = {
+        key: rows.to_numpy() for key, rows in frame.groupby(["domain", "label"]).groups.items()
+    }
+    usable = [c for c in classes if (domain_a, c) in pools and (domain_b, c) in pools]
+    if len(usable) < 3:
+        raise SampleError(
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"{len(usable)} classes that stand in both",
+            "three or more: one to score, one that receives, one for the null",
+            "give more classes",
+        )
+    generator, drawn = rng("transplants", seed), []
+    for turn in range(n):
+        row = None
+        for _ in range(20):  # chance may pick an artist who drew all that would serve
+            row = row or _draw_one(
+                usable[turn % len(usable)], usable, pools, artists, generator, (domain_a, domain_b)
+            )
+        drawn.extend([row] if row else [])
+    if not drawn:
+        raise SampleError(
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"no target whose donors are by another {column}",
+            f"two or more of {column} in each class and domain",
+            "give more pictures",
+        )
+    return Transplants(images, pd.DataFrame(drawn), column, n - len(drawn))
+
+
+def _draw_one(
+    label: str,
+    classes: Sequence[str],
+    pools: Mapping[Hashable, np.ndarray],
+    artists: np.ndarray,
+    generator: np.random.Generator,
+    domains: tuple[str, str],
+) -> dict[str, object] | None:
+    others = [name for name in classes if name != label]
+    target_label, null_label = (others[i] for i in generator.permutation(len(others))[:2])
+    a, b = domains
+    target = int(generator.choice(pools[b, target_label]))
+    row: dict[str, object] = {
+        "label": label,
+        "target_label": target_label,
+        "null_label": null_label,
+        "target": target,
+    }
+    wanted = {"donor": (a, label), "null": (a, null_label), "ceiling": (b, label)}
+    for role, pool in wanted.items():
+        fits = pools[pool][artists[pools[pool]] != artists[target]]
+        if not len(fits):
+            return None
+        row[role] = int(generator.choice(fits))
+    return row
 
 
 @door

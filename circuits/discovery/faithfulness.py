@@ -14,12 +14,12 @@ from torch import Tensor
 
 from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.discovery.curves import counted, curve_table, share_rows, units_of
-from interp.circuits.discovery.searching import discover
-from interp.circuits.edges.edge_attribution import Attribution
+from interp.circuits.discovery.discover import discover
+from interp.circuits.edges.attribute import Attribution
 from interp.circuits.edges.masked_runs import Flow, fitting_memory, open_pair, open_run, run_masked
-from interp.circuits.edges.wiring import Wiring, wire
-from interp.circuits.patching.localisation import ROUNDING
-from interp.circuits.patching.sweeping import check_inputs
+from interp.circuits.edges.wire import Wiring, wire
+from interp.circuits.patching.localise import ROUNDING
+from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import Room, filled

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.baselines import Baseline, check_baseline, with_baselines
 from interp.circuits.patching.engine import Held
+from interp.circuits.patching.mean_activations import Baseline, check_baseline, with_baselines
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
 from interp.core.errors import NumericsError, SiteError, SpecificationError, listed
 from interp.core.faces.doors import door

@@ -7,7 +7,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from interp.circuits.discovery.ensembles import mean_ranks
+from interp.circuits.discovery.hard_gates import mean_ranks
+from interp.circuits.edges.edge_mask_scores import fitted_masks
 from interp.circuits.edges.edge_scores import (
     EdgeTask,
     chance,
@@ -18,9 +19,8 @@ from interp.circuits.edges.edge_scores import (
     in_batches,
     relp,
 )
-from interp.circuits.edges.learned_edge_masks import fitted_masks
-from interp.circuits.edges.wiring import Wiring, parts_of, wire
-from interp.circuits.patching.sweeping import check_inputs
+from interp.circuits.edges.wire import Wiring, parts_of, wire
+from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import name_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
