@@ -9,7 +9,7 @@ python -m tests.benchmarks null            the ladder where nothing is shared; o
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
 python -m tests.benchmarks seed_pairs      two seeds of a mixture, compared; only when named
-python -m tests.benchmarks findings        the large study's, from its tables; only when named
+python -m tests.benchmarks findings        docs/tables, from the kept tables; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
 
@@ -29,7 +29,7 @@ from tests.benchmarks.comparing import compared
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
 from tests.benchmarks.encoding import encoders
-from tests.benchmarks.findings.pages import findings
+from tests.benchmarks.findings import findings
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many

@@ -1,0 +1,58 @@
+"""docs/tables are what `python -m tests.benchmarks findings` prints, and numbers by hand."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tests.benchmarks.findings import KEPT, TABLES, tables
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, pd.DataFrame]:
+    return tables()
+
+
+@pytest.mark.slow
+def test_the_committed_tables_are_those_of_the_script(made: dict[str, pd.DataFrame]) -> None:
+    """To the five digits that are written, but for the last of them on another machine."""
+    assert set(made) == {path.stem for path in TABLES.glob("*.csv")}
+    for name, frame in made.items():
+        committed = pd.read_csv(TABLES / f"{name}.csv", keep_default_na=False, na_values=[""])
+        again = pd.read_csv(_written(frame), keep_default_na=False, na_values=[""])
+        pd.testing.assert_frame_equal(committed, again, rtol=2e-5, atol=1e-12, obj=name)
+
+
+def _written(frame: pd.DataFrame) -> io.StringIO:
+    return io.StringIO(frame.to_csv(index=False, float_format="%.5g"))
+
+
+def _committed(name: str) -> pd.DataFrame:
+    return pd.read_csv(TABLES / f"{name}.csv")
+
+
+def test_a_contrast_by_hand() -> None:
+    """CG high less CG low in the strong study: the value, and the plain t of its eight blocks."""
+    answers = pd.read_csv(KEPT / "strong" / "answers.csv").query("candidates == 'all'")
+    means = answers.groupby(["setting", "seed", "test_domain"])["value"].mean()
+    blocks = (means["cg-high"] - means["cg-low"]).groupby("seed").mean()
+    rows = _committed("claims").query("study == 'strong' and claim == 2 and candidates == 'all'")
+    [row] = rows[rows["test_domain"] == "both"].to_dict("records")
+    reach = stats.t.ppf(0.975, 7) * blocks.std() / np.sqrt(8)
+    assert row["value"] == pytest.approx(blocks.mean(), abs=1e-5)
+    assert row["paired_low"] == pytest.approx(blocks.mean() - reach, abs=1e-5)
+    assert row["n_blocks"] == len(blocks) == 8
+
+
+def test_labels_less_captions_by_hand() -> None:
+    """In CG high, by the last runs of both studies."""
+    accuracies = {}
+    for kind, study, name in (("labels", "twin", "labels_runs"), ("captions", "strong", "runs")):
+        runs = pd.read_csv(KEPT / study / f"{name}.csv").query("setting == 'cg-high'")
+        by = ["seed", "test_domain"]
+        accuracies[kind] = runs.drop_duplicates(by).set_index(by)["accuracy"]
+    gap = (accuracies["labels"] - accuracies["captions"]).dropna().groupby("seed").mean()
+    [row] = _committed("language_by_mixture").query("captions_of == 'cg-high'").to_dict("records")
+    assert row["value"] == pytest.approx(gap.mean(), abs=1e-5) and row["n_blocks"] == len(gap) == 6
