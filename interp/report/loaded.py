@@ -176,10 +176,10 @@ def whole(frame: Frame) -> Frame:
         names = [name for name, column in COLUMNS.items() if column.holds == holds]
         cells = np.empty((len(frame), len(names)), dtype=kind)
         for place, name in enumerate(names):
-            empty = columns[name].empty
+            empty = COLUMNS[name].empty
             cells[:, place] = _cells(frame[name], kind, empty) if name in frame else empty
         parts.append(pd.DataFrame(cells, frame.index, names, dtype=kind))
-    return pd.concat(parts, axis=1)[list(columns)]
+    return pd.concat(parts, axis=1)[list(COLUMNS)]
 
 
 KINDS: Mapping[str, type] = {"number": float, "text": object, "flag": bool}

@@ -220,13 +220,13 @@ def compare_results(
         compared, left = _compared(name, one, two)
         parts += [compared] if len(compared) else []
         rest |= {name: f"{left} rows that no column tells apart"} if left else {}
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(CHANGED))
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(IN_ORDER))
     return Difference(
         tuple(_facts(first.facts, second.facts)), Table("diff", _judged(frame, alpha)), rest
     )
 
 
-CHANGED = (
+IN_ORDER = (
     *("table", "place", "quantity", "value_a", "value_b", "value", "low", "high", "p"),
     *("p_adjusted", "family", "method", "unit", "n_units", "change", "reason"),
 )
@@ -302,7 +302,7 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     lost = sum(len(side) for side in sides) - sum(len(side) for side in once)
-    return joined.reindex(columns=list(CHANGED)), lost
+    return joined.reindex(columns=list(IN_ORDER)), lost
 
 
 BOUND_TOGETHER = {"robustness": "blocks of a result share one line, and do not vary apart"}
@@ -347,7 +347,7 @@ def _row_by_row(
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return joined.reindex(columns=list(CHANGED)), left
+    return joined.reindex(columns=list(IN_ORDER)), left
 
 
 def _told(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
@@ -421,7 +421,7 @@ def _paired(
 
 def _judged(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Holm over the rows of each table, times the tables; and what that says of each row."""
-    frame = frame.reindex(columns=list(CHANGED))
+    frame = frame.reindex(columns=list(IN_ORDER))
     words = ("change", "reason", "method", "unit", "quantity", "family")
     frame[list(words)] = frame[list(words)].astype(object).fillna("")
     tested = frame[frame["p"].notna()]
