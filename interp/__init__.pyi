@@ -13,8 +13,8 @@ from .measures.climbing import ladder as ladder
 from .measures.two_models import ComparedModels as ComparedModels
 from .measures.two_models import compare as compare
 from .measures.verdicts_by_choice import multiverse as multiverse
-from .models.loading.load import load_clip as load_clip
-from .models.towers.opening import open_tower as open_tower
+from .models.loading.load_clip import load_clip as load_clip
+from .models.towers.open_tower import open_tower as open_tower
 from .study.comparing.row_by_row import compare_results as compare_results
 from .study.formats import export as export
 from .study.machines.opened_runs import open_runs as open_runs

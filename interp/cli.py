@@ -26,7 +26,7 @@ from interp.console import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from interp.models.training.supervisor import Run
+    from interp.models.training.train import Run
     from interp.study.results import Result
 
 app = typer.Typer(

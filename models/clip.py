@@ -20,7 +20,7 @@ from interp.core.progress import track
 from interp.core.tables import Table
 from interp.models.loading.presets import unknown_words
 from interp.models.towers.hooked import HookedTower
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 
 Sentence = str | Callable[[str], str]
 """A prompt: text with `{}` (or CLASS) where the class name goes, or a function of the name."""
@@ -343,7 +343,7 @@ class Clip:
         Returns:
             One row per site and check.
         """
-        from interp.models.certificate.checks import certify
+        from interp.models.certificate.certify import certify
 
         return Table(
             "certificate", certify(self.model, **options), {"architecture": self.architecture}

@@ -13,7 +13,7 @@ from interp.core.progress import set_quiet
 from interp.data.artwork.embedded import open_embedded
 from interp.data.mixtures.settings import BASE
 from interp.measures.options import AnalysisSpec
-from interp.models.training.supervisor import train
+from interp.models.training.train import train
 from interp.study.grids import Grid
 from interp.study.results import Result, open_result
 from interp.study.specification import (

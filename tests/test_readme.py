@@ -15,7 +15,7 @@ from interp import models
 from interp.cli import app
 from interp.core.images import ImageTable
 from interp.data.artwork import embedded
-from interp.models.loading.load import load_clip
+from interp.models.loading.load_clip import load_clip
 from interp.study.specification import Specification
 from interp.verdicts.rungs import RUNGS
 

@@ -9,8 +9,9 @@ from threading import Lock
 import pytest
 import torch
 
-from interp.models.training import launcher, supervisor
-from interp.models.training.runs import Run
+from interp.models.training import launcher
+from interp.models.training import train as supervisor
+from interp.models.training.run import Run
 
 
 @contextmanager

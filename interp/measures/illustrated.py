@@ -20,7 +20,7 @@ from interp.core.images import Pairs
 from interp.core.progress import say
 from interp.core.sites import middle_of
 from interp.measures.subject import Subject
-from interp.models.attribution.attention_patterns import attention_maps
+from interp.models.attribution.attention_maps import attention_maps
 from interp.models.attribution.overlays import laid_over, square
 from interp.models.towers.vit import HookedViT
 

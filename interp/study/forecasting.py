@@ -239,8 +239,8 @@ def _disk(spec: Specification, n_runs: int, jobs: int, n_blocks: int) -> int:
 
 def _checkpoints(spec: Specification, training: TrainingSpec, n_runs: int, jobs: int) -> int:
     from interp.models.loading.presets import write_model_folder
-    from interp.models.training.runs import Run
-    from interp.models.training.supervisor import forecast_disk
+    from interp.models.training.run import Run
+    from interp.models.training.train import forecast_disk
 
     size = None if is_full_size(training.preset) else spec.images.size
     recipe = TrainingSpec(preset=training.preset, keep=training.keep, optimizer=training.optimizer)
@@ -267,7 +267,7 @@ def cost_of_model(
     opening either raises, and for domains that cannot be compared.
     """
     from interp.data import open_images
-    from interp.models.loading.encoders import load_any
+    from interp.models.loading.load_encoder import load_any
 
     pictures = open_images(images)
     compared_domains(pictures, domains)

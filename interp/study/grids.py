@@ -25,7 +25,7 @@ from interp.data.mixtures.mixture import make_mixtures
 from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import longest_caption, vocabulary
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
-from interp.models.training.supervisor import Base, Run, train
+from interp.models.training.train import Base, Run, train
 from interp.study.blocks import Block, block_numbers, open_blocks
 from interp.study.measuring import Model
 from interp.study.results import versions

@@ -175,7 +175,7 @@ class Measurement:
         import torch
 
         from interp.measures.subject import Subject
-        from interp.models.loading.encoders import Encoder, load_any
+        from interp.models.loading.load_encoder import Encoder, load_any
 
         model = self.model
         clip = load_any(model.checkpoint, model=model.architecture, device=self.device)

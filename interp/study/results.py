@@ -92,7 +92,7 @@ class Result:
             DataError: For a model that the study did not train or keep; the error lists the values
                 that there are.
         """
-        from interp.models.loading.load import load_clip
+        from interp.models.loading.load_clip import load_clip
 
         rows = pd.DataFrame(self.facts.get("checkpoints", []))
         asked = {"setting": setting, "test_domain": test_domain, "seed": seed, "epoch": epoch}

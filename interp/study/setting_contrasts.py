@@ -8,8 +8,7 @@ import pandas as pd
 from interp.core.errors import SampleError
 from interp.core.progress import say
 from interp.data.mixtures.settings import HOLDS, MixtureSpec, is_upper_bound
-from interp.models.evaluation.learned_models import learning, that_learned
-from interp.models.evaluation.overview import (
+from interp.models.evaluation.evaluate import (
     differences,
     exposure,
     exposures,
@@ -17,6 +16,7 @@ from interp.models.evaluation.overview import (
     robustness,
     run_means,
 )
+from interp.models.evaluation.learning import learning, that_learned
 from interp.study.grids import UNTRAINED, GridRun
 
 PRIMARY = (("leave-out-domain", "natural-only"), ("cg-high", "cg-low"))

@@ -549,7 +549,7 @@ def examine(
     ...
     interp.core.errors.DataError: Cannot read pictures from no such folder: ... Check the path.
     """
-    from interp.models.loading.encoders import is_encoder
+    from interp.models.loading.load_encoder import is_encoder
 
     folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
     with clock("pictures"):

@@ -20,7 +20,7 @@ from interp.circuits.planted.world import CLASSES, DOMAINS, as_tensor
 from interp.core.classifiers import Classifier
 from interp.core.seeds import rng
 from interp.models import name_heads
-from interp.models.attribution.naming_rows import NO_NAME
+from interp.models.attribution.name_heads import NO_NAME
 from interp.validation.opened import Opened, open_planted
 
 PICTURES = 16

@@ -7,7 +7,7 @@ from typing import Any
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.model import PlantedBlueprint, PlantedModel
 from interp.core.tower import Tower
-from interp.models.towers.opening import VISUAL
+from interp.models.towers.open_tower import VISUAL
 
 
 def open_planted(source: Any) -> Tower:

@@ -20,7 +20,7 @@ from interp.core.statistics.index_of_sharing import (
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
 from interp.declared.writing import told_once
-from interp.models.evaluation.learned_models import learning, why_not
+from interp.models.evaluation.learning import learning, why_not
 from interp.verdicts.rungs import PLACE, RUNGS
 from interp.verdicts.votes import Votes, agreement, count_votes, of_cuts
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.core.errors import SpecificationError
 from interp.core.runs.straightened import parameters_at_rest, straightening
 from interp.core.tower import resumption
-from interp.models.attribution.decomposition import decompose
+from interp.models.attribution.decompose import decompose
 from interp.models.attribution.transformer_parts import pooling_weight
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.resnet import HookedResNet

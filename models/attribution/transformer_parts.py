@@ -16,10 +16,9 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from interp.models.towers.attention import Heads
-from interp.models.towers.pooling import HookedQueries
 from interp.models.towers.text import HookedText
 from interp.models.towers.transformer import HookedNorm
-from interp.models.towers.vit import HookedViT
+from interp.models.towers.vit import HookedQueries, HookedViT
 
 Stream = Float[Tensor, "batch pos d_model"]
 

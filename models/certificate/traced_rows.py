@@ -37,7 +37,7 @@ def rows_of_traced(
         seed: Seed of the noise.
 
     Returns:
-        Rows in the columns of `interp.models.certificate.checks.COLUMNS`.
+        Rows in the columns of `interp.models.certificate.certify.COLUMNS`.
 
     Notes:
         - `read`: a site's value beside what PyTorch's forward hooks see, relative to its maximum.

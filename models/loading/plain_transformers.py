@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.models.certificate.checks import move_weights
+from interp.models.certificate.certify import move_weights
 from interp.models.certificate.reference import relative_error
 from interp.models.towers.transformer import unsupported
 

@@ -228,7 +228,9 @@ def find_block(model: nn.Module, site: str = "") -> nn.Module:
             "open_clip's ViT or ModifiedResNet",
             "choose another preset",
         )
-    from interp.models.towers.opening import open_tower  # a trainer that aligns nothing needs none
+    from interp.models.towers.open_tower import (
+        open_tower,  # a trainer that aligns nothing needs none
+    )
 
     names = [f"{block.name}.hook_resid_post" for block in open_tower(model, "visual").chain]
     check_known("align classes", "site", [site] if site else [], names, SiteError)

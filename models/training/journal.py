@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.core.errors import SpecificationError
 from interp.core.storage.store import write_atomic
 from interp.core.tables import Table
-from interp.models.training.resuming import diverged
+from interp.models.training.resume import diverged
 
 FILE = "losses.csv"
 FIELDS = ("step", "epoch", "loss", "lr", "pictures_per_second", "waiting", "seconds")

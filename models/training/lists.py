@@ -17,7 +17,7 @@ from interp.core.errors import DataError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.storage.store import complete, file_hash
-from interp.models.training.identity import STAMP
+from interp.models.training.resume import STAMP
 
 
 def read_tsv(tsv: Path, column: str) -> pd.DataFrame:

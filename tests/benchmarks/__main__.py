@@ -136,8 +136,8 @@ def certificates() -> None:
     import open_clip
 
     from interp import load_clip
-    from interp.models.certificate.checks import certify
-    from interp.models.towers.opening import open_tower
+    from interp.models.certificate.certify import certify
+    from interp.models.towers.open_tower import open_tower
     from tests.architectures import forms, is_hugging_face, is_timm, small
 
     own = (("visual", is_timm), ("text", is_hugging_face))

@@ -62,7 +62,7 @@ def _model(seed: int) -> Any:
     import torch
     from open_clip.transform import image_transform
 
-    from interp.models.towers.opening import open_tower
+    from interp.models.towers.open_tower import open_tower
 
     torch.manual_seed(seed)
     tower = open_tower(bare_clip(SMALL), "visual")

@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from interp.models.evaluation.learned_models import trained_models
+from interp.models.evaluation.learning import trained_models
 from tests.benchmarks.grids import ASKED, HERE
 
 
 def compared(name: str) -> pd.DataFrame:
     """The differences between settings of a grid: all test domains averaged, then each."""
-    from interp.models.evaluation.overview import differences
+    from interp.models.evaluation.evaluate import differences
     from interp.study.setting_contrasts import contrast_tables, kinds_of
     from interp.study.specification import Specification
 

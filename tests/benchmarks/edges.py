@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.circuits import attribute, wire
 from interp.core.runs.straightened import parameters_at_rest
-from interp.models.towers.allocator import keep_freed_memory
+from interp.models.towers.open_tower import keep_freed_memory
 from interp.models.towers.vit import HookedViT
 
 TOWERS = {

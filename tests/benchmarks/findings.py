@@ -18,7 +18,7 @@ from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.data.mixtures.settings import is_upper_bound
 from interp.models import differences
-from interp.models.evaluation.learned_models import trained_models
+from interp.models.evaluation.learning import trained_models
 
 KEPT = Path(__file__).parent / "large" / "findings"
 TABLES = Path(__file__).parents[2] / "docs" / "tables"

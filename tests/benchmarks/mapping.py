@@ -19,7 +19,7 @@ from interp.circuits.planted.world import DOMAINS, PARTS
 from interp.core.progress import track
 from interp.data.mixtures.templates import prompts
 from interp.models import deletion_insertion, explain, open_tower
-from interp.models.attribution.heatmaps import METHODS
+from interp.models.attribution.explain import METHODS
 from interp.models.towers.resnet import HookedResNet
 from tests.benchmarks.recovering import markdown
 

@@ -167,7 +167,7 @@ def run_of(seed: int) -> tuple[Any, ImageTable]:
 def _train(run: Any) -> None:
     from filelock import FileLock
 
-    from interp.models.training.supervisor import train
+    from interp.models.training.train import train
 
     with FileLock(MADE / f"{run.name}.lock"):
         train([run], jobs=1)

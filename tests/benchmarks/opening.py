@@ -52,7 +52,7 @@ def _measure(shape: str, setting: str, maker: str) -> None:
     """One process of the benchmark: some arms, under one setting of the allocator."""
     import torch
 
-    from interp.models.towers.allocator import keep_freed_memory
+    from interp.models.towers.open_tower import keep_freed_memory
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -118,9 +118,8 @@ def bare_clip(shape: dict[str, int]) -> Any:
 
 def _ours(shape: dict[str, int], x: Any) -> Arms:
     from interp.core.sites import ON_DEMAND
-    from interp.models.caching.memory import kept_buffers
-    from interp.models.caching.selection import Keep
-    from interp.models.towers.opening import open_tower
+    from interp.models.caching.keep import Keep, kept_buffers
+    from interp.models.towers.open_tower import open_tower
 
     model = bare_clip(shape)
     # wrappers of the same weights: two have buffers, and stay hooked between runs

@@ -60,7 +60,7 @@ def planned() -> tuple[Any, dict[str, list[Any]]]:
 
 def trained() -> tuple[Any, dict[str, list[Any]]]:
     """The same, trained where they were not."""
-    from interp.models.training.supervisor import train
+    from interp.models.training.train import train
 
     block, runs = planned()
     train([run for some in runs.values() for run in some], jobs=2)

@@ -34,7 +34,7 @@ def _time() -> None:
     import open_clip
     import torch
 
-    from interp.models.towers.opening import open_tower
+    from interp.models.towers.open_tower import open_tower
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -125,7 +125,7 @@ def _peak(how: str, n: int) -> float:
 def _hold(how: str, n: int) -> None:
     import torch
 
-    from interp.models.towers.opening import open_tower
+    from interp.models.towers.open_tower import open_tower
     from tests.benchmarks.opening import bare_clip
 
     torch.set_num_threads(1)

@@ -69,7 +69,7 @@ def sweeping() -> None:
 def _tower(vision: Any) -> Any:
     from open_clip.model import CLIP
 
-    from interp.models.towers.opening import open_tower
+    from interp.models.towers.open_tower import open_tower
 
     text: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
     return open_tower(CLIP(64, vision, text).eval(), "visual")

@@ -24,7 +24,7 @@ from interp.measures.options import AnalysisSpec
 from interp.measures.sites import causal_sites, stream_sites, unit_sites
 from interp.measures.subject import Subject
 from interp.models import Encoder, load_clip, load_encoder, taught_head
-from interp.models.loading.supervised import LinearHead, SupervisedModel
+from interp.models.loading.load_classifier import LinearHead, SupervisedModel
 from interp.verdicts.rungs import RUNGS
 
 PAIR = ("real", "sketch")

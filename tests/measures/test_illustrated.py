@@ -15,7 +15,7 @@ from interp.measures.catalogue.patched_sites import PATCHED, across_domains
 from interp.measures.illustrated import SIDE, middle, moved, pictured
 from interp.measures.sites import present
 from interp.measures.subject import Subject
-from interp.models.loading.load import load_clip
+from interp.models.loading.load_clip import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.study.results import contact_sheets
 

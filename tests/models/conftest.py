@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from interp.models.loading.presets import write_tokenizer
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 from interp.models.training.lists import Base
 from interp.models.training.recipes import Recipe
-from interp.models.training.runs import Run
+from interp.models.training.run import Run
 from tests.training_here import as_before, carry_out
 
 VIT: Any = {"layers": 3, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}

@@ -19,7 +19,7 @@ from interp.core.images import ImageTable
 from interp.data.artwork.embedded import study_classes
 from interp.data.mixtures.mixture import Mixture, make_mixtures
 from interp.data.mixtures.settings import MixtureSpec, class_folds
-from interp.models.training.supervisor import Run
+from interp.models.training.train import Run
 from interp.study.blocks import open_blocks
 from interp.study.grid_tables import audit_cells, mixture_table
 from interp.study.grids import Grid, distinct

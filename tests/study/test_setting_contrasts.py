@@ -10,7 +10,7 @@ import pytest
 
 from interp.core.images import ImageTable
 from interp.data.mixtures.settings import MixtureSpec
-from interp.models.training.supervisor import Recipe, Run
+from interp.models.training.train import Recipe, Run
 from interp.study.blocks import Block
 from interp.study.grids import GridRun
 from interp.study.setting_contrasts import FURTHER, PRIMARY, compare_settings, contrast_tables

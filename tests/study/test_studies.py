@@ -15,7 +15,7 @@ from interp.core.errors import DataError, LeakError, SampleError, SpecificationE
 from interp.core.images import ImageTable
 from interp.core.statistics.index_of_sharing import BARS
 from interp.core.tables import EVIDENCE
-from interp.models.loading.load import load_clip
+from interp.models.loading.load_clip import load_clip
 from interp.study.grids import Grid
 from interp.study.results import Result
 from interp.study.studies import examine

@@ -14,8 +14,8 @@ LATE = {
     "draw_heatmaps": "interp.report.on_pictures.heatmaps",
     "draw_pairs": "interp.report.on_pictures.heatmaps",
     # methods of a model that are built on models
-    "explain": "interp.models.attribution.heatmaps",
-    "logit_attrs": "interp.models.attribution.lens",
+    "explain": "interp.models.attribution.explain",
+    "logit_attrs": "interp.models.attribution.logit_lens",
     # all measures, in the order of the page, for whoever reads them without knowing who measures
     "MEASURES": "interp.measures.catalogue.registry",
 }

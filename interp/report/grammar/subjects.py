@@ -13,7 +13,7 @@ import pandas as pd
 from interp.core.sites import middle_of
 from interp.declared.figures import PAIR
 from interp.declared.writing import PROMPTS
-from interp.models.evaluation.learned_models import learning
+from interp.models.evaluation.learning import learning
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_looks, setting_name
 from interp.verdicts.rungs import RUNGS

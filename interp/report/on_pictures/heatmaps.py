@@ -8,7 +8,7 @@ from PIL import Image
 from interp.core.errors import SpecificationError
 from interp.declared.figures import BLUE, ORANGE
 from interp.declared.writing import plain
-from interp.models.attribution.heatmaps import BY_PIXELS, EXACT, SUMS, Heatmaps
+from interp.models.attribution.explain import BY_PIXELS, EXACT, SUMS, Heatmaps
 
 SIDE, WORDS, HEAD = 190, 300, 100
 """Pixels of a picture's side, across the words of a sentence, and above each row."""

@@ -123,7 +123,7 @@ def two_checkpoints(
     """
     import interp
     from interp.circuits import Controls
-    from interp.models.loading.encoders import load_any
+    from interp.models.loading.load_encoder import load_any
 
     def opened(checkpoint: Path) -> Any:
         return load_any(checkpoint, device=device)

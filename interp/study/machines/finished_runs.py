@@ -21,7 +21,7 @@ from interp.core.storage.kept_tables import DIGITS
 from interp.core.storage.store import fingerprint, writable, write_atomic
 from interp.data.mixtures.basesets import open_base
 from interp.models import train
-from interp.models.loading.load import CONFIGURATION
+from interp.models.loading.load_clip import CONFIGURATION
 from interp.study.blocks import Block, are_rendered, asked_of, open_blocks
 from interp.study.forecasting import minutes_in_words
 from interp.study.grid_tables import mean_losses

@@ -15,7 +15,7 @@ import pandas as pd
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
-from interp.models.evaluation.learned_models import asked_rows, trained_models
+from interp.models.evaluation.learning import asked_rows, trained_models
 from interp.verdicts.levels.panels import RUN, UNTRAINED, in_middle, of_pair
 
 HELD_OUT, SEEN = "accuracy of held-out classes", "accuracy of seen classes"

@@ -12,12 +12,7 @@ from scipy import stats
 from interp.core.errors import DataError, InterpError, listed
 from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
-from interp.models.evaluation.learned_models import (
-    asked_rows,
-    learning,
-    that_learned,
-    trained_models,
-)
+from interp.models.evaluation.learning import asked_rows, learning, that_learned, trained_models
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
 from interp.verdicts.levels.l1_mixtures import LEAST as LEAST_MIXTURES

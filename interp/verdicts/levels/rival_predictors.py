@@ -8,7 +8,7 @@ from scipy import stats
 
 from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
-from interp.models.evaluation.learned_models import learning, that_learned
+from interp.models.evaluation.learning import learning, that_learned
 from interp.probes.geometry.linearity_and_rank import CLASS_RANK, WHITENED
 from interp.verdicts.levels.panels import (
     LINK,

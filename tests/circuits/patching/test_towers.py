@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.circuits import Chain, sweep
 from interp.circuits.patching.patched_cells import PatchPlace, reference_outputs
 from interp.core.tower import resumption
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 from interp.models.towers.transformer import ADDED_TO
 from tests.models.moved import moved, tokens
 

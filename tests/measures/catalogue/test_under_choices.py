@@ -12,7 +12,7 @@ from interp.measures.catalogue import under_choices
 from interp.measures.choices import CHOICES, options_of
 from interp.measures.options import AnalysisSpec
 from interp.measures.subject import Subject
-from interp.models.loading.load import load_clip
+from interp.models.loading.load_clip import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.report.loaded import LoadedResult
 from tests.report.conftest import figure_of

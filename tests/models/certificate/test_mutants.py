@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from interp.models.certificate.checks import certify
-from interp.models.towers import attention, pooling, resnet, text, transformer, vit
-from interp.models.towers.opening import open_tower
+from interp.models.certificate.certify import certify
+from interp.models.towers import attention, resnet, text, transformer, vit
+from interp.models.towers.open_tower import open_tower
 
 pytestmark = pytest.mark.slow
 
@@ -261,16 +261,16 @@ QUERIES: Any = {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_q
 
 
 def test_queries_with_swapped_heads_fail(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(pooling, "merge_heads", lambda z: attention.merge_heads(z.flip(2)))
+    monkeypatch.setattr(vit, "merge_heads", lambda z: attention.merge_heads(z.flip(2)))
     assert not rows(build(VIT | QUERIES)).ok.all()
 
 
 def test_keys_that_are_not_normalised_fail(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(pooling, "HookedNorm", lambda source: nn.Identity())
+    monkeypatch.setattr(vit, "HookedNorm", lambda source: nn.Identity())
     assert not rows(build(VIT | QUERIES)).ok.all()
 
 
 def test_keys_and_values_exchanged_fail(monkeypatch: Patch) -> None:
-    old = pooling._weights
-    monkeypatch.setattr(pooling, "_weights", lambda attn: [old(attn)[n] for n in (0, 2, 1)])
+    old = vit._weights
+    monkeypatch.setattr(vit, "_weights", lambda attn: [old(attn)[n] for n in (0, 2, 1)])
     assert not rows(build(VIT | QUERIES)).ok.all()

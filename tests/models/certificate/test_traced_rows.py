@@ -15,8 +15,8 @@ from torch import Tensor
 from interp import circuits, probes
 from interp.core.errors import SiteError
 from interp.core.images import ImageTable
-from interp.models.certificate.checks import COLUMNS, certify
-from interp.models.towers.opening import trace_pictures, trace_texts
+from interp.models.certificate.certify import COLUMNS, certify
+from interp.models.towers.open_tower import trace_pictures, trace_texts
 from tests.models.unhooked import TIMM, VIT, WORDS, bert, by_torch, pictures, traced
 
 pytestmark = pytest.mark.slow

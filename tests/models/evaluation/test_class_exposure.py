@@ -7,7 +7,7 @@ from scipy import stats
 from interp.core.errors import DataError
 from interp.core.seeds import rng
 from interp.core.tables import Table
-from interp.models.evaluation.class_exposure import exposure, exposures
+from interp.models.evaluation.evaluate import exposure, exposures
 
 N = 24
 

@@ -6,8 +6,8 @@ import torch
 
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
-from interp.models.evaluation.accuracies import accuracy, by_epoch
-from interp.models.evaluation.predictions import Answers, Question
+from interp.models.evaluation.accuracy import accuracy, by_epoch
+from interp.models.evaluation.ask import Answers, Question
 
 NAMES = tuple("abcdefgh")
 

@@ -6,7 +6,7 @@ from sklearn.metrics import f1_score
 
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import jackknife
-from interp.models.evaluation.accuracies import confusion, guessing_f1, macro_f1
+from interp.models.evaluation.accuracy import confusion, guessing_f1, macro_f1
 
 CLASSES = ["a", "b", "c", "d"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer as OfTorchvision
 
 from interp.models import load_encoder
-from interp.models.certificate.checks import move_weights
+from interp.models.certificate.certify import move_weights
 from interp.models.loading import plain_transformers
 from interp.models.loading.plain_transformers import compare_forms, hooked_form
 from interp.models.towers.traced import TracedTower

@@ -9,7 +9,7 @@ import torch
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.data.mixtures.templates import longest_caption, vocabulary
-from interp.models.loading.load import load_clip
+from interp.models.loading.load_clip import load_clip
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
 
 SMALL = [name for name in PRESETS if not is_full_size(name)]

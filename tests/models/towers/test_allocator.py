@@ -10,17 +10,16 @@ import pytest
 import torch
 
 from interp.core.errors import SiteError
-from interp.models.caching.memory import kept_buffers
-from interp.models.caching.selection import Keep, read
-from interp.models.towers import allocator
-from interp.models.towers.allocator import keep_freed_memory
+from interp.models.caching.keep import Keep, kept_buffers, read
+from interp.models.towers import open_tower as opening
+from interp.models.towers.open_tower import keep_freed_memory
 
-glibc = pytest.mark.skipif(allocator._glibc() is None, reason="needs glibc")
+glibc = pytest.mark.skipif(opening._glibc() is None, reason="needs glibc")
 
 # In a process of its own, since the setting and the heap belong to the process.
 COUNT = """
 import resource, torch
-from interp.models.towers.allocator import keep_freed_memory
+from interp.models.towers.open_tower import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -58,7 +57,7 @@ def test_freed_memory_is_kept_inside_and_given_back_after():
 # A hundred and sixty buffers of 1 MiB, as a cache of a ViT-B/32 would be.
 LEARN = """
 import resource, torch
-from interp.models.towers.allocator import keep_some_memory
+from interp.models.towers.open_tower import keep_some_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -96,8 +95,8 @@ def test_a_setting_of_the_users_is_left_alone():
 
 def test_elsewhere_it_does_nothing_and_says_so(monkeypatch):
     said: list[str] = []
-    monkeypatch.setattr(allocator, "_glibc", lambda: None)
-    monkeypatch.setattr(allocator, "say", said.append)
+    monkeypatch.setattr(opening, "_glibc", lambda: None)
+    monkeypatch.setattr(opening, "say", said.append)
     with keep_freed_memory() as kept:
         assert not kept
     assert len(said) == 1 and "needs glibc" in said[0]
@@ -115,7 +114,7 @@ def test_the_setting_ends_when_the_block_raises(monkeypatch):
             calls.append(pad)
             return 1
 
-    monkeypatch.setattr(allocator, "_glibc", Library)
+    monkeypatch.setattr(opening, "_glibc", Library)
     monkeypatch.setattr(ctypes, "CDLL", None)
     with pytest.raises(ZeroDivisionError), keep_freed_memory():
         assert calls == [2**31 - 1] * 2

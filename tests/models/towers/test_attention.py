@@ -9,7 +9,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from interp.models.towers import attention
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 
 BATCH, POS, HEADS, D_HEAD = 2, 5, 3, 4
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}

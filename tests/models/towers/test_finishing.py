@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.core.errors import ShapeError, SiteError
 from interp.core.tower import Enterable, Finishing
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 from interp.models.towers.transformer import ADDED_TO, SEEN_WHOLE
 from tests.models.moved import moved, tokens
 from tests.models.towers import test_text, test_vit

@@ -13,7 +13,7 @@ from interp.core.errors import InterpError, ShapeError, SiteError
 from interp.core.sites import ON_DEMAND, Site
 from interp.core.tower import Patch, Tower
 from interp.models.towers.hooked import HookedTower
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 RESNET: Any = {"layers": (1, 2, 1, 1), "width": 8, "image_size": 64, "head_width": 64}

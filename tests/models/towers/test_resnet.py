@@ -9,7 +9,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from interp.core.errors import ShapeError
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 
 RESNET: Any = {"layers": (2, 1, 3, 1), "width": 8, "image_size": 64, "head_width": 64}
 TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}

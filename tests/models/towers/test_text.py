@@ -9,7 +9,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor
 
 from interp.core.errors import InterpError, ShapeError
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 from interp.models.towers.text import HookedText
 from interp.models.towers.traced import TracedTower
 from tests.models.moved import moved, tokens

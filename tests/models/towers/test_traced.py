@@ -19,7 +19,7 @@ import interp
 from interp import probes
 from interp.core.errors import InterpError, ShapeError, SiteError, SpecificationError
 from interp.models.towers.hooked import HookedTower
-from interp.models.towers.opening import open_tower, trace_pictures, trace_texts
+from interp.models.towers.open_tower import open_tower, trace_pictures, trace_texts
 from interp.models.towers.surveying import name_axes
 from interp.models.towers.traced import TracedTower
 from tests.models.unhooked import (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformer_lens import ActivationCache
 
 from interp.core.errors import InterpError, ShapeError
-from interp.models.towers.opening import open_tower
+from interp.models.towers.open_tower import open_tower
 from interp.models.towers.traced import TracedTower
 from interp.models.towers.vit import HookedViT
 

@@ -16,7 +16,7 @@ from PIL import Image
 from interp.core.errors import DataError, SiteError, SpecificationError
 from interp.core.seeds import rng
 from interp.core.storage.store import fingerprint
-from interp.models.loading.load import load_clip
+from interp.models.loading.load_clip import load_clip
 from interp.models.training import launcher
 from interp.models.training.alignment import (
     KEEP,
@@ -29,7 +29,7 @@ from interp.models.training.alignment import (
 from interp.models.training.journal import FIELDS, read_journal
 from interp.models.training.lists import Base
 from interp.models.training.recipes import VARIED, Recipe
-from interp.models.training.runs import Run
+from interp.models.training.run import Run
 from interp.probes import Features, directions
 from tests.models.training.test_launcher import (
     Killed,

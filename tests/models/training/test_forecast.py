@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from interp.core.errors import CheckpointError, OutputError
-from interp.models.loading.load import create
+from interp.models.loading.load_clip import create
 from interp.models.loading.presets import write_model_folder
-from interp.models.training import resuming
-from interp.models.training import supervisor as forecast
+from interp.models.training import resume as resuming
+from interp.models.training import train as forecast
 from interp.models.training.recipes import Recipe
-from interp.models.training.runs import Run
-from interp.models.training.supervisor import check_room, checkpoint_bytes, forecast_disk
+from interp.models.training.run import Run
+from interp.models.training.train import check_room, checkpoint_bytes, forecast_disk
 
 
 @pytest.mark.parametrize(

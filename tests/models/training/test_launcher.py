@@ -19,11 +19,11 @@ from torch import nn
 from interp.core.errors import NumericsError, SpecificationError
 from interp.core.seeds import rng
 from interp.models.loading.checkpoints import run_options
-from interp.models.loading.load import load_clip
+from interp.models.loading.load_clip import load_clip
 from interp.models.training import launcher
 from interp.models.training.journal import read_journal
-from interp.models.training.optimizers import build_optimizer
-from interp.models.training.runs import Run
+from interp.models.training.launcher import build_optimizer
+from interp.models.training.run import Run
 
 Launch = Callable[[Run], None]
 

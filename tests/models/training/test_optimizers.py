@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from interp.models.training.launcher import build_schedule
-from interp.models.training.optimizers import MUON_RATE, build_optimizer
+from interp.models.training.launcher import MUON_RATE, build_optimizer, build_schedule
 
 
 def args(**changes: object) -> Namespace:
