@@ -117,6 +117,6 @@ def test_the_site_is_built_whole(tmp_path: Path) -> None:
     index = Page.of(tmp_path / "site/index.html")
     assert {"findings.html", "glossary.html", "api/interp.html"} <= set(index.links)
     pages = {path.relative_to(tmp_path / "site").as_posix() for path in tmp_path.rglob("*.html")}
-    assert {"notebooks/00_the_tour.html", "api/interp/circuits.html", "moved.html"} <= pages
+    assert {"notebooks/00_the_tour.html", "api/interp/circuits.html"} <= pages
     circuits = (tmp_path / "site/api/interp/circuits.html").read_text()
     assert re.search(r'id="path_patch"', circuits)

@@ -87,70 +87,14 @@ def test_the_study_file_is_one(tmp_path: Path) -> None:
     assert study.blocks == 3 and len(study.architectures) == 2
 
 
-NUMBER = r"[+-]\d+\.\d \[-?[\d.]+, -?[\d.]+\]"
-"""A difference in points, with its interval."""
-
-
-def test_readme_says_five_findings_in_numbers_of_the_page_on_findings() -> None:
-    """Which both are made by one command: `tests/study/findings` makes them again."""
-    said = README.split("## What was found")[1].split("\n## ")[0]
-    given = re.findall(NUMBER, said)
-    assert len(re.findall(r"^- \*\*", said, re.MULTILINE)) == 5
-    assert len(given) >= 10 and all(text in PAGES["findings"] for text in given)
-
-
 @pytest.mark.parametrize("module", ["interp", "probes", "circuits", "models", "data"])
 def test_every_name_in_the_text_exists(module: str) -> None:
-    now = {page: text for page, text in PAGES.items() if page != "moved"}  # it names what is gone
-    names = re.findall(rf"(?<![\w./]){module}\.(?!png)([A-Za-z_]+)", "\n".join(now.values()))
+    names = re.findall(rf"(?<![\w./]){module}\.(?!png)([A-Za-z_]+)", TOGETHER)
     assert len(names) > (5 if module in ("interp", "probes", "circuits") else 1)
     package = import_module("interp" if module == "interp" else f"interp.{module}")
     for name in names:
         there = hasattr(package, name)
         assert there or (ROOT / "interp" / name).is_dir() or (ROOT / f"interp/{name}.py").exists()
-
-
-def test_what_moved_is_where_the_table_says() -> None:
-    text, face = PAGES["moved"], ""
-    checked = 0
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if found := re.match(r"## Now from `([\w.]+)`", line):
-            face = found[1]
-        elif line.startswith("| `") and len(cells) == 3:
-            home = import_module(cells[1].strip("` "))
-            checked += len([getattr(home, name) for name in re.findall(r"`(\w+)`", cells[2])])
-        elif line.startswith("| `") and face:
-            named = re.findall(r"`(\w+)`", cells[1])
-            checked += len([getattr(import_module(face), name) for name in named])
-    assert checked > 180
-
-
-NEW = {
-    "InterpError",
-    "errors",
-    *("models", "probes", "circuits", "data", "examine", "open_tower", "logit_attrs"),
-    *("planted_vit", "mask_scores", "UNIT_METHODS", "edge_mask_scores"),
-    *("class_faithfulness", "consistent_parts", "multiverse", "draw_multiverse", "draw_doses"),
-    *("name_heads", "text_span", "SpanningWords"),
-    *("gallery", "Gallery", "open_gallery", "name_units"),
-    *("steering", "steered_answers"),
-    *("explain", "Heatmaps", "deletion_insertion", "SentenceParts", "sentence_parts"),
-    *("Matches", "read_matches", "match_parts", "match_faithfulness"),
-    *("linear_factors", "composition", "crosscoder", "Crosscoder", "stitch"),
-    *("das_between", "Controls"),
-    *("compare", "ComparedModels", "load_encoder", "Encoder", "taught_head"),
-    *("read_dictionary", "open_runs", "differences", "Contrast", "learning", "that_learned"),
-}
-"""Public names that 0.1 did not have, or not as names of their own."""
-
-
-@pytest.mark.parametrize("face", ["interp", *(f"interp.{name}" for name in
-                                  ("models", "probes", "circuits", "data", "report"))])  # fmt: skip
-def test_every_public_name_stands_in_the_table_of_what_moved(face: str) -> None:
-    section = PAGES["moved"].split(f"## Now from `{face}`\n")[1].split("\n## ")[0]
-    named = set(re.findall(r"`(\w+)`", section))
-    assert set(import_module(face).__all__) - NEW <= named
 
 
 def test_the_map_names_every_room() -> None:
@@ -189,8 +133,20 @@ def test_the_table_of_rungs_is_the_registry() -> None:
     assert dict(rows) == {name: rung.claim for name, rung in RUNGS.items()}
 
 
-def test_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 200
+def words(*texts: str) -> int:
+    return sum(len(text.split()) for text in texts)
+
+
+def test_pages_are_short() -> None:
+    assert words(README) <= 1300 and len(README.splitlines()) <= 200
+    assert words(PAGES["findings"]) <= 1500 and words(PAGES["truth"]) <= 800
+    assert words((ROOT / "CONTRIBUTING.md").read_text(), *PAGES.values()) <= 26_000
+
+
+def test_what_changed_since_the_last_version_is_short() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    recent = changes.split("## [Unreleased]\n")[1].split("\n## [")[0]
+    assert len(recent.splitlines()) <= 60
 
 
 def test_every_term_stands_once_in_the_glossary() -> None:

@@ -44,9 +44,11 @@ def build(site: Path, *, outputs: bool = True) -> list[str]:
     }
     words |= {source: notebook_text(each, source) for source, each in opened.items()}
     dead = [line for text in words.values() for line in dead_in(text, words)]
-    files = [*FILES, *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.png")))]
+    beside = [*(ROOT / "docs").glob("*.png"), *(ROOT / "docs" / "tables").rglob("*.csv")]
+    files = [*FILES, *(str(path.relative_to(ROOT)) for path in sorted(beside))]
     pages = {source: where(source) for source in [*words, *files]}
     for source in files:
+        (site / where(source)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / source, site / where(source))
     write_reference(site / "api")
     _write_looks(site)

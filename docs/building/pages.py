@@ -21,11 +21,9 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Start": ("README.md", "docs/in_python.md", "docs/command.md", "docs/glossary.md"),
     "Results": (
         "docs/findings.md",
-        "docs/findings_in_detail.md",
         "docs/evidence.md",
         "docs/truth.md",
         "docs/judging_methods.md",
-        "docs/account.md",
         "docs/large_study.md",
         "docs/measured.md",
     ),
@@ -38,7 +36,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "docs/speed.md",
         "docs/pictures.md",
     ),
-    "Project": ("docs/adding_things.md", "CONTRIBUTING.md", "docs/moved.md", "CHANGELOG.md"),
+    "Project": ("docs/adding_things.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 }
 """Every page, in the order of the navigation bar."""
 
@@ -59,6 +57,8 @@ def where(source: str) -> str:
         return str(path.with_suffix(".html"))
     if path.suffix == ".md":
         return f"{path.stem.lower()}.html"
+    if source.startswith("docs/tables/"):
+        return source.removeprefix("docs/")
     return path.name if path.parent.name in ("docs", "") else source
 
 

@@ -36,6 +36,7 @@ from tests.benchmarks import recovering
 FOLDER = Path(__file__).parent / "truth"
 CIRCUITS = FOLDER / "circuits"
 DOCS = Path(__file__).parents[2] / "docs"
+TRUTH = DOCS / "tables" / "truth"
 FIRST = 20
 """The first blueprint that no threshold was chosen on."""
 
@@ -89,13 +90,13 @@ def truth(n: int | None = None, measures: Collection[str] = ()) -> str:
     draw_doses(cells).write_image(DOCS / "doses.png", scale=2)
     draw_recovery(circuits).write_image(DOCS / "circuits.png")
     made = tables(cells, circuits)
-    page = DOCS / "truth.md"
-    page.write_text(filled(page.read_text(encoding="utf-8"), made), encoding="utf-8")
+    for name, text in made.items():
+        (TRUTH / f"{name}.csv").write_text(as_csv(text), encoding="utf-8")
     return "\n\n".join(made.values())
 
 
 def tables(cells: pd.DataFrame, circuits: pd.DataFrame) -> dict[str, str]:
-    """Every table that docs/truth.md has of these cells, by the name that it has there."""
+    """Every table of these cells, by the name of its file in docs/tables/truth."""
     rungs, measures = overall(cells)
     return {
         "rungs": rungs,
@@ -105,6 +106,18 @@ def tables(cells: pd.DataFrame, circuits: pd.DataFrame) -> dict[str, str]:
         "methods": recovering.overall(circuits),
         "circuits": recovering.by_condition(circuits),
     }
+
+
+def as_csv(table: str) -> str:
+    """A table in Markdown as CSV.
+
+    >>> as_csv("| a | b |\\n|---|---|\\n| 1 | 2, 3 |")
+    'a,b\\n1,"2, 3"\\n'
+    """
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    )
+    return pd.DataFrame(rows, columns=head).to_csv(index=False)
 
 
 def filled(page: str, made: Mapping[str, str]) -> str:

@@ -16,7 +16,6 @@ from interp.validation.head_names import READINGS, score_names, tally
 from tests.benchmarks.recovering import markdown
 
 TALLIES = Path(__file__).with_name("names.csv")
-DOCS = Path(__file__).parents[2] / "docs"
 FIRST, DOSE = 20, 0.5
 """The first blueprint that nothing was developed on, and the dose of conditions that have one."""
 
