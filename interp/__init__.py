@@ -1,11 +1,7 @@
 """Interpretability of CLIP: train it on controlled mixtures, open it, test what domains share."""
 
-import sys
-
 from interp.core.faces.lazy import face
-from interp.core.faces.old_names import MovedModules
 
-sys.meta_path.append(MovedModules())
 _of_face, __dir__, __all__ = face(__name__, __file__)
 
 

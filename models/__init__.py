@@ -2,6 +2,4 @@
 
 from interp.core.faces.lazy import face
 
-__getattr__, __dir__, __all__ = face(
-    __name__, __file__, moved={"ZeroShotHead": "interp.core.classifiers:Classifier"}
-)
+__getattr__, __dir__, __all__ = face(__name__, __file__)
