@@ -3,13 +3,21 @@
 import ast
 import importlib
 import inspect
+import io
+import os
+import re
 import subprocess
 import sys
+import tokenize
 import tomllib
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import networkx
+import numpy as np
 import pytest
+import torch
 
 from interp.core.faces.late import LATE
 
@@ -212,14 +220,101 @@ def test_public_names_are_there(package: str) -> None:
         assert getattr(module, name) is not None
 
 
+BUDGETS: dict[str, tuple[float, float]] = {
+    "lines of code in wings, data and core": (35_000, 33_500),
+    "lines of code above them": (17_600, 12_500),
+    "modules": (402, 340),
+    "files of more than 420 lines": (30, 0),
+    "lines of a function, 90th percentile": (33, 28),
+    "fmt: skip": (315, 40),
+    "Any": (1_140, 400),
+    "short private functions called once": (128, 120),
+    "names that are participles": (62, 0),
+    "lines of tests": (51_500, 45_000),
+    "words of documentation": (59_600, 26_000),
+    "files of the repository": (14_300, 1_700),
+    "megabytes of the repository": (82, 45),
+}
+"""The most that a figure of the house may be, and its goal: the limit only ever comes down."""
+
+SHORT = 6
+PARTICIPLE = re.compile(r"(^|_)(told|said|asked|found|kept|seen|judged|given|made)$")
+SPACE = (
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
+    *(tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER),
+)
+
+
+@pytest.mark.parametrize("figure", BUDGETS)
+def test_the_house_stays_within_its_budgets(figure: str) -> None:
+    limit, goal = BUDGETS[figure]
+    assert _figures()[figure] <= limit and goal <= limit
+
+
+@cache
+def _figures() -> dict[str, float]:
+    """What `BUDGETS` holds: of the product's modules, of tests, and of all that git keeps."""
+    texts = {path: path.read_text() for path in MODULES}
+    lines = {path: _lines_of_code(text) for path, text in texts.items()}
+    below = ("models/", "probes/", "circuits/", "interp/core/", "interp/data/")
+    low = sum(n for path, n in lines.items() if str(path.relative_to(ROOT)).startswith(below))
+    nodes = [node for text in texts.values() for node in ast.walk(ast.parse(text))]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    named = [*functions, *(node for node in nodes if isinstance(node, ast.ClassDef))]
+    lengths = {node: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    words = Counter(word for text in texts.values() for word in re.findall(r"\b_[a-z]\w+\b", text))
+    tests = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    files = [path for name in listing.stdout.split("\0") if (path := ROOT / name).is_file()]
+    pages = [path for path in files if path.suffix == ".md"]
+    return {
+        "lines of code in wings, data and core": low,
+        "lines of code above them": sum(lines.values()) - low,
+        "modules": len(MODULES),
+        "files of more than 420 lines": sum(text.count("\n") > 420 for text in texts.values()),
+        "lines of a function, 90th percentile": sorted(lengths.values())[int(len(lengths) * 0.9)],
+        "fmt: skip": sum(text.count("# fmt" + ": skip") for text in (*texts.values(), *tests)),
+        "Any": sum(len(re.findall(r"\bAny\b", text)) for text in texts.values()),
+        "short private functions called once": sum(
+            re.match("_[a-z]", node.name) is not None and n <= SHORT and words[node.name] == 2
+            for node, n in lengths.items()
+        ),
+        "names that are participles": sum(bool(PARTICIPLE.search(node.name)) for node in named),
+        "lines of tests": sum(text.count("\n") for text in tests),
+        "words of documentation": sum(len(path.read_text().split()) for path in pages),
+        "files of the repository": len(files),
+        "megabytes of the repository": sum(path.stat().st_size for path in files) / 1e6,
+    }
+
+
+def _lines_of_code(text: str) -> int:
+    """Lines that are neither blank nor comment nor docstring."""
+    documented = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    coded = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in SPACE
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(coded - documented)
+
+
+def test_lines_of_code_are_counted() -> None:
+    assert _lines_of_code('"""One.\n\nTwo."""\n\n# why\nx = (\n    1\n)\n') == 3
+
+
+def test_every_test_begins_at_the_same_seed() -> None:
+    seed = int(os.environ.get("INTERP_TEST_SEED", "0"))
+    assert torch.equal(torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(seed)))
+    assert np.random.rand() == np.random.RandomState(seed).rand()
+
+
 def test_unknown_public_name_is_an_attribute_error() -> None:
     interp = importlib.import_module("interp")
     with pytest.raises(AttributeError, match="load_clip"):
         _ = interp.load_clap
-
-
-def test_a_name_that_moved_still_works_and_says_where_it_is() -> None:
-    probes = importlib.import_module("interp.probes")
-    with pytest.warns(DeprecationWarning, match="interp.core.artists.artist_halves"):
-        moved = probes.artist_halves
-    assert moved is importlib.import_module("interp.core.artists").artist_halves

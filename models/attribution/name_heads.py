@@ -348,6 +348,7 @@ def name_heads(
     >>> frame = pd.DataFrame({"path": range(24), "label": shades, "domain": "real",
     ...                       "split": "test", "caption": "", "artist": list("abcd") * 6})
     >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (64, 64), row["label"]))
+    >>> _ = torch.manual_seed(0)
     >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
     >>> words = Classifier(torch.eye(256)[:9], [f"word {number}" for number in range(9)])
     >>> clip = Clip(model, "ViT-S-32-alt")
