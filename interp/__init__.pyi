@@ -15,12 +15,12 @@ from .measures.two_models import compare as compare
 from .measures.verdicts_by_choice import multiverse as multiverse
 from .models.loading.load_clip import load_clip as load_clip
 from .models.towers.open_tower import open_tower as open_tower
-from .study.comparing.row_by_row import compare_results as compare_results
-from .study.formats import export as export
-from .study.machines.opened_runs import open_runs as open_runs
+from .study.archive import open_runs as open_runs
+from .study.compare_results import compare_results as compare_results
+from .study.examine import examine as examine
+from .study.export import export as export
 from .study.results import open_result as open_result
-from .study.studies import Study as Study
-from .study.studies import examine as examine
+from .study.study import Study as Study
 from .verdicts.levels.across_checkpoints import verdict as verdict
 
 __version__: str

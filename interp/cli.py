@@ -1,60 +1,27 @@
-"""The command `interp-report`: run studies and grids, audit, compare and export results.
+"""The command `interp-report`: make studies, and page, compare, judge and export results.
 
 Nothing heavy is imported until a command runs, so that `--help` answers at once.
 """
 
-import shlex
 import signal
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from interp.console import (
     DIFFERS,
     STATUSES,
-    described,
+    build_pages,
     guarded,
-    in_options,
     records,
+    standing_in_words,
     tell_difference,
     tell_stitches,
+    typed_command,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from interp.models.training.train import Run
-    from interp.study.results import Result
-
-app = typer.Typer(
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=STATUSES,
-)
-
-Out = Annotated[Path, typer.Option(help="Folder for results and the page.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Models trained or measured side by side.")]
-Tables = Annotated[
-    Path | None,
-    typer.Option(help="Keep finished runs' tables here, and go on from those that are there."),
-]
-Blocks = Annotated[
-    str | None, typer.Option(help="Only these of the study's blocks: FIRST-LAST, from 0.")
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, …; by default what there is.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of models and resampling.")]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Open what is asked for, say the cost and stop.")
-]
-
-OUT = Path("interp-report")
+from interp.study_commands import OUT, Jobs, Json, Out, Quiet, app
 
 
 def _version(asked: bool | None) -> None:
@@ -86,261 +53,6 @@ def without_command(
     """
 
 
-@app.command("run", epilog=STATUSES)
-@guarded
-def run_command(
-    study: Annotated[
-        Path | None,
-        typer.Argument(help="STUDY.toml; default: the embedded study.", show_default=False),
-    ] = None,
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            help="One model, without training: a file, open_clip name, hf-hub:…, local-dir:…, "
-            "timm:… or torchvision:…."
-        ),
-    ] = "",
-    images: Annotated[str, typer.Option(help="domain/class/*.jpg for --checkpoint.")] = "",
-    model: Annotated[
-        str, typer.Option(help="Architecture of --checkpoint, where its run does not say.")
-    ] = "",
-    domains: Annotated[
-        str, typer.Option(help="NATURAL,OTHER: the two domains that --checkpoint is asked about.")
-    ] = "",
-    out: Out = OUT,
-    jobs: Jobs = 2,
-    device: Device = "",
-    seed: Seed = None,
-    tables: Tables = None,
-    blocks: Blocks = None,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Carry out a study, or examine one model. Finished steps are taken from the last run.
-
-    \b
-    Examples:
-      interp-report run STUDY.toml --out results
-      interp-report run --checkpoint epoch_32.pt --images PACS --domains photo,sketch
-      interp-report run STUDY.toml --tables finished
-      interp-report run STUDY.toml --dry-run --json
-    """
-    from interp.core.errors import SpecificationError
-    from interp.core.parallel import which_device
-    from interp.core.progress import say, set_quiet
-
-    set_quiet(quiet)
-    if bool(checkpoint) != bool(images) or (checkpoint and (study or blocks or tables)):
-        raise SpecificationError(
-            "run",
-            "half of --checkpoint and --images, or what is of a study as well",
-            "STUDY.toml alone, or --checkpoint with --images",
-            "give both options, or neither",
-        )
-    command = shlex.join(["interp-report", *sys.argv[1:]])
-    if checkpoint:
-        pair = [name.strip() for name in domains.split(",") if name.strip()]
-        with in_options("model"):
-            if dry_run:
-                from interp.study.forecasting import cost_of_model
-
-                asked: dict[str, Any] = {"architecture": model or None, "domains": pair}
-                return _told(
-                    cost_of_model(checkpoint, images, device=which_device(device), **asked)
-                )
-            from interp.study.studies import examine
-
-            result = examine(
-                checkpoint,
-                images,
-                out,
-                architecture=model or None,
-                domains=pair,
-                seed=seed or 0,
-                device=device or None,
-                command=command,
-            )
-        return _pages(result)
-    from interp.study.forecasting import cost_of_study
-    from interp.study.studies import Study
-
-    numbers = _numbers(blocks)
-    chosen = Study.from_toml(study) if study else Study()
-    if seed is not None:
-        chosen = Study(chosen.specification.with_seed(seed))
-    which_device(device)
-    if dry_run:
-        return _rehearsed(chosen.specification, jobs, numbers)
-    say(cost_of_study(chosen.specification, jobs=jobs, blocks=numbers).text)
-    made = chosen.run(
-        out, jobs=jobs, device=device or None, command=command, tables=tables, blocks=numbers
-    )
-    return _pages(made)
-
-
-def _numbers(blocks: str | None) -> range | None:
-    """The blocks that were asked for."""
-    from interp.core.arguments import numbers_from
-
-    return None if blocks is None else numbers_from(blocks, "blocks")
-
-
-def _rehearsed(
-    specification: Any, jobs: int, blocks: range | None, *, measuring: bool = True
-) -> dict[str, Any]:
-    """The cost of a study that is rehearsed: whatever it would refuse is refused now."""
-    from interp.study.forecasting import cost_of_study
-    from interp.study.rehearsal import rehearse
-
-    asked: dict[str, Any] = {"jobs": jobs, "measuring": measuring, "blocks": blocks}
-    runs = rehearse(specification, **asked)
-    return _told(cost_of_study(specification, runs=runs, **asked))
-
-
-def _told(cost: Any) -> dict[str, Any]:
-    """A cost that was asked for: said on standard output, as what was asked."""
-    print(cost.text)
-    return {"cost": cost.as_dict()}
-
-
-def _pages(result: "Result") -> dict[str, Any]:
-    """Build the pages of a result and of its replications, and print where they are."""
-    from interp.core.progress import say
-
-    pages = []
-    for each in (result, *result.replications):
-        say("page …")
-        pages.append(each.report())
-        print(pages[-1])
-    return described(result, pages)
-
-
-@app.command("grid", epilog=STATUSES)
-@guarded
-def grid_command(
-    study: Annotated[Path, typer.Argument(help="STUDY.toml: settings x domains x blocks.")],
-    out: Out = OUT,
-    jobs: Jobs = 2,
-    device: Device = "",
-    dry_run: DryRun = False,
-    commands: Annotated[
-        bool, typer.Option("--commands", help="Print a command per unfinished run.")
-    ] = False,
-    submit: Annotated[
-        str, typer.Option(help="Hand unfinished runs to slurm, or to local, through submitit.")
-    ] = "",
-    tabulate: Annotated[
-        bool, typer.Option("--tabulate", help="Train nothing: tabulate a grid made elsewhere.")
-    ] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Processes, or GPUs, per run.")] = 1,
-    partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = "",
-    minutes: Annotated[int, typer.Option(min=1, help="Time limit of a submitted run.")] = 720,
-    tables: Tables = None,
-    blocks: Blocks = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Make the models of a study, go on with what is there, and tabulate their accuracy.
-
-    \b
-    Examples:
-      interp-report grid STUDY.toml --out grid
-      interp-report grid STUDY.toml --commands > runs.sh
-      interp-report grid STUDY.toml --submit slurm --partition gpu --processes 4
-      interp-report grid STUDY.toml --tabulate
-      interp-report grid STUDY.toml --tables finished
-    """
-    from interp.core.errors import SpecificationError, listed
-    from interp.core.progress import say, set_quiet
-    from interp.study.forecasting import cost_of_study
-    from interp.study.grids import Grid
-    from interp.study.studies import Study
-
-    set_quiet(quiet)
-    given = {"--commands": commands, "--submit": submit, "--tabulate": tabulate}
-    ways = [name for name, is_given in given.items() if is_given]
-    if len(ways) > 1 or (processes > 1 and not (commands or submit)):
-        raise SpecificationError(
-            "make a grid",
-            listed(ways) if len(ways) > 1 else f"--processes {processes} without either",
-            "one of --commands, --submit and --tabulate, and --processes with the first two",
-            "leave one option out",
-        )
-    numbers = _numbers(blocks)
-    chosen = Grid.from_toml(study)
-    if dry_run:
-        return _rehearsed(chosen.specification, jobs, numbers, measuring=False)
-    say(cost_of_study(chosen.specification, jobs=jobs, measuring=False, blocks=numbers).text)
-    if commands or submit:
-        runs = chosen.runs(out / "steps", jobs=jobs, blocks=numbers)
-        options = {"device": device or "cuda", "processes": processes}
-        limits = {"timeout_min": minutes, **({"slurm_partition": partition} if partition else {})}
-        return _hand_out(runs, out, submit, options, limits)
-    command = shlex.join(["interp-report", *sys.argv[1:]])
-    result = Study(chosen.specification).grid(
-        out,
-        jobs=jobs,
-        device=device or None,
-        command=command,
-        training=not tabulate,
-        tables=tables,
-        blocks=numbers,
-    )
-    return _pages(result)
-
-
-def _hand_out(
-    runs: "Sequence[Run]", out: Path, where: str, options: dict[str, Any], limits: dict[str, Any]
-) -> dict[str, Any]:
-    """Submit runs to a cluster, or, where none is named, print their commands."""
-    from interp.study.machines.cluster import commands, submit
-
-    if not where:
-        lines = commands(runs, **options)
-        print("\n".join(lines))
-        return {"commands": list(lines)}
-    if options["device"].startswith("cuda"):
-        limits["gpus_per_node"] = options["processes"]
-    made = submit(runs, out, cluster=where, **options, **limits)
-    print(
-        f"{len(made)} runs submitted; when they are finished, run this again with --tabulate "
-        "instead of --submit"
-    )
-    return {"submitted": len(made)}
-
-
-@app.command("audit", epilog=STATUSES)
-@guarded
-def audit_command(
-    study: Annotated[Path, typer.Argument(help="STUDY.toml, whose mixtures are looked at.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the table of findings.")] = None,
-    jobs: Jobs = 2,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Look for leaks in a study's mixtures before it is trained; status 1 where there are some.
-
-    Writes nothing but, with --out, the table of all findings.
-
-    \b
-    Examples:
-      interp-report audit STUDY.toml
-      interp-report audit STUDY.toml --out audit
-    """
-    from interp.core.progress import set_quiet
-    from interp.core.tables import Table
-    from interp.study.grid_tables import audit_cells
-    from interp.study.grids import Grid
-
-    set_quiet(quiet)
-    with TemporaryDirectory() as scratch:
-        found = audit_cells(Grid.from_toml(study).plan(Path(scratch), jobs=jobs), jobs=jobs)
-    written = {"table": str(Table("audit", found).save(out / "tables"))} if out else {}
-    ok = bool(found["ok"].all())
-    return {**written, "ok": ok, "findings": len(found), "exit": 0 if ok else DIFFERS}
-
-
 @app.command("page", epilog=STATUSES)
 @guarded
 def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> dict[str, Any]:
@@ -354,7 +66,7 @@ def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) ->
     from interp.study.results import open_result
 
     set_quiet(quiet)
-    return _pages(open_result(out))
+    return build_pages(open_result(out))
 
 
 @app.command("diff", epilog=STATUSES)
@@ -388,13 +100,13 @@ def diff_command(
       interp-report diff monday tuesday --models --page monday-tuesday.html
     """
     from interp.core.progress import set_quiet
-    from interp.study.comparing.row_by_row import compare_results
+    from interp.study.compare_results import compare_results
 
     set_quiet(quiet)
     found = compare_results(a, b)
     compared = {}
     if models:
-        from interp.study.comparing.models_of_results import models_compared
+        from interp.study.compare_models import models_compared
 
         compared = models_compared(a, b, steps=out / "steps" if out else None)
     path = found.table.save(out) if out else None
@@ -475,16 +187,12 @@ def judge_command(
     by_kind = standing(judged, by=["condition", "tier"])
     tables = [table.save(out) for table in (judged, overall)]
     page = build_judged_page(
-        judged,
-        overall,
-        by_kind,
-        out=out / "judged.html",
-        command=shlex.join(["interp-report", *sys.argv[1:]]),
+        judged, overall, by_kind, out=out / "judged.html", command=typed_command()
     )
     folders = write_benchmark(write, models) if write else []
     for row in overall.frame.to_dict("records"):
         name = row.get("rung") or f"{row['unit']}s"
-        print(f"{name:6} {_standing_in_words(row)}")
+        print(f"{name:6} {standing_in_words(row)}")
     failed = judged.frame[judged.frame["reason"].fillna("") != ""]
     for reason, n in failed["reason"].value_counts().head(3).items():
         print(f"failed {n} times: {reason}")
@@ -502,23 +210,6 @@ def judge_command(
         "page": str(page),
         "written": len(folders),
     }
-
-
-def _standing_in_words(row: dict[str, Any]) -> str:
-    shares = [
-        f"{words} {row[name]:.0%}"
-        for name, words in (
-            ("right", "right"),
-            ("too_much", "too much"),
-            ("too_little", "too little"),
-            ("cannot_tell", "cannot tell"),
-        )
-        if row.get(name, float("nan")) == row.get(name)
-    ]
-    if row["auroc"] == row["auroc"]:
-        shares.append(f"AUROC {row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})")
-    shares += [f"failed in {row['failed']}"] if row["failed"] else []
-    return ", ".join([f"{row['n_models']} models", *shares])
 
 
 @app.command("export", epilog=STATUSES)
@@ -547,7 +238,7 @@ def export_command(
       interp-report export results --what png --figure answer
     """
     from interp.core.progress import set_quiet
-    from interp.study.formats import export as write
+    from interp.study.export import export as write
 
     set_quiet(quiet)
     formats = [name.strip() for name in what.split(",") if name.strip()]
@@ -592,15 +283,11 @@ OWN = ("-h", "--help", "--version", "--install-completion", "--show-completion")
 
 def main() -> None:
     """The command line; without a command it is `run`."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     first = "".join(sys.argv[1:2])
     if not first or (first.startswith("-") and first.partition("=")[0] not in OWN):
         sys.argv.insert(1, "run")
     app(prog_name="interp-report")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

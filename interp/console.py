@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import traceback
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from interp.core.tables import Table
-    from interp.study.comparing.row_by_row import Difference
+    from interp.study.compare_results import Difference
     from interp.study.results import Result
 
 SAME, DIFFERS, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -142,6 +143,41 @@ def described(result: "Result", pages: list[Path]) -> dict[str, Any]:
         "verdicts": said_verdicts(result),
         "steps": result.facts.get("seconds", {}),
     }
+
+
+def typed_command() -> str:
+    """The command line that is running."""
+    return shlex.join(["interp-report", *sys.argv[1:]])
+
+
+def build_pages(result: "Result") -> dict[str, Any]:
+    """Build the pages of a result and of its replications, and print where they are."""
+    from interp.core.progress import say
+
+    pages = []
+    for each in (result, *result.replications):
+        say("page …")
+        pages.append(each.report())
+        print(pages[-1])
+    return described(result, pages)
+
+
+def standing_in_words(row: Mapping[str, Any]) -> str:
+    """How often a judged method was right, and wrong in which way."""
+    shares = [
+        f"{words} {row[name]:.0%}"
+        for name, words in (
+            ("right", "right"),
+            ("too_much", "too much"),
+            ("too_little", "too little"),
+            ("cannot_tell", "cannot tell"),
+        )
+        if row.get(name, float("nan")) == row.get(name)
+    ]
+    if row["auroc"] == row["auroc"]:
+        shares.append(f"AUROC {row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})")
+    shares += [f"failed in {row['failed']}"] if row["failed"] else []
+    return ", ".join([f"{row['n_models']} models", *shares])
 
 
 def tell_difference(found: "Difference", n: int = 8) -> None:

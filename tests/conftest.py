@@ -14,7 +14,7 @@ from interp.data.artwork.embedded import open_embedded
 from interp.data.mixtures.settings import BASE
 from interp.measures.options import AnalysisSpec
 from interp.models.training.train import train
-from interp.study.grids import Grid
+from interp.study.grid import Grid
 from interp.study.results import Result, open_result
 from interp.study.specification import (
     ComparisonSpec,
@@ -23,7 +23,7 @@ from interp.study.specification import (
     Specification,
     TrainingSpec,
 )
-from interp.study.studies import Study
+from interp.study.study import Study
 from tests.training_here import training_here
 
 

@@ -94,12 +94,11 @@ class Plate:
         slug = re.sub(r"[^\w-]+", "-", words)
         return cls(f"{slug}-{fingerprint(keys)[:6]}", image, caption, keys)
 
-    def save(self, folder: Path, *, colours: int = 0) -> Path:
+    def save(self, folder: Path) -> Path:
         """Write the plate as PNG, caption and keys in its text chunks.
 
         Args:
             folder: Where to write; it is made if need be.
-            colours: So many at most, which makes a third of the bytes; 0 keeps all.
 
         Returns:
             The path.
@@ -111,8 +110,7 @@ class Plate:
         notes.add_itxt("caption", self.caption)
         for key, value in self.keys.items():
             notes.add_itxt(f"key:{key}", str(value))
-        image = self.image.quantize(colours) if colours else self.image
-        image.save(folder / f"{self.name}.png", pnginfo=notes, optimize=bool(colours))
+        self.image.save(folder / f"{self.name}.png", pnginfo=notes)
         return folder / f"{self.name}.png"
 
     @classmethod

@@ -53,8 +53,6 @@ class MeasureSpec:
         sections: What the page shows of it.
         plates: From the opened model and the frames to pictures.
         least_classes: Classes that a model saw in both domains, of which it needs so many.
-        revision: Counted up where its numbers change for the same model, so that tables of finished
-            runs are made again.
     """
 
     name: str
@@ -70,12 +68,6 @@ class MeasureSpec:
     sections: Sequence[SectionSpec] = ()
     plates: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
     least_classes: int = 0
-    revision: int = 0
-
-    @property
-    def known_as(self) -> str:
-        """Its name, with its revision where it has changed."""
-        return f"{self.name} {self.revision}" if self.revision else self.name
 
     def __post_init__(self) -> None:
         asked = f"declare the measure {self.name}"

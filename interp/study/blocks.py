@@ -8,14 +8,9 @@ import numpy as np
 
 from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
+from interp.core.storage.store import fingerprint
 from interp.data import open_images
-from interp.data.artwork.embedded import (
-    EmbeddedSpec,
-    asked_pictures,
-    is_rendered,
-    planned,
-    study_classes,
-)
+from interp.data.artwork.embedded import asked_pictures, planned, study_classes
 from interp.data.mixtures.settings import BASE, NATURAL, choose_held_out, class_folds
 from interp.declared.measures import all_measures
 from interp.study.specification import ImagesSpec, Specification
@@ -46,10 +41,6 @@ class Block:
         pool = self.pool
         return replace(self, pool=ImageTable(pool.frame, pool.root, pool.source, pool.fingerprint))
 
-    def known_as(self, fingerprint: str) -> "Block":
-        """The block with another fingerprint of its pictures."""
-        return replace(self, pool=replace(self.pool, fingerprint=fingerprint))
-
 
 def open_blocks(
     spec: Specification,
@@ -72,19 +63,12 @@ def open_blocks(
     return [Block(seed, pool, held_out, foreign) for seed in wanted]
 
 
-def asked_of(spec: Specification, number: int) -> str:
-    """What the pictures of a block are asked to be; empty where they are somebody's own files."""
-    return "" if spec.images.source else asked_pictures(_drawn(spec, number))
-
-
-def are_rendered(spec: Specification, numbers: Iterable[int]) -> bool:
-    """Whether the pictures of blocks (or seeds) are there, and nothing is left to draw."""
-    return bool(spec.images.source) or all(is_rendered(_drawn(spec, n)) for n in numbers)
-
-
-def _drawn(spec: Specification, number: int) -> EmbeddedSpec:
-    images = replace(spec.images, seed=number) if spec.blocks else spec.images
-    return images.embedded
+def pictures_asked(spec: Specification, block: Block) -> str:
+    """What the pictures of a block are asked to be, in a hash that is the same on every machine."""
+    if spec.images.source:
+        return fingerprint(block.pool.fingerprint, spec.images.size)
+    images = replace(spec.images, seed=block.seed) if spec.blocks else spec.images
+    return asked_pictures(images.embedded)
 
 
 def block_numbers(spec: Specification, asked: Iterable[int] | None = None) -> list[int]:

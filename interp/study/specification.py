@@ -46,6 +46,7 @@ from interp.core.fields import (
     CountOrNames,
     Declared,
     Finite,
+    Flag,
     Names,
     Text,
     Whole,
@@ -56,10 +57,10 @@ from interp.core.fields import (
 from interp.core.storage.store import LATER
 from interp.data.artwork.embedded import EmbeddedSpec
 from interp.data.mixtures.intervention_arms import InterventionSpec
+from interp.data.mixtures.settings import NATURAL, MixtureSpec
 from interp.measures.options import AnalysisSpec
 from interp.models.loading.presets import PRESETS
 from interp.models.training.recipes import OPTIMIZERS, Recipe, named_recipe
-from interp.study.distributions import BesideTheFile, MixturesSpec
 
 _CountOrUsual = Annotated[Count | None, Field(description="a number from 0")]
 
@@ -67,6 +68,131 @@ _CountOrUsual = Annotated[Count | None, Field(description="a number from 0")]
 def _pairs(table: Any) -> Any:
     """The entries of a table, sorted by name."""
     return tuple(sorted(table.items())) if isinstance(table, dict) else table
+
+
+OF_A_BLOCK = ("test_domain", "held_out", "natural", "foreign", "labels", "seed")
+"""Fields of a mixture that all variations of a block share."""
+
+
+def beside_the_file(path: str, info: Any) -> str:
+    """A path of a study file, which is looked for beside the file; `hf:` names are no paths."""
+    if not info.context or not path or path.startswith("hf:"):
+        return path
+    return str((info.context["folder"] / path).resolve())
+
+
+BesideTheFile = Annotated[Text, AfterValidator(beside_the_file)]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One training distribution of a grid: a setting, and where it departs from the section.
+
+    `changes` are fields of `MixtureSpec` with their values, sorted by name; the mixtures that are
+    made of them check the values.
+
+    >>> Variation.of({"setting": "cg-high", "domains": 2}).changes
+    (('domains', 2),)
+    """
+
+    setting: str
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, given: Any) -> "Variation":
+        """A variation from what a file says: the setting's name, or a table with changes."""
+        if isinstance(given, cls):
+            return given
+        table = {"setting": given} if isinstance(given, str) else given
+        if not isinstance(table, dict) or not isinstance(table.get("setting"), str):
+            raise SpecificationError(
+                "make mixtures",
+                f"the setting {given!r}",
+                "a name, or a table with setting = NAME",
+                'write "cg-high" or { setting = "cg-high", domains = 2 }',
+            )
+        own = {f.name for f in fields(MixtureSpec)} - {"setting", *OF_A_BLOCK}
+        changes = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in table.items()
+            if name != "setting"
+        }
+        check_known(f"vary {table['setting']}", "entry", changes, sorted(own), SpecificationError)
+        return cls(table["setting"], tuple(sorted(changes.items())))
+
+
+def _variation(given: Any, info: Any) -> Variation:
+    if isinstance(given, dict) and isinstance(given.get("base"), str):
+        given = {**given, "base": beside_the_file(given["base"], info)}
+    return Variation.of(given)
+
+
+@dataclass(frozen=True)
+class MixturesSpec(Declared):
+    """Which training distributions: settings x test domains, and the classes held out of both.
+
+    `settings` are names, or tables with a name and changes to it (`Variation`). `held_out` are the
+    names of classes, or how many to draw; with `blocks` and no names, it is a fold of the classes.
+    """
+
+    asked = "make mixtures"
+
+    test_domains: Annotated[
+        Names, Field(min_length=1, description="a list of names, each once, at least one")
+    ] = ("sketch",)
+    settings: Annotated[
+        tuple[Annotated[Any, AfterValidator(_variation)], ...],
+        Field(min_length=1, validate_default=True, description="a list of at least one"),
+    ] = ("natural-only", "cg-low", "leave-out-domain", "cg-high")
+    held_out: CountOrNames = 10
+    natural: Text = NATURAL
+    hold: Text = "size"
+    rule: Text = "random"
+    domain_words: Flag = True
+    base: BesideTheFile = ""
+
+    def __post_init__(self) -> None:
+        for domain in self.test_domains:  # refuses what no mixture can be, before anything runs
+            check_distinct(self.names(domain))
+
+    def names(self, test_domain: str) -> list[str]:
+        """What the mixtures for a test domain are called."""
+        anything = self.made(test_domain, (), foreign=("a foreign class",))
+        return [mixture.name for mixture in anything]
+
+    def made(
+        self,
+        test_domain: str,
+        held_out: Sequence[str],
+        *,
+        foreign: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[MixtureSpec]:
+        """The mixtures for a test domain, one for each setting."""
+        own = ("natural", "hold", "rule", "base", "domain_words")
+        common = {name: getattr(self, name) for name in own}
+        common |= {"foreign": tuple(foreign), "seed": seed}
+        return [
+            MixtureSpec(
+                setting=each.setting,
+                test_domain=test_domain,
+                held_out=tuple(held_out),
+                **{**common, **dict(each.changes)},
+            )
+            for each in self.settings
+        ]
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Refuse two mixtures of one name: their results could not be told apart."""
+    twins = sorted({name for name in names if list(names).count(name) > 1})
+    if twins:
+        raise SpecificationError(
+            "make mixtures",
+            f"{listed(twins)} more than once",
+            "settings that differ",
+            "leave one of them out",
+        )
 
 
 @dataclass(frozen=True)
@@ -216,7 +342,14 @@ class Specification(Declared):
             made = self.mixtures.made(domain, (), foreign=("a foreign class",))
             self.intervention.check(made)
             self.comparison.check([mixture.name for mixture in made])
-        self._check_align()
+        aligned = [each.name for each in self.architectures if each.align]
+        if aligned:  # its control and its mixture are the intervention's
+            raise SpecificationError(
+                f"train {listed(aligned)}",
+                "align in [training], for every mixture and without a control",
+                "an [intervention], which trains both at one mixture",
+                "write [intervention] with setting and weights",
+            )
         named = isinstance(self.mixtures.held_out, tuple)
         if self.folds and (self.folds < 2 or named or not self.blocks):
             raise SpecificationError(
@@ -256,17 +389,6 @@ class Specification(Declared):
                 "take one of them out of [[replications]]",
             )
 
-    def _check_align(self) -> None:
-        """Refuse a term in [training]: its control and its mixture are the intervention's."""
-        aligned = [each.name for each in self.architectures if each.align]
-        if aligned:
-            raise SpecificationError(
-                f"train {listed(aligned)}",
-                "align in [training], for every mixture and without a control",
-                "an [intervention], which trains both at one mixture",
-                "write [intervention] with setting and weights",
-            )
-
     @property
     def architectures(self) -> tuple[TrainingSpec, ...]:
         """How every architecture is trained, the main one first."""
@@ -277,19 +399,13 @@ class Specification(Declared):
         """Read a study file; `SpecificationError` names what cannot be carried out."""
         try:
             content = tomllib.loads(Path(path).read_text())
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            no_file = error.strerror or "no file" if isinstance(error, OSError) else ""
             raise SpecificationError(
                 f"read the study {path}",
-                error.strerror or "no file",
-                "a TOML file",
-                "check the path",
-            ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SpecificationError(
-                f"read the study {path}",
-                f"what is no TOML ({error})",
-                "sections of key = value",
-                "mend that line",
+                no_file or f"what is no TOML ({error})",
+                "a TOML file, of sections of key = value",
+                "check the path" if no_file else "mend that line",
             ) from None
         try:
             return TypeAdapter(cls).validate_python(content, context={"folder": Path(path).parent})

@@ -118,7 +118,7 @@ def _watch(process: "subprocess.Popen[bytes]", peak: list[float]) -> None:
 
 def seeds() -> None:
     """Do the paper's orderings hold, over seeds 0-2, for two test domains?"""
-    from interp.study.studies import Study
+    from interp.study.study import Study
 
     spec = Path(__file__).with_name("seeds.toml")
     frame = Study.from_toml(spec).run(FOLDER / "seeds").tables["differences"].frame

@@ -5,8 +5,8 @@
     shuffled   CLIPs trained on captions that name the class of another picture: R4 to R6
 
 What an untrained network does alike in two domains is its geometry, R1 to R3 may say so; a shared
-mechanism of telling classes it cannot have. Rows are kept, a file per model, so that a run goes on
-where it was stopped.
+mechanism of telling classes it cannot have. Rows are kept after every few models, so that a run
+goes on where it was stopped.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +21,13 @@ from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.statistics.index_of_sharing import PARTLY, SHARED, VERDICTS
 
-FOLDER = Path(__file__).parent / "null"
+ROWS = Path(__file__).with_name("null.csv.gz")
 MADE = Path("interp-report") / "benchmarks" / "null"
 N = 20
 """Models of each study; one false alarm among twenty is the bar."""
+
+AT_A_TIME = 4
+"""Models that are climbed before their rows are written."""
 
 PRESETS = "resnet-small", "vit-small"
 """The CLIPs' architectures, in turn."""
@@ -47,35 +50,30 @@ def nulls() -> str:
 
     Half a minute a model on one core, and as much to train the CLIPs.
     """
-    missing = [
-        (name, seed) for name in STUDIES for seed in range(N) if not _path(name, seed).exists()
-    ]
+    kept = pd.read_csv(ROWS) if ROWS.exists() else pd.DataFrame(columns=["study", "seed"])
+    known = set(zip(kept["study"], kept["seed"], strict=True))
+    missing = [(name, n) for name in STUDIES for n in range(N) if (name, n) not in known]
     for name, seed in missing:
         if name != "exchanged":
             run_of(seed)  # planned here: two workers would write one mixture at once
-    side_by_side(_keep, missing, jobs=2, what="climb")
+    for first in range(0, len(missing), AT_A_TIME):
+        some = side_by_side(_climb, missing[first : first + AT_A_TIME], jobs=2, what="climb")
+        kept = pd.concat([part for part in (kept, *some) if len(part)], ignore_index=True)
+        kept.to_csv(ROWS, index=False, compression={"method": "gzip", "mtime": 0})
     heads = ["study", "rung", "models", "with any row shared", "with a band shared", "rows"]
     lines = ["| " + " | ".join([*heads, *VERDICTS]) + " |", "|" + "---|" * 10]
     for name, study in STUDIES.items():
-        rows = pd.concat([pd.read_csv(_path(name, seed)) for seed in range(N)], ignore_index=True)
+        rows = kept[kept["study"] == name]
         lines += alarms(name, rows[rows["rung"].isin(study.rungs)])
     return "\n".join(lines)
 
 
-def _path(name: str, seed: int) -> Path:
-    return FOLDER / name / f"{seed}.csv"
-
-
-def _keep(asked: tuple[str, int]) -> None:
+def _climb(asked: tuple[str, int]) -> pd.DataFrame:
     import torch
 
     torch.set_num_threads(1)
-    target = _path(*asked)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".part")
     name, seed = asked
-    STUDIES[name].climb(seed).round(4).to_csv(draft, index=False)
-    draft.rename(target)
+    return STUDIES[name].climb(seed).round(4).assign(study=name)
 
 
 def exchanged(seed: int) -> pd.DataFrame:
@@ -142,7 +140,7 @@ def run_of(seed: int) -> tuple[Any, ImageTable]:
     """A training run whose captions are dealt anew within each domain, and analysis pictures."""
     from interp.core.seeds import rng
     from interp.core.storage.store import write_atomic
-    from interp.study.grids import Grid
+    from interp.study.grid import Grid
     from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 
     specification = Specification(

@@ -16,7 +16,7 @@ from interp.validation.standings import bound
 from tests.benchmarks.judging import filled
 from tests.benchmarks.recovering import markdown
 
-FOLDER = Path(__file__).parent / "seed_pairs"
+ROWS = Path(__file__).with_name("seed_pairs.csv.gz")
 DOCS = Path(__file__).parents[2] / "docs"
 MADE = Path("interp-report") / "benchmarks" / "seed_pairs"
 SETTINGS = ("leave-out-domain", "cg-high")
@@ -35,7 +35,7 @@ FEATURE_COLUMNS = ["kind", "site", "feature", "value", "low", "high", "role", "c
 
 def planned() -> tuple[Any, dict[str, list[Any]]]:
     """The block, and the runs of each mixture, which differ by their seed alone."""
-    from interp.study.grids import Grid
+    from interp.study.grid import Grid
     from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 
     specification = Specification(
@@ -67,13 +67,13 @@ def trained() -> tuple[Any, dict[str, list[Any]]]:
     return block, runs
 
 
-def measured() -> None:
-    """Stitch every pair of seeds, train crosscoders of it, and keep the rows, a file for each."""
+def measured() -> pd.DataFrame:
+    """Stitch every pair of seeds, train crosscoders of it, and keep the rows after each pair."""
     import torch
 
     block, runs = trained()
     torch.set_num_threads(1)
-    FOLDER.mkdir(exist_ok=True)
+    kept = pd.read_csv(ROWS) if ROWS.exists() else pd.DataFrame(columns=["setting", "a", "b"])
     tasks = [  # in a ring, so that every seed takes part alike
         (setting, a, (a + 1) % len(own))
         for a in range(len(runs[SETTINGS[0]]))
@@ -84,11 +84,12 @@ def measured() -> None:
     across = [(" to ".join(SETTINGS), seed, (seed + 1) % n) for seed in range(n)]
     for setting, a, b in [*tasks, *across]:
         first, second = runs[setting.split(" to ")[0]], runs[setting.split(" to ")[-1]]
-        draft = FOLDER / f"{setting.replace(' ', '-')}-{a}-{b}"
-        if not (kept := draft.with_suffix(".csv")).exists():
+        if not ((kept["setting"] == setting) & (kept["a"] == a) & (kept["b"] == b)).any():
             frame = _pair(block, first[a], second[b], twins=(first, second), numbers=(a, b))
-            frame.assign(setting=setting, a=a, b=b).round(4).to_csv(draft, index=False)
-            draft.rename(kept)
+            frame = frame.assign(setting=setting, a=a, b=b).round(4)
+            kept = pd.concat([kept, frame]) if len(kept) else frame
+            kept.to_csv(ROWS, index=False, compression={"method": "gzip", "mtime": 0})
+    return kept
 
 
 def _pair(
@@ -146,8 +147,7 @@ def seed_pairs() -> str:
 
 def tables() -> str:
     """Both tables, from what is kept."""
-    parts = [pd.read_csv(path) for path in sorted(FOLDER.glob("*.csv"))]
-    frame = pd.concat(parts, ignore_index=True)
+    frame = pd.read_csv(ROWS)
     kinds = frame["setting"].str.contains(" to ").map({True: ACROSS, False: WITHIN})
     stitched, features = [], []
     answers = ("shared", "partly shared", "not shared", "cannot tell")

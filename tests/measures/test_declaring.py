@@ -18,10 +18,10 @@ from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import registry
 from interp.measures.subject import Frames, Subject
 from interp.report import result_figures
-from interp.study.forecasting import cost_of_study
+from interp.study.cost import cost_of_study
 from interp.study.results import Result
 from interp.study.specification import MixturesSpec
-from interp.study.studies import Study
+from interp.study.study import Study
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.slow

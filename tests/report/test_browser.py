@@ -13,7 +13,7 @@ from PIL import Image
 
 from interp.report import build_page
 from interp.report.difference_page import build_difference_page
-from interp.study.comparing.row_by_row import compare_results
+from interp.study.compare_results import compare_results
 
 Build = Callable[..., Path]
 

@@ -22,7 +22,7 @@ from interp.report.difference_page import (
     headline,
     surest_figure,
 )
-from interp.study.comparing.row_by_row import Difference, compare_results
+from interp.study.compare_results import Difference, compare_results
 
 Build = Callable[..., Path]
 

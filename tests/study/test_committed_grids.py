@@ -1,23 +1,23 @@
 """The tables that README speaks of: whole, made from the committed files, and to be had again."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from interp.models import differences
+from interp.models.evaluation.learning import trained_models
+from interp.study.compare_settings import contrast_tables, kinds_of
 from interp.study.specification import Specification
-from interp.verdicts.levels.l4_intervention import TARGET
-from tests.benchmarks.contrasts import compared, intervened
+from interp.verdicts.levels.l4_intervention import TARGET, intervention
+from tests.benchmarks import grids
 from tests.benchmarks.grids import ASKED, HERE, written
 
-MADE = sorted(path.parent.name for path in HERE.glob("*/facts.json"))
+MADE = sorted(path.stem for path in HERE.glob("*.toml"))
 
 
 def committed(name: str) -> tuple[Specification, dict[str, pd.DataFrame]]:
-    tables = {path.stem: pd.read_csv(path) for path in (HERE / name).glob("*.csv")}
-    return Specification.from_toml(HERE / f"{name}.toml"), tables
+    return Specification.from_toml(HERE / f"{name}.toml"), grids.committed(name)
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -37,7 +37,7 @@ def test_every_mixture_has_its_accuracy_over_all_blocks(name: str) -> None:
 @pytest.mark.parametrize("name", MADE)
 def test_the_tables_say_how_they_were_made(name: str) -> None:
     spec, _ = committed(name)
-    facts = json.loads((HERE / name / "facts.json").read_text())
+    facts = grids.facts(name)
     assert f"interp-report grid tests/benchmarks/grid/{name}.toml" in facts["command"]
     assert facts["title"] == spec.title
     said = facts["specification"]
@@ -100,16 +100,48 @@ def test_the_differences_follow_from_the_classes() -> None:
     assert (clear == (every["p"] < 0.05)).all() and 0 < clear.sum() < len(clear)
 
 
+def compared(name: str) -> pd.DataFrame:
+    """The differences between settings of a grid: all test domains averaged, then each."""
+    spec, tables = committed(name)
+    mixtures = [
+        mixture
+        for domain in spec.mixtures.test_domains
+        for mixture in spec.mixtures.made(domain, (), foreign=("a foreign class",))
+    ]
+    answers = tables.get("accuracy_by_class")
+    if answers is None:  # of whole runs where no classes are kept
+        answers = tables["accuracy"].query("n_runs == 1 and measure == 'balanced top-1'")
+        answers = answers.assign(label="")
+    answers = answers.query(f"{ASKED} and class_set == 'held-out' and domain == test_domain")
+    answers = answers.reset_index(drop=True)
+    answers = answers.assign(run=trained_models(answers))
+    parts = [
+        differences(answers, pairs, family=family, kinds=kinds_of(mixtures))
+        for family, pairs in contrast_tables(mixtures).items()
+    ]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def intervened() -> pd.DataFrame:
+    """The table `intervention` of the committed arms, made again."""
+    spec, tables = committed("intervention")
+    frames = {
+        name: tables[f"intervention_{part}"].fillna({"arm": ""}).assign(control="")
+        for name, part in (("accuracy_by_class", "classes"), ("directions", "directions"))
+    }
+    return intervention(frames, spec.intervention)[0]
+
+
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_the_comparisons_are_derived_from_the_tables_beside_them(name: str) -> None:
     found = written(compared(name)).reset_index(drop=True)
-    before = pd.read_csv(HERE / name / "differences.csv").reindex(columns=found.columns)
+    before = committed(name)[1]["differences"].reindex(columns=found.columns)
     numbers = ["value", "low", "high", "p", "degrees", "paired_low", "n_runs", "n_pictures"]
     assert before[["setting", "test_domain"]].equals(
         found[["setting", "test_domain"]].astype("str")
     )
     assert np.allclose(before[numbers], found[numbers], atol=2e-5)
     if name == "resnet":
-        made = written(intervened()["intervention"])
-        kept = pd.read_csv(HERE / "intervention" / "intervention.csv")
+        made = written(intervened())
+        kept = committed("intervention")[1]["intervention"]
         assert np.allclose(made[["low", "high"]], kept[["low", "high"]], atol=2e-5, equal_nan=True)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from interp.core.images import ImageTable
-from interp.study.studies import examine, with_pictures_to_learn_from
+from interp.study.examine import examine, with_pictures_to_learn_from
 
 BRIEF = {"n_pairs": 4, "n_transplants": 4, "n_circuit_pairs": 4, "erasure": False,
          "features": False, "representation": False, "transfer": False, "pairs": "own",

@@ -14,9 +14,14 @@ from interp.data.mixtures.settings import MixtureSpec
 from interp.measures.options import AnalysisSpec
 from interp.models.training.recipes import RECIPES
 from interp.study.blocks import open_blocks
-from interp.study.distributions import Variation
-from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
-from interp.study.studies import Study
+from interp.study.specification import (
+    ImagesSpec,
+    MixturesSpec,
+    Specification,
+    TrainingSpec,
+    Variation,
+)
+from interp.study.study import Study
 
 GRIDS = Path(__file__).parents[1] / "benchmarks" / "grid"
 

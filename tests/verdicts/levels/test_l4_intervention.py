@@ -18,8 +18,8 @@ from interp.core.storage.store import fingerprint
 from interp.core.tables import COLUMNS, Table
 from interp.data.mixtures.intervention_arms import SHUFFLED, Arm, InterventionSpec
 from interp.models.loading.checkpoints import run_options
-from interp.study.forecasting import cost_of_study
-from interp.study.grids import Grid
+from interp.study.cost import cost_of_study
+from interp.study.grid import Grid
 from interp.study.results import Result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 from interp.verdicts.levels.l4_intervention import (

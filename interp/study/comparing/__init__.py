@@ -1,1 +1,0 @@
-"""Results compared row by row, and models with one another."""
