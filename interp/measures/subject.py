@@ -6,9 +6,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
+from torch import Tensor
 
 from interp.core.classifiers import Classifier
-from interp.core.errors import SampleError, listed
+from interp.core.errors import InterpError, SampleError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -20,6 +21,7 @@ from interp.measures.options import AnalysisSpec
 from interp.measures.sites import present, stream_sites
 
 if TYPE_CHECKING:
+    from interp.circuits import ClassCircuits
     from interp.probes import Features
 
 Frames: TypeAlias = dict[str, pd.DataFrame]
@@ -27,6 +29,19 @@ Frames: TypeAlias = dict[str, pd.DataFrame]
 
 PICTURES_PER_CELL = 24
 """At most so many pictures of a class and domain are run again under an intervention."""
+
+
+@dataclass(frozen=True)
+class ClassifyingTower:
+    """A tower with a classifier of its own, in the place of a `Clip`."""
+
+    visual: Tower
+    preprocess: Preprocess
+    classifier: Classifier
+
+    def zero_shot(self, class_names: Sequence[str], templates: object) -> Classifier:
+        """The classifier, whatever is asked for."""
+        return self.classifier
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,9 @@ class Subject:
         name: What captions call the model.
         place: The model's place in the study: columns that its results are filed under.
         control: What kind of control the model is; empty for a trained one.
+        only: Classes that the model is run again for; empty draws as many as the analysis says.
+        sites: Names or patterns of the sites whose activations are read; None takes the stream.
+        pool: How an activation becomes a vector, as in `interp.probes.collect`.
     """
 
     clip: Any
@@ -52,6 +70,49 @@ class Subject:
     name: str = "this model"
     place: Mapping[str, Any] = field(default_factory=dict)
     control: str = ""
+    only: tuple[str, ...] = ()
+    sites: Sequence[str] | None = None
+    pool: str = "mean"
+
+    @classmethod
+    def of_tower(
+        cls,
+        tower: Tower,
+        images: ImageTable,
+        *,
+        domains: Sequence[str],
+        classifier: Classifier,
+        preprocess: Preprocess,
+        seed: int = 0,
+        sites: Sequence[str] | None = None,
+        pool: str = "mean",
+    ) -> "Subject":
+        """A tower with a classifier of its own, analysed on all pictures of some domains.
+
+        Args:
+            tower: The tower.
+            images: The pictures; those of other classes than the classifier's are left out.
+            domains: The domains, of which the first two are the pair.
+            classifier: The classes.
+            preprocess: From a picture to the tower's input.
+            seed: The seed of resampling and pairing.
+            sites: As in `Subject`.
+            pool: As in `Subject`.
+
+        Returns:
+            The subject.
+        """
+        known = images.label.isin(classifier.class_names) & images.domain.isin(list(domains))
+        chosen = images[known.to_numpy()]
+        return cls(
+            ClassifyingTower(tower, preprocess, classifier),
+            chosen.with_frame(chosen.frame.assign(split="analysis")),
+            (domains[0], domains[1]),
+            place={"seed": seed},
+            only=tuple(chosen.labels),
+            sites=sites,
+            pool=pool,
+        )
 
     @property
     def tower(self) -> Tower:
@@ -100,6 +161,8 @@ class Subject:
     def intervened(self) -> ImageTable:
         """The analysed pictures of the classes that the model is run again for, one by one."""
         own, n = self.analysed, self.analysis.n_circuit_classes
+        if self.only:
+            return own.select(label=sorted(self.only))
         if len(own.labels) <= n:
             return own
         say(f"causal directions, circuits and replaced features: {n} of {len(own.labels)} classes")
@@ -130,7 +193,19 @@ class Subject:
     def _read(self, images: ImageTable) -> "Features":
         from interp.probes import collect
 
-        return collect(self.tower, images, stream_sites(self.tower), preprocess=self.preprocess)
+        tower, sites = self.tower, self.sites
+        names = stream_sites(tower) if sites is None else present(tower, sites)
+        return collect(tower, images, names, preprocess=self.preprocess, pool=self.pool)
+
+    @cached_property
+    def one(self) -> Tensor:
+        """The first picture that the model is run again for, as the tower takes it."""
+        return self.intervened.tensors(self.preprocess, [0]).to(self.classifier.embeddings)
+
+    @cached_property
+    def circuits(self) -> "dict[tuple[object, ...], ClassCircuits | InterpError]":
+        """Class circuits found so far, or why there are none, by what they were found for."""
+        return {}
 
     @property
     def depths(self) -> dict[str, float]:

@@ -30,8 +30,8 @@ from interp.core.errors import DataError, SampleError, SiteError, SpecificationE
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.measures.choices import CHOICES, STEPPED, WAYS, changes, options_of, picked, ways_among
-from interp.measures.climbing import ladder
-from interp.measures.verdicts_by_choice import multiverse
+from interp.measures.ladder import ladder
+from interp.measures.multiverse import multiverse
 from interp.models.towers.vit import HookedViT
 from interp.verdicts.judging import WHOLE, ladder_rows
 from interp.verdicts.rungs import RUNGS

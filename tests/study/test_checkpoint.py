@@ -164,7 +164,9 @@ def test_pairs_leave_the_studys_own_domains_as_steady_as_they_were_found(
     """Their circuits have been drawn again over all classes; pairs take fewer of these."""
     asked: list[list[tuple[str, str]]] = []
 
-    def crossing(seen: object, pairs: list[tuple[str, str]]) -> dict[str, pd.DataFrame]:
+    def ladder_tables(
+        subject: Subject, tables: object, pairs: list[tuple[str, str]]
+    ) -> dict[str, pd.DataFrame]:
         asked.append(pairs)
         domains = sorted({domain for pair in pairs for domain in pair})
         return {
@@ -172,8 +174,7 @@ def test_pairs_leave_the_studys_own_domains_as_steady_as_they_were_found(
             "circuit_stability": pd.DataFrame({"domain": domains, "value": 0.5}),
         }
 
-    monkeypatch.setattr(mechanisms, "crossing", crossing)
-    monkeypatch.setattr(mechanisms, "_seen", lambda opened, images: None)
+    monkeypatch.setattr(mechanisms, "ladder_tables", ladder_tables)
     place = {"setting": "cg-high", "test_domain": "sketch", "seed": 0}
     subject = Subject(None, small_images, ("real", "sketch"), place=place)
     frames = mechanisms_of_pairs(subject)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import product
 
-from interp import probes
 from interp.declared.figures import (
     NATURAL,
     OTHER,
@@ -20,6 +19,7 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.catalogue.domain_geometry import DOMAIN_MAP
+from interp.measures.ladder import ladder_tables
 from interp.measures.subject import Frames, Subject
 
 PROBED = profile_spec(
@@ -117,13 +117,7 @@ PROBES = SectionSpec(
 
 def measure(subject: Subject) -> Frames:
     """Class probes trained in one domain and tested in every other."""
-    table = probes.transfer(
-        subject.features,
-        n_permutations=subject.analysis.n_permutations,
-        seed=subject.seed,
-        control=subject.control,
-    )
-    return {"transfer": subject.file(table)}
+    return {"transfer": subject.file(ladder_tables(subject, ["transfer"])["transfer"])}
 
 
 MEASURE = MeasureSpec(

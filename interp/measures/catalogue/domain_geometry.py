@@ -17,6 +17,7 @@ from interp.declared.figures import (
     profile_spec,
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
+from interp.measures.ladder import ladder_tables
 from interp.measures.subject import Frames, Subject
 from interp.probes.representational_similarity.planning import LEAST_CLASSES
 
@@ -61,23 +62,12 @@ SIMILARITY = SectionSpec(
 
 def measure(subject: Subject) -> Frames:
     """Debiased CKA of all pairs of domains at every site; of an untrained model also of pixels."""
-    own = _between_domains(subject, subject.features)
-    if not subject.control:
-        return {"similarity": own}
-    raw = probes.pixels(subject.analysed, subject.preprocess)
-    both = [own, _between_domains(subject, raw).assign(control="pixels")]
-    return {"similarity": pd.concat(both, ignore_index=True)}
-
-
-def _between_domains(subject: Subject, read: "probes.Features") -> pd.DataFrame:
-    table = probes.similarity(
-        read,
-        n_splits=subject.analysis.n_splits,
-        n_permutations=subject.analysis.n_permutations,
-        seed=subject.seed,
-        control=subject.control,
-    )
-    return subject.file(table)
+    frames = [subject.file(ladder_tables(subject, ["similarity"])["similarity"])]
+    if subject.control:
+        pixels = probes.pixels(subject.analysed, subject.preprocess)
+        floor = ladder_tables(subject, ["similarity"], features=pixels)["similarity"]
+        frames.append(subject.file(floor).assign(control="pixels"))
+    return {"similarity": pd.concat(frames, ignore_index=True)}
 
 
 MEASURE = MeasureSpec(

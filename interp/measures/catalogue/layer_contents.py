@@ -1,5 +1,6 @@
 """What the layers hold: shares of variance of class and domain, and how far domains lie apart."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from interp.declared.figures import (
     SectionSpec,
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
+from interp.measures.ladder import ladder_tables
 from interp.measures.subject import Frames, Subject
 
 FACTORS = FigureSpec(
@@ -154,10 +156,9 @@ def measure(subject: Subject) -> Frames:
     read, two, analysis = subject.features, list(subject.pair), subject.analysis
     options: dict[str, Any] = {"seed": subject.seed, "control": subject.control}
     counted = options | {"n_permutations": analysis.n_permutations}
-    split = counted | {"n_splits": analysis.n_splits}
     made = {
-        "factorisation": [partial(probes.factorisation, read, **split)],
-        "directions": [partial(probes.directions, read, **split)],
+        "factorisation": [partial(_rungs, subject, "factorisation")],
+        "directions": [partial(_rungs, subject, "directions")],
         "separation": [
             partial(probes.domain_test, read, domains=two, **counted),
             partial(probes.domain_distance, read, domains=two, **counted),
@@ -193,16 +194,13 @@ def class_sharing_tables(subject: Subject) -> Frames:
 
 def class_directions(subject: Subject) -> Frames:
     """The table `directions` alone: how far classes of the pair lie in the same directions."""
-    made = partial(
-        probes.directions,
-        subject.features,
-        domains=list(subject.pair),
-        n_splits=subject.analysis.n_splits,
-        n_permutations=subject.analysis.n_permutations,
-        seed=subject.seed,
-        control=subject.control,
+    return subject.file_parts(
+        {"directions": [partial(_rungs, subject, "directions", [subject.pair])]}
     )
-    return subject.file_parts({"directions": [made]})
+
+
+def _rungs(subject: Subject, name: str, pairs: Sequence[tuple[str, str]] | None = None) -> Table:
+    return Table(name, ladder_tables(subject, [name], pairs=pairs)[name])
 
 
 def _views(read: "probes.Features", seed: int) -> Table:

@@ -3,36 +3,12 @@
 Works on any tower with a classifier: a CLIP of a study, or a planted model whose answer is known.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
-import pandas as pd
-
-from interp.circuits import (
-    ClassCircuits,
-    Classifier,
-    Edges,
-    Units,
-    circuit_stability,
-    circuit_transfer,
-    class_circuits,
-    das_among,
-    overlap,
-)
-from interp.circuits.patching.sweep import depths
 from interp.circuits.sharing.circuit_runs import SMALLEST
 from interp.circuits.sharing.circuit_transfer import NECESSITY_OVER_SIZES, OVER_SIZES
-from interp.circuits.subspaces.subspace import read_at
-from interp.core.errors import AlikeError, SampleError
-from interp.core.illustrations import Plate
-from interp.core.images import ImageTable, Preprocess
-from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.sites import band_of, middle_of
-from interp.core.tables import stacked
-from interp.core.tower import Tower, Wired
 from interp.declared.figures import (
     BLUE,
     GREEN,
@@ -59,194 +35,9 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.declared.writing import number, plain
-from interp.measures.responding_units import (
-    UNIT_GALLERIES,
-    chosen_units,
-    gallery_of_others,
-    plate_of_units,
-    told_by_units,
-)
-from interp.measures.sites import causal_sites, unit_sites
-from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
-from interp.probes.galleries.unit_selectivity import FOR_CLASS
-from interp.verdicts.rungs import RUNGS
-
-JUDGED = {rung.judged.table: rung.judged.measure for rung in (RUNGS["R5"], RUNGS["R6"])}
-"""By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
-
-SITE_SHARES = (0.1, 0.2)
-"""Sizes of circuits that are run at one site, where smaller ones are few units."""
-
-BATCH = 64
-"""Pictures in a forward of a circuit of units."""
-
-REDRAWS = 199
-"""Permutations behind p of an overlap."""
-
-OTHERS = 2
-"""Circuits of other classes behind each null: every class is one of them for two others."""
-
-PER_HALF = PICTURES_PER_CELL // 2
-"""Pictures of each class that circuits are found on in each half of a domain's artists, at most."""
-
-CROSSED = ("overlap", "circuit_transfer", "circuit_stability")
-"""Tables of circuits: two of pairs of domains, and how steady those of each domain are."""
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A tower with what it is asked about: pictures, the classes as directions, how it reads."""
-
-    tower: Tower
-    images: ImageTable
-    classifier: Classifier
-    preprocess: Preprocess
-    n: int = PER_HALF
-    seed: int = 0
-    found: dict[tuple[str, str], ClassCircuits | str] = field(default_factory=dict)
-
-    def circuits(self, domain: str, cut: Units | Edges) -> ClassCircuits | str:
-        """The class circuits of a domain, found once; or why there are none."""
-        key = (domain, cut.level)
-        if key not in self.found:
-            try:
-                self.found[key] = class_circuits(
-                    cut,
-                    self.images,
-                    domain=domain,
-                    classifier=self.classifier,
-                    preprocess=self.preprocess,
-                    n=self.n,
-                    seed=self.seed,
-                )
-            except (AlikeError, SampleError) as error:
-                self.found[key] = str(error)
-        return self.found[key]
-
-    def cuts(self) -> list[Units | Edges]:
-        """By units where the tower has known ones, and by edges where its stream is a sum."""
-        made: list[Units | Edges] = []
-        x = self.images.tensors(self.preprocess, [0]).to(self.classifier.embeddings)
-        for axis, sites in unit_sites(self.tower).items():
-            made.append(Units.of(self.tower, sites, x, axis=axis, batch_size=BATCH))
-        if isinstance(self.tower, Wired):
-            made.append(Edges(self.tower))
-        return made
-
-
-def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
-    """Tables `das`, `overlap`, `circuit_transfer` and `circuit_stability` for pairs of domains.
-
-    Overlap of units is told site by site and for all sites; circuits of units are run cut at each
-    site, all other sites being whole, and cut everywhere; circuits of edges only as a whole. A pair
-    with too few pictures, or with pictures that the model answers alike, is a row with the reason.
-    """
-    return causal_directions(seen, pairs) | _crossed(seen, pairs)
-
-
-def causal_directions(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
-    """The table `das`, site by site; the last block's stream aside: it is read out as it is."""
-    found = _interchanged(seen, pairs) if pairs else []
-    return {"das": stacked(found)} if found else {}
-
-
-def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
-    """What circuits have in common, and what those of one domain do in the other."""
-    made: dict[str, list[pd.DataFrame]] = {name: [] for name in CROSSED}
-    cuts = seen.cuts()
-    if not cuts:
-        say(f"circuits left out: {type(seen.tower).__name__} has neither parts nor known units")
-    for (a, b), cut in [(pair, cut) for pair in pairs for cut in cuts]:
-        found = seen.circuits(a, cut), seen.circuits(b, cut)
-        ends: dict[str, Any] = {"domain_a": a, "domain_b": b, "level": cut.level}
-        first, second = found
-        if isinstance(first, str) or isinstance(second, str):
-            reason = first if isinstance(first, str) else str(second)
-            for name, measure in JUDGED.items():
-                made[name].append(pd.DataFrame([{"measure": measure, **ends, "reason": reason}]))
-            continue
-        made["overlap"] += _overlaps(first, second, seed=seen.seed)
-        made["circuit_transfer"] += _transfers(first, second, seed=seen.seed)
-    for found in seen.found.values():
-        if not isinstance(found, str):
-            made["circuit_stability"].append(circuit_stability(found, seed=seen.seed).frame)
-    return {name: stacked(found) for name, found in made.items() if found}
-
-
-def _interchanged(seen: Seen, pairs: Sequence[tuple[str, str]]) -> list[pd.DataFrame]:
-    """Causal directions of each domain, tried in the others."""
-    sites = causal_sites(seen.tower)
-    if not sites[:-1]:
-        return []
-    x = seen.images.tensors(seen.preprocess, [0]).to(seen.classifier.embeddings)
-    return _directions_at(seen, pairs, sites[:-1], read_at(seen.tower, sites[-1], x))
-
-
-def _directions_at(
-    seen: Seen, pairs: Sequence[tuple[str, str]], sites: Sequence[str], where: Mapping[str, int]
-) -> list[pd.DataFrame]:
-    """All domains at once, so that each is fitted once; else, with too few classes, by pairs."""
-    try:
-        return [_das(seen, pairs, sites, where)]
-    except (AlikeError, SampleError) as error:
-        if len(pairs) > 1:
-            return [frame for pair in pairs for frame in _directions_at(seen, [pair], sites, where)]
-        [(a, b)] = pairs
-        row = {"measure": "das", "domain_a": a, "domain_b": b, "reason": str(error)}
-        return [pd.DataFrame([row])]
-
-
-def _das(
-    seen: Seen, pairs: Sequence[tuple[str, str]], sites: Sequence[str], where: Mapping[str, int]
-) -> pd.DataFrame:
-    frame = das_among(
-        seen.tower,
-        seen.images,
-        domains=list(dict.fromkeys(domain for pair in pairs for domain in pair)),
-        classifier=seen.classifier,
-        sites=sites,
-        preprocess=seen.preprocess,
-        where=where,
-        seed=seen.seed,
-    ).frame
-    asked = {frozenset(pair) for pair in pairs}
-    ends = map(frozenset, zip(frame["domain_a"], frame["domain_b"], strict=True))
-    return frame[[pair in asked for pair in ends]]
-
-
-def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
-    words: dict[str, Any] = {"domains": (a.domain, b.domain), "level": a.cut.level}
-    words |= {"seed": seed, "n_permutations": REDRAWS}
-    frames = [overlap(a.scores, b.scores, **words).frame.assign(site="", band="")]
-    for site, place in _places(a).items():
-        one = overlap(a.only([site]).scores, b.only([site]).scores, **words).frame
-        frames.append(one.assign(site=site, **place))
-    return frames
-
-
-def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
-    """What A's circuits do alone in B and what is lost without them, whole and at each site."""
-    frames = []
-    for removed in (False, True):
-        words: dict[str, Any] = {"n_null": OTHERS, "seed": seed, "removed": removed}
-        frames.append(circuit_transfer(a, b, **words).frame.assign(site="", band=""))
-        for site, place in _places(a).items():
-            ends = a.only([site]), b.only([site])
-            one = circuit_transfer(*ends, shares=SITE_SHARES, beside=False, **words).frame
-            frames.append(one.assign(site=site, **place))
-    return frames
-
-
-def _places(found: ClassCircuits) -> dict[str, dict[str, Any]]:
-    """Where the sites of a cut by units stand; nothing for a cut by edges."""
-    if not isinstance(found.cut, Units):
-        return {}
-    tower, sites = found.cut.tower, list(found.cut.widths)
-    return {
-        site: {"layer": tower.layer(site), "depth": depth, "band": band_of(depth)}
-        for site, depth in zip(sites, depths(tower, sites), strict=True)
-    }
-
+from interp.measures.ladder import CAUSAL, ladder_tables
+from interp.measures.subject import Frames, Subject
+from interp.measures.unit_galleries import UNIT_GALLERIES, unit_galleries, unit_plates
 
 ALIGNED = profile_spec(
     "das",
@@ -406,77 +197,30 @@ CROSSING = SectionSpec(
 
 
 def shared_mechanisms(subject: Subject) -> Frames:
-    """All of `crossing` for the pair; of an untrained model causal directions alone.
+    """The causal rungs (R4 to R6) of the pair; of an untrained model causal directions alone.
 
     These say what such a model would seem to share. Of a trained one beside it: what some of the
     units that R5 and R6 rest on respond to.
     """
-    seen = _seen(subject, subject.intervened)
-    if subject.control:
-        return _filed(subject, causal_directions(seen, [subject.pair]))
-    return _filed(subject, crossing(seen, [subject.pair]) | responding(seen, subject.pair))
-
-
-def responding(seen: Seen, pair: tuple[str, str]) -> Frames:
-    """The table `unit_galleries`: four units of the site nearest to half depth."""
-    cut = next((cut for cut in seen.cuts() if isinstance(cut, Units)), None)
-    if cut is None:
-        return {}
-    first, second = (seen.circuits(domain, cut) for domain in pair)
-    if isinstance(first, str) or isinstance(second, str):
-        return _no_units(first if isinstance(first, str) else str(second))
-    places = _places(first)
-    site = middle_of({name: place["depth"] for name, place in places.items()})
-    words: dict[str, Any] = {"preprocess": seen.preprocess, "seed": seen.seed}
-    try:
-        units = chosen_units(first, second, site, seen.seed)
-        shown = gallery_of_others(seen.tower, seen.images, site, pair, **words)
-    except SampleError as error:
-        return _no_units(str(error))
-    return {"unit_galleries": told_by_units(shown, units, seen.seed).assign(**places[site])}
-
-
-def _no_units(reason: str) -> Frames:
-    return {"unit_galleries": pd.DataFrame([{"measure": FOR_CLASS, "reason": reason}])}
-
-
-def unit_plates(subject: Subject, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
-    """What the units of `unit_galleries` respond to, as one plate."""
-    told = made["unit_galleries"]
-    if "role" not in told:  # reasons alone
-        return []
-    shown = gallery_of_others(
-        subject.tower,
-        subject.intervened,
-        str(told["site"].iloc[0]),
-        subject.pair,
-        preprocess=subject.preprocess,
-        seed=subject.seed,
-    )
-    return [plate_of_units(shown, told, subject.name, subject.place)]
+    tables = ("das",) if subject.control else CAUSAL
+    frames = ladder_tables(subject, tables, pairs=[subject.pair])
+    if not subject.control:
+        frames |= unit_galleries(subject)
+    return {name: subject.file(frame) for name, frame in frames.items()}
 
 
 def mechanisms_of_pairs(subject: Subject) -> Frames:
-    """All of `crossing` for every other pair of domains, on some of the classes."""
+    """The causal rungs of every other pair of domains, on some of the classes."""
     own, n = subject.analysed, subject.analysis.n_pair_classes
     chosen = rng("classes of pairs", subject.seed).permutation(own.labels)[:n]
     others = [pair for pair in combinations(own.domains, 2) if set(pair) != set(subject.pair)]
     if not others:
         return {}
-    made = crossing(_seen(subject, own.select(label=sorted(chosen))), others)
-    if (stable := made.get("circuit_stability")) is not None:
+    frames = ladder_tables(replace(subject, only=tuple(chosen)), CAUSAL, pairs=others)
+    if (stable := frames.get("circuit_stability")) is not None:
         # the pair's own domains have their rows over all classes already
-        made["circuit_stability"] = stable[~stable["domain"].isin(subject.pair)]
-    return _filed(subject, made)
-
-
-def _seen(subject: Subject, images: ImageTable) -> Seen:
-    head = subject.classifier
-    return Seen(subject.tower, images, head, subject.preprocess, seed=subject.seed)
-
-
-def _filed(subject: Subject, made: Frames) -> Frames:
-    return {name: subject.file(frame) for name, frame in made.items()}
+        frames["circuit_stability"] = stable[~stable["domain"].isin(subject.pair)]
+    return {name: subject.file(frame) for name, frame in frames.items()}
 
 
 MECHANISMS = ("overlap", "circuit_transfer", "das", "circuit_stability")

@@ -12,10 +12,10 @@ from interp.measures.catalogue import (
     erased_domain,
     layer_contents,
     mechanisms,
+    multiverse,
     patched_sites,
     steered,
     transplanted,
-    under_choices,
     zero_shot,
 )
 
@@ -35,6 +35,6 @@ MEASURES: tuple[MeasureSpec, ...] = (
     transplanted.MEASURE,
     mechanisms.MEASURE,
     mechanisms.PAIRS,
-    under_choices.MEASURE,
+    multiverse.MEASURE,
     certified.MEASURE,
 )

@@ -5,17 +5,19 @@ pictures by the others, so that what a gallery says was not chosen with it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.circuits import ClassCircuits
+from interp.circuits import ClassCircuits, Units
 from interp.core.artists import artist_sides
-from interp.core.errors import SampleError
+from interp.core.errors import AlikeError, SampleError
 from interp.core.illustrations import Plate, sheet
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
+from interp.core.sites import middle_of
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.core.tables import stacked
 from interp.core.tower import Tower
@@ -30,6 +32,8 @@ from interp.declared.figures import (
     SectionSpec,
 )
 from interp.declared.writing import between, number, plain
+from interp.measures.circuit_tables import circuits_of, cuts_of, places
+from interp.measures.subject import Frames, Subject
 from interp.probes import Gallery, gallery, name_units
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
 
@@ -89,6 +93,36 @@ def serves_more(domain: str) -> str:
     return f"serves {domain} more"
 
 
+def unit_galleries(subject: Subject) -> Frames:
+    """The table `unit_galleries`: four units of the site nearest to half depth."""
+    cut = next((cut for cut in cuts_of(subject) if isinstance(cut, Units)), None)
+    if cut is None:
+        return {}
+    try:
+        first, second = (circuits_of(subject, domain, cut) for domain in subject.pair)
+        sites = places(first)
+        site = middle_of({name: place["depth"] for name, place in sites.items()})
+        units = chosen_units(first, second, site, subject.seed)
+        rows = unit_rows(_gallery(subject, site), units, subject.seed).assign(**sites[site])
+    except (AlikeError, SampleError) as error:
+        rows = pd.DataFrame([{"measure": FOR_CLASS, "reason": str(error)}])
+    return {"unit_galleries": rows}
+
+
+def unit_plates(subject: Subject, frames: Mapping[str, pd.DataFrame]) -> list[Plate]:
+    """What the units of `unit_galleries` respond to, as one plate."""
+    rows = frames["unit_galleries"]
+    if "role" not in rows:  # reasons alone
+        return []
+    shown = _gallery(subject, str(rows["site"].iloc[0]))
+    return [plate_of_units(shown, rows, subject.name, subject.place)]
+
+
+def _gallery(subject: Subject, site: str) -> Gallery:
+    words: dict[str, Any] = {"preprocess": subject.preprocess, "seed": subject.seed}
+    return gallery_of_others(subject.tower, subject.intervened, site, subject.pair, **words)
+
+
 def gallery_of_others(
     tower: Tower,
     images: ImageTable,
@@ -105,7 +139,7 @@ def gallery_of_others(
     return gallery(tower, others, site, preprocess=preprocess, seed=seed)
 
 
-def told_by_units(shown: Gallery, units: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def unit_rows(shown: Gallery, units: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """What the gallery says of the units, and their names, with role and class beside."""
     frames = [shown.table.frame]
     try:
@@ -116,13 +150,13 @@ def told_by_units(shown: Gallery, units: pd.DataFrame, seed: int = 0) -> pd.Data
 
 
 def plate_of_units(
-    shown: Gallery, told: pd.DataFrame, name: str, place: Mapping[str, object]
+    shown: Gallery, table: pd.DataFrame, name: str, place: Mapping[str, object]
 ) -> Plate:
     """Rows of pictures for each unit, domains under one another, from most to least active.
 
-    `told` are the rows of `told_by_units`; captions call the model by `name`.
+    `table` has the rows of `unit_rows`; captions call the model by `name`.
     """
-    units = told[["role", "feature", "chosen_for"]].drop_duplicates()
+    units = table[["role", "feature", "chosen_for"]].drop_duplicates()
     rows = {
         (int(unit), domain): shown.shown(int(unit), domain)
         for unit in units["feature"]
@@ -132,29 +166,29 @@ def plate_of_units(
         [shown.picture(row, unit, side=SIDE).resize((SIDE, SIDE)) for row in found["row"]]
         for (unit, _), found in rows.items()
     ]
-    words = ". ".join(_words(told[told["feature"] == unit]) for unit in units["feature"])
+    words = ". ".join(_words(table[table["feature"] == unit]) for unit in units["feature"])
     caption = (
         f"{name[:1].upper()}{name[1:]}, {shown.site}: what {len(units)} units respond to, "
         f"{' above '.join(shown.domains)}, from most to least active, in {len(shown.images):,} "
         f"pictures by artists whose pictures chose none of them. {words}."
     )
-    heads = [_head(told[told["feature"] == unit], shown.domains) for unit in units["feature"]]
+    heads = [_head(table[table["feature"] == unit], shown.domains) for unit in units["feature"]]
     picture = sheet(strips, SIDE, down=len(shown.domains), heads=heads)
     return Plate.of_model("units", place, picture, caption)
 
 
-def _head(told: pd.DataFrame, domains: Sequence[str]) -> str:
+def _head(rows: pd.DataFrame, domains: Sequence[str]) -> str:
     """What stands above a unit's pictures: its number, its role, and whose rows they are."""
-    first = told.iloc[0]
+    first = rows.iloc[0]
     chosen = f" of {first['chosen_for']}" if first["chosen_for"] else ""
     return f"unit {first['feature']:g}: {first['role']}{chosen} ({' above '.join(domains)})"
 
 
-def _words(told: pd.DataFrame) -> str:
+def _words(rows: pd.DataFrame) -> str:
     """A unit's role, and the class that it tells in each domain alone."""
-    first = told.iloc[0]
+    first = rows.iloc[0]
     chosen = f" (chosen for {first['chosen_for']})" if first["chosen_for"] else ""
-    own = told[(told["measure"] == FOR_CLASS) & (told["domain_a"] == told["domain_b"])]
+    own = rows[(rows["measure"] == FOR_CLASS) & (rows["domain_a"] == rows["domain_b"])]
     each = ", ".join(_tells(row) for _, row in own.iterrows())
     return f"Unit {first['feature']:g} {first['role']}{chosen}; it tells {each}"
 
@@ -174,7 +208,7 @@ def _tells(row: pd.Series) -> str:
     )
 
 
-def _told(row: Row) -> str:
+def _units_class(row: Row) -> str:
     return f"class chosen in {plain(row['domain_a'])}, told in {plain(row['domain_b'])}"
 
 
@@ -193,7 +227,7 @@ TOLD = FigureSpec(
     scale=RAW,
     subjects="settings",
     choices=(TEST_DOMAIN, ChoiceSpec("Unit", "role")),
-    labels=_told,
+    labels=_units_class,
     x=AxisSpec("AUROC of the class", limits=(0, 1)),
 )
 

@@ -1,5 +1,7 @@
 """The verdicts on parts and wiring (R5, R6) of a model's own pair under every reasonable choice."""
 
+from functools import partial
+
 from interp.core.progress import say
 from interp.declared.figures import (
     SETTING,
@@ -13,11 +15,10 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import plain
-from interp.measures.catalogue.mechanisms import Seen
 from interp.measures.choices import CHOICES, options_of
+from interp.measures.multiverse import multiverse_table
 from interp.measures.sites import unit_sites
 from interp.measures.subject import Frames, Subject
-from interp.measures.verdicts_by_choice import Asked, units_of
 
 
 def _model(row: Row) -> str:
@@ -69,11 +70,8 @@ def measure(subject: Subject) -> Frames:
     if not unit_sites(subject.tower):
         say(f"choices left out: {type(subject.tower).__name__} has no units known")
         return {}
-    images = subject.intervened
-    head = subject.classifier
-    seen = Seen(subject.tower, images, head, subject.preprocess, seed=subject.seed)
-    asked = Asked(seen, subject.pair, options_of(None))
-    return subject.file_parts({"multiverse": [lambda: asked.told(units_of(seen, None))]})
+    table = partial(multiverse_table, subject, options_of(None))
+    return subject.file_parts({"multiverse": [table]})
 
 
 MEASURE = MeasureSpec(

@@ -8,7 +8,7 @@ import pytest
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.data.mixtures.templates import fill, prompts
-from interp.measures.catalogue import under_choices
+from interp.measures.catalogue import multiverse
 from interp.measures.choices import CHOICES, options_of
 from interp.measures.options import AnalysisSpec
 from interp.measures.subject import Subject
@@ -32,8 +32,8 @@ def opened(small_images: ImageTable, tmp_path: Path) -> Subject:
 
 
 def test_it_is_asked_where_a_study_says_so() -> None:
-    assert not under_choices.MEASURE.asked(AnalysisSpec())
-    assert under_choices.MEASURE.asked(AnalysisSpec(multiverse=True))
+    assert not multiverse.MEASURE.asked(AnalysisSpec())
+    assert multiverse.MEASURE.asked(AnalysisSpec(multiverse=True))
 
 
 @pytest.mark.slow
@@ -41,8 +41,8 @@ def test_the_pair_of_a_model_is_asked_about(
     opened: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = options_of({name: [] for name in CHOICES} | {"size": [0.2], "steps": [1]})
-    monkeypatch.setattr(under_choices, "options_of", lambda given: few)
-    frame = under_choices.measure(opened)["multiverse"]
+    monkeypatch.setattr(multiverse, "options_of", lambda given: few)
+    frame = multiverse.measure(opened)["multiverse"]
     Table.with_evidence("multiverse", frame)
     assert frame.groupby("rung").size().to_dict() == {"R5": 4, "R6": 4}
     assert set(frame["domain_a"]) == {"real"} and set(frame["setting"]) == {"cg-high"}
@@ -56,5 +56,5 @@ def test_the_pair_of_a_model_is_asked_about(
 def test_too_few_classes_are_a_reason(opened: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = opened.images.labels
     few = replace(opened, held_out=tuple(labels[:-3]))
-    frame = under_choices.measure(few)["multiverse"]
+    frame = multiverse.measure(few)["multiverse"]
     assert len(frame) == 1 and "four or more" in frame["reason"].iloc[0]

@@ -13,9 +13,9 @@ from interp.core.artists import artist_sides
 from interp.core.errors import SampleError
 from interp.core.illustrations import GAP, HEAD, ROOM
 from interp.core.images import ImageTable
-from interp.measures import responding_units
-from interp.measures.catalogue.mechanisms import Seen, responding
-from interp.measures.responding_units import (
+from interp.measures import unit_galleries as module
+from interp.measures.subject import Subject
+from interp.measures.unit_galleries import (
     BOTH,
     DRAWN,
     SIDE,
@@ -24,7 +24,7 @@ from interp.measures.responding_units import (
     plate_of_units,
     serves_more,
     strength,
-    told_by_units,
+    unit_rows,
 )
 from interp.models.towers.vit import HookedViT
 from interp.probes import Gallery
@@ -56,7 +56,7 @@ def looked_at(name: str) -> Looked:
     ]
     units = chosen_units(*found, SITE)
     shown = gallery_of_others(tower, images, SITE, ["A", "B"], **words)
-    return Looked(name, planted, images, found, units, shown, told_by_units(shown, units))
+    return Looked(name, planted, images, found, units, shown, unit_rows(shown, units))
 
 
 @pytest.fixture(scope="module", params=["all shared", "all separate"])
@@ -96,7 +96,7 @@ def test_both_is_the_lesser_of_two_and_more_is_what_is_beyond_the_other(
         "A": pd.DataFrame([[0.95, 0.5, 0.1, -0.4, 0.7]], index=["cat"]),
         "B": pd.DataFrame([[0.0, 0.4, 0.1, 0.6, -0.4], [0, 0, 0, 0, 0.9]], index=["cat", "dog"]),
     }
-    monkeypatch.setattr(responding_units, "strength", lambda found, site: told[found.domain])
+    monkeypatch.setattr(module, "strength", lambda found, site: told[found.domain])
     units = chosen_units(*looked.found, SITE).set_index("role")
     assert units["feature"].drop(DRAWN).tolist() == [1, 0, 3]  # dog is told in B alone: left out
     assert (units["chosen_for"].drop(DRAWN) == "cat").all()
@@ -114,25 +114,31 @@ def test_what_cannot_be_chosen_is_said(
     looked: Looked, monkeypatch: pytest.MonkeyPatch, of_a: np.ndarray, of_b: np.ndarray
 ) -> None:
     told = {"A": pd.DataFrame(of_a), "B": pd.DataFrame(of_b)}
-    monkeypatch.setattr(responding_units, "strength", lambda found, site: told[found.domain])
+    monkeypatch.setattr(module, "strength", lambda found, site: told[found.domain])
     with pytest.raises(SampleError, match="choose units of"):
         chosen_units(*looked.found, SITE)
 
 
-def seen(looked: Looked, found: dict[tuple[str, str], ClassCircuits | str]) -> Seen:
-    tower, planted = HookedViT(looked.planted.source), looked.planted
-    return Seen(tower, looked.images, planted.classifier, planted.preprocess, found=found)
+def test_a_model_is_looked_at_where_its_circuits_are_cut(
+    looked: Looked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = looked.planted
+    subject = Subject.of_tower(
+        HookedViT(planted.source), looked.images, domains=("A", "B"),
+        classifier=planted.classifier, preprocess=planted.preprocess,
+    )  # fmt: skip
+    circuits = dict(zip("AB", looked.found, strict=True))
+    monkeypatch.setattr(module, "circuits_of", lambda subject, domain, cut: circuits[domain])
+    rows = module.unit_galleries(subject)["unit_galleries"]
+    assert set(rows["site"]) == {"blocks.1.mlp.hook_post"}  # nearest to half depth
+    assert set(rows["role"]) == set(looked.units["role"]) and (rows["reason"] == "").any()
 
+    def fail(*given: object) -> ClassCircuits:
+        raise SampleError("find circuits", "2 classes", "four", "add some")
 
-def test_a_model_is_looked_at_where_its_circuits_are_cut(looked: Looked) -> None:
-    a, b = looked.found
-    found = seen(looked, {("A", "d_mlp"): a, ("B", "d_mlp"): b})
-    told = responding(found, ("A", "B"))["unit_galleries"]
-    assert set(told["site"]) == {"blocks.1.mlp.hook_post"}  # nearest to half depth
-    assert set(told["role"]) == set(looked.units["role"]) and (told["reason"] == "").any()
-    found = seen(looked, {("A", "d_mlp"): a, ("B", "d_mlp"): "too few pictures"})
-    told = responding(found, ("A", "B"))["unit_galleries"]
-    assert told["reason"].tolist() == ["too few pictures"] and "role" not in told
+    monkeypatch.setattr(module, "circuits_of", fail)
+    rows = module.unit_galleries(subject)["unit_galleries"]
+    assert "2 classes" in rows["reason"].item() and "role" not in rows
 
 
 def test_galleries_are_of_pictures_that_chose_no_unit(looked: Looked) -> None:
@@ -156,7 +162,7 @@ def test_units_are_named_where_there_are_pictures_enough(looked: Looked) -> None
     assert "name" not in set(looked.told["measure"])
     words = {"preprocess": looked.planted.preprocess}
     tower, more = HookedViT(looked.planted.source), looked.planted.pictures(60)
-    told = told_by_units(gallery_of_others(tower, more, SITE, "AB", **words), looked.units)
+    told = unit_rows(gallery_of_others(tower, more, SITE, "AB", **words), looked.units)
     named = told[(told["measure"] == "name") & (told["domain"] == "A")].set_index("role")
     assert named.index.tolist() == looked.units["role"].tolist()
     role = BOTH if looked.name == "all shared" else serves_more("A")

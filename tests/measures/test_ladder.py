@@ -1,11 +1,13 @@
 """The ladder on models whose answer is known, in small; and how rows become answers."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from interp.validation.planted_ladder import PlantedLadder
 from PIL import Image, ImageColor
 
 from interp.circuits import Chain
@@ -15,11 +17,19 @@ from interp.circuits.planted.world import as_tensor, paint
 from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
-from interp.measures.catalogue.mechanisms import Seen, crossing
-from interp.measures.climbing import Ladder, ladder
+from interp.measures import ladder as climbing
+from interp.measures.catalogue.mechanisms import shared_mechanisms
+from interp.measures.choices import CHOICES
+from interp.measures.circuit_tables import CircuitOptions
+from interp.measures.ladder import CAUSAL, Ladder, ladder, ladder_tables
+from interp.measures.multiverse import multiverse
+from interp.measures.subject import Subject
 from interp.models.towers.vit import HookedViT
+from interp.validation import planted_ladder
+from interp.validation.puzzles import SharingPuzzle
 from interp.verdicts.judging import WHOLE, agreement_of_blocks, judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS
+from tests.benchmarks import contenders
 
 
 @cache
@@ -175,8 +185,9 @@ def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     planted = plant(Blueprint("all shared", 2))
     images = paint(planted.world, 4, seed=4)
     few = images[(images.frame["domain"].eq("A") | images.frame["label"].str.startswith("p0"))]
-    seen = Seen(HookedViT(planted.source), few, planted.classifier, as_tensor, n=2)
-    frames = crossing(seen, [("A", "B")])
+    words = {"classifier": planted.classifier, "preprocess": as_tensor}
+    subject = Subject.of_tower(HookedViT(planted.source), few, domains=("A", "B"), **words)
+    frames = ladder_tables(subject, CAUSAL, options=CircuitOptions(n=2))
     stable = frames.pop("circuit_stability")  # of the domain with classes enough, whatever B has
     assert set(stable["domain"]) == {"A"} and set(stable["level"]) == {"d_mlp", "edge"}
     assert {name: set(frame["domain_b"]) for name, frame in frames.items()} == {
@@ -188,6 +199,42 @@ def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     assert (
         set(found["verdict"]) == {"cannot tell"} and found["reason"].str.contains("classes").all()
     )
+
+
+@pytest.mark.slow
+def test_study_truth_leaderboard_and_multiverse_climb_one_ladder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their tables and verdicts are the ladder's own, whatever else each of them adds."""
+    monkeypatch.setattr(planted_ladder, "PICTURES", 4)
+    monkeypatch.setattr(climbing, "_causal_directions", lambda subject, pairs: [])  # takes longest
+    truth = PlantedLadder(Blueprint("late separate", 2))
+    subject = truth.subject
+    words: dict[str, Any] = {"classifier": subject.classifier, "preprocess": as_tensor}
+    alone = ladder(
+        subject.tower, subject.images, domains=["A", "B"], sites=subject.sites, pool="class",
+        n_permutations=999, **words,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(truth.ladder.table.frame, alone.table.frame)
+    study = shared_mechanisms(subject)
+    for name in ("overlap", "circuit_transfer", "circuit_stability"):
+        frame = alone.tables[name].frame
+        pd.testing.assert_frame_equal(study[name][list(frame)], frame, check_dtype=False)
+    answers = contenders.our_circuits(SharingPuzzle(subject.tower, subject.images, **words))
+    [usual] = [
+        rows[rows["default"]].set_index("rung")
+        for rows in [multiverse(subject.tower, subject.images, domains=("A", "B"), n_ways=1,
+                                choices=dict.fromkeys(CHOICES, ()), **words).frame]
+    ]  # fmt: skip
+    whole = alone.table.frame[alone.table.frame["band"] == WHOLE].set_index("rung")
+    judged = alone.rungs.frame
+    units = ladder_rows(judged[(judged["level"] == "d_mlp") & (judged["site"] == "")])
+    units = units.set_index("rung")
+    for rung in ("R5", "R6"):
+        row = whole.loc[rung]
+        assert answers[rung] == {"verdict": row["verdict"], "index": row["index"]}
+        for name in ("verdict", "index", "index_low", "index_high"):
+            assert usual[name][rung] == units[name][rung]
 
 
 def test_blocks_are_counted_and_their_indices_averaged() -> None:
