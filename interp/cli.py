@@ -168,7 +168,7 @@ def judge_command(
     Examples:
       interp-report judge my_methods:shared --seeds 0-1
       interp-report judge my_methods:scores --ask edges --seeds 1000-1004
-      interp-report judge interp.validation.contenders:cka --tier easy
+      interp-report judge my_methods:shared --tier easy
     """
     from interp.core.arguments import numbers_from
     from interp.core.errors import DataError

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from interp.measures.climbing import ladder
 from PIL import Image
 
 import interp
@@ -18,6 +17,7 @@ from interp.circuits import Chain, Target
 from interp.core.classifiers import Classifier
 from interp.core.errors import InterpError, SpecificationError
 from interp.core.images import ImageTable
+from interp.measures.ladder import ladder
 
 NAMES = ("red", "lime", "blue")
 SITES = ["blocks.*.hook_resid_post"]

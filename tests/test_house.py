@@ -230,7 +230,7 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "Any": (1_140, 400),
     "short private functions called once": (128, 120),
     "names that are participles": (62, 0),
-    "lines of tests": (51_500, 45_000),
+    "lines of tests": (52_300, 45_000),
     "words of documentation": (59_600, 26_000),
     "files of the repository": (14_300, 1_700),
     "megabytes of the repository": (82, 45),

@@ -10,8 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interp.circuits.planted.model import PlantedBlueprint
+from interp.circuits.planted.model import Outlook, PlantedBlueprint, PlantedModel
+from interp.core.sites import band_of, find_sites
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
+from interp.core.tower import Tower
 
 ANSWERS = {"s": SHARED, "d": PARTLY, "n": NOT_SHARED, "p": "in part", "b": "blind"}
 """What a measure must say: a verdict; an index anywhere between the ends; or anything."""
@@ -28,6 +30,10 @@ say what the directions do that are read and vary in A.
 `circuit transfer` is the faithfulness, in B, of the circuit from A, cut by edges; `neuron
 transfer` cuts by neurons alone, and lets everything else run.
 """
+
+
+WHOLE_TOWER = "whole tower"
+"""What stands for all bands together."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,67 @@ def expected(blueprint: PlantedBlueprint) -> tuple[Expected, ...]:
 def _sites(blueprint: PlantedBlueprint, measure: str) -> tuple[str | None, ...]:
     where = TAKEN_AT.get(measure)
     return (None,) if where is None else getattr(blueprint.outlook, where)
+
+
+RUNG_MEASURES = {"R2": "cka", "R3": "directions", "R4": "das"}
+"""The rungs whose answer is declared site by site, and their measure."""
+
+
+def expected_by_band(
+    planted: PlantedModel[Any], tower: Tower, outlook: Outlook
+) -> dict[tuple[str, str], list[str]]:
+    """What rungs R2 to R6 must say of a planted model in each band of its layers.
+
+    R2 to R4 are declared at the streams of the band; R4 at all but the last, which is read out as
+    it is. R5 and R6 are what the true circuits have in common at the sites of the band whose units
+    make circuits; for the whole tower they are declared.
+
+    Args:
+        planted: The model with its true circuits.
+        tower: The same, opened.
+        outlook: Where measures look.
+
+    Returns:
+        Answers, one for each site (for the whole tower, for each cut), by rung and band.
+    """
+    answers: dict[tuple[str, str], list[str]] = {}
+    cells = expected(planted.blueprint)
+    for rung, measure in RUNG_MEASURES.items():
+        for cell in cells:
+            last = rung == "R4" and cell.site == outlook.streams[-1]
+            if cell.measure == measure and cell.site is not None and not last:
+                answers.setdefault((rung, _band(tower, cell.site)), []).append(cell.answer)
+    for site in find_sites(outlook.neurons, tower.sites):
+        for rung in ("R5", "R6"):
+            answers.setdefault((rung, _band(tower, site)), []).append(common_units(planted, site))
+    wholes = {"neuron overlap": "R5", "neuron transfer": "R6", "circuit transfer": "R6"}
+    for cell in cells:
+        if rung := wholes.get(cell.measure):
+            answers.setdefault((rung, WHOLE_TOWER), []).append(cell.answer)
+    return answers
+
+
+def _band(tower: Tower, site: str) -> str:
+    sites = list(tower.sites)
+    return band_of(sites.index(site) / max(1, len(sites) - 1))
+
+
+def common_units(planted: PlantedModel[Any], site: str) -> str:
+    """How far the true circuits of two domains have the same units at a site.
+
+    The share 2 |A and B| / (|A| + |B|), mean over classes: all, none, as the dose says, or in part;
+    blind where no circuit has a unit there.
+    """
+    ends = [[truth.at(site) for truth in truths] for truths in planted.by_class.values()]
+    shares = [
+        2 * len(a & b) / (len(a) + len(b)) for a, b in zip(*ends, strict=True) if len(a) + len(b)
+    ]
+    if not shares:
+        return ANSWERS["b"]
+    share = sum(shares) / len(shares)
+    if share in (0, 1):
+        return SHARED if share else NOT_SHARED
+    return ANSWERS["p"] if planted.blueprint.dose is None else PARTLY
 
 
 WAYS = tuple(declared_for("findable.toml", "any"))

@@ -33,6 +33,10 @@ class PlantedTruth(Protocol):
         """The names of what is in the circuit, by the kind of unit (`edge`, `channel`, ...)."""
         ...
 
+    def at(self, site: str) -> frozenset[int]:
+        """The places of the units at a site that are in the circuit."""
+        ...
+
     def __or__(self, other: Any) -> Any: ...
 
 
@@ -70,6 +74,11 @@ class Truth:
     def nodes(self) -> frozenset[str]:
         """What the edges connect."""
         return frozenset(name.split("<")[0] for edge in self.edges for name in edge)
+
+    def at(self, site: str) -> frozenset[int]:
+        """The neurons of a site, such as `blocks.2.mlp.hook_post`."""
+        layer = int(site.split(".")[1])
+        return frozenset(neuron for place, neuron in self.neurons if place == layer)
 
     @property
     def units(self) -> dict[str, frozenset[str]]:
@@ -127,6 +136,10 @@ class ChannelTruth:
         return frozenset(
             (site, int(place)) for site, mask in self.masks.items() for place in np.nonzero(mask)[0]
         )
+
+    def at(self, site: str) -> frozenset[int]:
+        """The channels of a site."""
+        return frozenset(place for name, place in self.channels if name == site)
 
     @property
     def units(self) -> dict[str, frozenset[tuple[str, int]]]:

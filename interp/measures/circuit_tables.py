@@ -133,7 +133,7 @@ def circuits_of(
         SampleError: With too few classes.
         AlikeError: If the model answers all pictures alike.
     """
-    key = (domain, cut.level, cut.method, cut.steps, options.units)
+    key = (domain, cut.level, cut.method, cut.steps, *(options.units or ()))
     key += (options.n, options.metric, options.corruption)
     if key not in subject.circuits:
         try:

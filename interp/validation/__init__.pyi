@@ -1,11 +1,11 @@
-from .discovery import recover as recover
 from .judged_methods import Answer as Answer
 from .judged_methods import judge_method as judge_method
 from .planted_files import open_benchmark as open_benchmark
 from .planted_files import write_benchmark as write_benchmark
+from .planted_ladder import judge as judge
 from .puzzles import CircuitPuzzle as CircuitPuzzle
 from .puzzles import SharingPuzzle as SharingPuzzle
 from .puzzles import blueprints as blueprints
 from .puzzles import planted_answers as planted_answers
-from .sharing import judge as judge
+from .recovery import recover as recover
 from .standings import standing as standing

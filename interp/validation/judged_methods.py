@@ -21,6 +21,7 @@ from interp.core.progress import track
 from interp.core.runs.limited_work import Failure, time_limited
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
+from interp.validation.planted_ladder import outcome
 from interp.validation.puzzles import (
     VERSION,
     CircuitPuzzle,
@@ -28,7 +29,6 @@ from interp.validation.puzzles import (
     planted_answers,
     sharing_puzzle,
 )
-from interp.validation.sharing import outcome
 from interp.verdicts.rungs import RUNGS
 
 Method = Callable[[Any], Any]

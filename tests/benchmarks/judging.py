@@ -1,13 +1,14 @@
-"""The truth tables: every measure of sharing, and every way to a circuit, on planted models.
+"""The truth tables: the ladder, every measure of sharing, and every way to a circuit.
 
-Cells are kept in `truth/`, a file per planted model, those of circuits in `truth/circuits`, those
-of masks in its folder `learned`, so that a run goes on where it was stopped.
-Blueprints 0 to 19 served to develop measures and thresholds; the table is of those after.
+All are judged on planted models. What the ladder says by band of layers is in `truth/bands.csv`,
+what its measures say site by site in `truth/sites.csv`. The other cells in `truth/`, a file per
+planted model, are of an earlier version of the measures, whose circuits had other sizes and nulls;
+those of circuits are in `truth/circuits`, those of masks in its folder `learned`.
+Blueprints 0 to 19 served to develop measures and thresholds; the tables are of those after.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,36 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED
-from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.model import PlantedBlueprint
-from interp.circuits.planted.resnet import DOSE_OF_NETWORKS, RESNET_DOSES, RESNETS, ResNetBlueprint
-from interp.circuits.planted.trained import TrainedBlueprint
 from interp.circuits.planted.vit import Blueprint
-from interp.core.errors import SpecificationError, check_known
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
-from interp.report import draw_doses, draw_recovery, draw_truth
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.report.naming import SIGNS
 from interp.report.on_truth.planted_truth import DOSED
-from interp.validation.discovery import recover
-from interp.validation.sharing import by_rung, judge, summary
+from interp.validation.planted_ladder import (
+    PLACE,
+    PlantedLadder,
+    by_rung,
+    cells_of,
+    outcome,
+    summary,
+)
+from interp.validation.puzzles import one_answer
+from interp.validation.recovery import recover
+from interp.verdicts.rungs import RUNGS
+from interp.verdicts.votes import agreement, of_cuts
 from tests.benchmarks import recovering
+from tests.benchmarks.planted.resnet import DOSE_OF_NETWORKS, RESNET_DOSES, RESNETS, ResNetBlueprint
+from tests.benchmarks.planted.trained import TrainedBlueprint
 
 FOLDER = Path(__file__).parent / "truth"
 CIRCUITS = FOLDER / "circuits"
+BANDS, SITES = FOLDER / "bands.csv", FOLDER / "sites.csv"
+MADE = Path("interp-report") / "benchmarks" / "truth"
+"""Where judged models are kept, a file each, so that a run goes on where it was stopped."""
+
 DOCS = Path(__file__).parents[2] / "docs"
 TRUTH = DOCS / "tables" / "truth"
 FIRST = 20
@@ -55,44 +67,41 @@ SHORT = {
     "circuit transfer": "edges' work",
     "neuron transfer": "neurons' work",
 }
-RANK = {name: place for place, name in enumerate(SHORT)}
-"""The measures in this order."""
-
 LEARNED = CIRCUITS / "learned"
 MASKED = ("all separate", "rewired")
 """Conditions in which masks are learned: that takes minutes a model, and is judged nowhere else."""
 
-SECONDS = 100, 400
+SECONDS = 200, 500
 """What judging takes on one core: a planted model, and one that is trained by interchange."""
 
 
-def truth(n: int | None = None, measures: Collection[str] = ()) -> str:
-    """Draw the tables of the models that were judged, and return them as text.
+def truth(n: int | None = None) -> str:
+    """Judge what is missing of `n` (`BLUEPRINTS`) blueprints of every condition and tier.
 
-    With `n` (`BLUEPRINTS`), judge what is missing of so many blueprints of every condition and tier
-    first; without, say what thirty would take. `measures` (`MEASURES`, with commas) limits that to
-    some measures of models that are written down, and to no ways to circuits.
+    Without a number say what thirty would take. Returns the table of rungs by bands as text.
     """
-    asked = n if n is not None else int(os.environ.get("BLUEPRINTS", "0"))
-    some = measures or tuple(filter(None, os.environ.get("MEASURES", "").split(",")))
-    check_known("judge planted models", "measure", some, SHORT, SpecificationError)
-    missing = _missing(asked or 30, some)
+    count = n if n is not None else int(os.environ.get("BLUEPRINTS", "0"))
+    missing = [each for each in blueprints(count or 30) if not path_of(each, MADE).exists()]
     hours = sum(SECONDS[isinstance(each, TrainedBlueprint)] for each in missing) / 3600 / 2
     say(
-        f"truth: {len(missing)} planted models to be judged"
-        + ("" if some else f", about {hours:.1f} hours of two cores")
-        + ("" if asked else "; BLUEPRINTS=30 does it, and goes on where it was stopped")
+        f"truth: {len(missing)} planted models to be judged, about {hours:.1f} hours of two cores"
+        + ("" if count else "; BLUEPRINTS=30 does it, and goes on where it was stopped")
     )
-    if asked:
-        side_by_side(partial(keep, some=some), missing, jobs=2, what="judge")
-    cells, circuits = read(), circuits_found()
-    draw_truth(cells).write_image(DOCS / "truth.png")
-    draw_doses(cells).write_image(DOCS / "doses.png", scale=2)
-    draw_recovery(circuits).write_image(DOCS / "circuits.png")
-    made = tables(cells, circuits)
-    for name, text in made.items():
-        (TRUTH / f"{name}.csv").write_text(as_csv(text), encoding="utf-8")
-    return "\n\n".join(made.values())
+    if count:
+        side_by_side(keep, missing, jobs=2, what="judge")
+        for target, folder in ((BANDS, MADE), (SITES, MADE / "sites")):
+            _write(read(folder), target)
+    table = bands(read_cells(BANDS))
+    (TRUTH / "bands.csv").write_text(as_csv(table), encoding="utf-8")
+    return table
+
+
+def bands(rows: pd.DataFrame) -> str:
+    """Per rung and band: how many models, and how often the ladder is right, wrong or undecided."""
+    lines = [
+        [*names, *_shares("", own)[1:]] for names, own in rows.groupby(["rung", "band"], sort=False)
+    ]
+    return recovering.markdown(["rung", "band", "models", *SHARES], lines)
 
 
 def tables(cells: pd.DataFrame, circuits: pd.DataFrame) -> dict[str, str]:
@@ -133,24 +142,6 @@ def filled(page: str, made: Mapping[str, str]) -> str:
     return page
 
 
-def _missing(n: int, some: Collection[str] = ()) -> list[PlantedBlueprint]:
-    if some:
-        return [each for each in blueprints(n)
-                if not isinstance(each, TrainedBlueprint) and _unjudged(each, some)]  # fmt: skip
-    return [
-        each
-        for each in blueprints(n)
-        if _unjudged(each) or not all(path.exists() for path, _ in _found(each))
-    ]
-
-
-def _unjudged(blueprint: PlantedBlueprint, some: Collection[str] = ()) -> set[str]:
-    """The measures that have an answer declared and no cell yet, of all or of some."""
-    path = path_of(blueprint)
-    judged = set(read_cells(path)["measure"]) if path.exists() else set()
-    return {cell.measure for cell in expected(blueprint)}.intersection(some or SHORT) - judged
-
-
 def blueprints(n: int) -> Iterator[PlantedBlueprint]:
     """Seed by seed, so that a table of fewer seeds is a table of all conditions."""
     for seed in range(FIRST, FIRST + n):
@@ -171,32 +162,18 @@ def path_of(blueprint: PlantedBlueprint, folder: Path = FOLDER) -> Path:
     return folder / f"{blueprint.seed}-{name}{dose}-{blueprint.tier}.csv"
 
 
-def _found(blueprint: PlantedBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
-    """Where circuits are kept that were looked for, and how they are."""
-    made: list[tuple[Path, Callable[[Any], pd.DataFrame]]] = [
-        (path_of(blueprint, CIRCUITS), recover)
-    ]
-    if blueprint.condition in MASKED:
-        made.append((path_of(blueprint, LEARNED), partial(recover, learned=True)))
-    return made
-
-
-def keep(blueprint: PlantedBlueprint, some: Collection[str] = ()) -> None:
-    """Judge a model by what it was not judged by yet, and look for its circuits."""
+def keep(blueprint: PlantedBlueprint) -> None:
+    """Judge the ladder of a model, band by band and site by site, and look for its circuits."""
     import torch
 
     torch.set_num_threads(1)
-    LEARNED.mkdir(parents=True, exist_ok=True)
-    if measures := _unjudged(blueprint, some):
-        target, cells = path_of(blueprint), judge(blueprint, measures).round(4)
-        if target.exists():
-            cells = pd.concat([read_cells(target), cells])
-        _write(
-            cells.sort_values("measure", key=lambda names: names.map(RANK), kind="stable"), target
-        )
-    for target, make in () if some else _found(blueprint):
-        if not target.exists():
-            _write(make(blueprint).round(4), target)
+    planted = PlantedLadder(blueprint)
+    made = {MADE / "sites": cells_of(planted), MADE / "circuits": recover(blueprint)}
+    if blueprint.condition in MASKED:
+        made[MADE / "circuits" / "learned"] = recover(blueprint, learned=True)
+    for folder, rows in (made | {MADE: by_rung(planted)}).items():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(rows.round(4), path_of(blueprint, folder))
 
 
 def _write(rows: pd.DataFrame, target: Path) -> None:
@@ -212,7 +189,7 @@ def circuits_found() -> pd.DataFrame:
 
 def read(folder: Path = FOLDER) -> pd.DataFrame:
     """All cells that were judged."""
-    return pd.concat([read_cells(path) for path in sorted(folder.glob("*.csv"))])
+    return pd.concat([read_cells(path) for path in sorted(folder.glob("[0-9]*.csv"))])
 
 
 def read_cells(path: Path) -> pd.DataFrame:
@@ -275,12 +252,41 @@ def _cell(rows: pd.DataFrame) -> str:
     return told or "–"
 
 
-def overall(cells: pd.DataFrame) -> tuple[str, str]:
-    """Per rung and blueprint, then per measure: how often right, wrong either way, or undecided.
+SHARES = ("no index", "right", "says too much", "says too little", "cannot tell", "AUROC")
+"""What `_shares` gives: all but the first of those that have an index."""
 
-    Shares are of those that have an index.
+
+def by_model(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row for each model and rung of cells that were judged site by site.
+
+    Left out are models in which the declared answer differs between sites, or lies between. The
+    sites of R4 must agree, else the verdict is "cannot tell"; those without an index have no say,
+    and where they are more than half there is no verdict. Of R6's two cuts one "not shared" is
+    enough, and one that cannot tell classes apart leaves verdict and index to the other. `index` is
+    the mean over sites, and for R6 the smallest of the cuts.
     """
-    head = ["no index", "right", "says too much", "says too little", "cannot tell", "AUROC"]
+    rows = []
+    for blueprint, own in cells.groupby(PLACE, dropna=False, sort=False):
+        for rung in RUNGS.values():
+            mine = own[own["measure"].isin(rung.judged.planted)]
+            answer = one_answer(mine["expected"].tolist(), by_cuts=rung.by_cuts)
+            if not answer:
+                continue
+            decided = mine[mine["expected"].isin([SHARED, PARTLY, NOT_SHARED])]
+            known = decided[decided["index"].notna()]
+            sure = known[known["verdict"] != CANNOT_TELL] if rung.by_cuts else known
+            index = (sure if len(sure) else known).groupby("measure")["index"].mean().min()
+            if 2 * len(known) < len(decided):
+                verdict, index = CANNOT_TELL, np.nan
+            else:
+                verdict = (of_cuts if rung.by_cuts else agreement)(known["verdict"])
+            came = outcome(answer, verdict, index)
+            rows.append([*blueprint, rung.name, answer, index, verdict, came])
+    return pd.DataFrame(rows, columns=[*PLACE, "rung", "expected", "index", "verdict", "outcome"])
+
+
+def overall(cells: pd.DataFrame) -> tuple[str, str]:
+    """Per rung and blueprint, then per measure: how often right, wrong either way, or undecided."""
     lines = []
     for name, short in SHORT.items():
         own = cells[(cells["measure"] == name) & cells["expected"].isin(list(LETTERS))]
@@ -288,13 +294,13 @@ def overall(cells: pd.DataFrame) -> tuple[str, str]:
             lines.append(_shares(short, own))
     rungs = [
         [*_shares(rung, own), _false(own, NOT_SHARED, SHARED), _false(own, SHARED, NOT_SHARED)]
-        for rung, own in by_rung(cells).groupby("rung")
+        for rung, own in by_model(cells).groupby("rung")
     ]
     return (
         recovering.markdown(
-            ["rung", "models", *head, "nothing shared, says shared", "shared, says not"], rungs
+            ["rung", "models", *SHARES, "nothing shared, says shared", "shared, says not"], rungs
         ),
-        recovering.markdown(["measure", "cells", *head], lines),
+        recovering.markdown(["measure", "cells", *SHARES], lines),
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from interp.circuits.planted.conditions import CONDITIONS
 from interp.circuits.planted.vit import Blueprint
 from interp.core.progress import track
-from interp.validation.head_names import READINGS, score_names, tally
+from tests.benchmarks.head_names import READINGS, score_names, tally
 from tests.benchmarks.recovering import markdown
 
 TALLIES = Path(__file__).with_name("names.csv")

@@ -38,7 +38,7 @@ ENTRIES = {
         "path_patching": "path patching, every edge by itself (Goldowsky-Dill et al. 2023)",
     },
 }
-"""What is judged: functions of `interp.validation.contenders`, and what they are."""
+"""What is judged: functions of `tests.benchmarks.contenders`, and what they are."""
 
 FIRST_SEED = {"our_subspaces", "our_circuits", "acdc", "path_patching"}
 """Entries that take seconds a model: of the first seed alone, unless `SLOW` says how many."""
@@ -78,7 +78,7 @@ def _judge(ask: str, name: str, models: Sequence[Blueprint]) -> None:
     known = set(kept[keys].fillna(-1).itertuples(index=False, name=None))
     missing = [each for each in models if _place(each)[-len(keys) :] not in known]
     order = rng("the order of a leaderboard", 0).permutation(len(missing))
-    method, step = f"interp.validation.contenders:{name}", AT_A_TIME if ask == "edges" else 1000
+    method, step = f"tests.benchmarks.contenders:{name}", AT_A_TIME if ask == "edges" else 1000
     for first in range(0, len(missing), step):
         some = [missing[one] for one in order[first : first + step]]
         made = judge_method(method, some, ask=ask, seconds=600).frame.round(4)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from interp.validation.planted_ladder import PlantedLadder
 from PIL import Image, ImageColor
 
 from interp.circuits import Chain
@@ -26,6 +25,7 @@ from interp.measures.multiverse import multiverse
 from interp.measures.subject import Subject
 from interp.models.towers.vit import HookedViT
 from interp.validation import planted_ladder
+from interp.validation.planted_ladder import PlantedLadder
 from interp.validation.puzzles import SharingPuzzle
 from interp.verdicts.judging import WHOLE, agreement_of_blocks, judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS

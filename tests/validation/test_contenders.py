@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from interp.circuits.planted.vit import Blueprint
 from interp.core.tables import Table
-from interp.validation import blueprints, contenders
+from interp.validation import blueprints
 from interp.validation.puzzles import circuit_puzzles, sharing_puzzle
-from tests.benchmarks import seed_pairs, standing
+from tests.benchmarks import contenders, seed_pairs, standing
 from tests.benchmarks.judging import DOCS, filled
 
 

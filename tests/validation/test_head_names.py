@@ -7,7 +7,9 @@ import torch
 from interp.circuits.planted.vit import Blueprint
 from interp.circuits.planted.world import as_tensor
 from interp.models import decompose
-from interp.validation.head_names import (
+from interp.validation.opened import Opened, open_planted
+from tests.benchmarks import naming
+from tests.benchmarks.head_names import (
     AMONG_CLASSES,
     ANYWHERE,
     AS_PLANTED,
@@ -17,8 +19,6 @@ from interp.validation.head_names import (
     score_names,
     tally,
 )
-from interp.validation.opened import Opened, open_planted
-from tests.benchmarks import naming
 from tests.benchmarks.judging import TRUTH, as_csv
 
 

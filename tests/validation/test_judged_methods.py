@@ -18,7 +18,6 @@ from interp.validation import (
     CircuitPuzzle,
     SharingPuzzle,
     blueprints,
-    contenders,
     judge_method,
     open_benchmark,
     planted_answers,
@@ -28,6 +27,7 @@ from interp.validation import (
 from interp.validation.judged_methods import Answer, find_method, read_scores
 from interp.validation.puzzles import circuit_puzzles, sharing_puzzle
 from interp.validation.standings import bound
+from tests.benchmarks import contenders
 
 FEW = ["all shared", "all separate", "rotated code"]
 
@@ -130,7 +130,7 @@ def test_circuits_are_held_against_the_planted_ones(models: list[Blueprint]) -> 
     table = judge_method(told, models, ask="edges")
     assert table.frame["auroc"].to_numpy() == pytest.approx(1)
     assert set(table.frame["domain"]) == {"A", "B"}
-    random = judge_method("interp.validation.contenders:random_edges", models, ask="edges", jobs=1)
+    random = judge_method("tests.benchmarks.contenders:random_edges", models, ask="edges", jobs=1)
     row = standing(random).frame.iloc[0]
     assert 0.3 < row["auroc"] < 0.7 and row["low"] <= row["auroc"] <= row["high"]
 

@@ -1,17 +1,11 @@
 """The page of planted truth: every table is made from the cells that are committed."""
 
-from collections.abc import Collection
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from interp.circuits.planted.vit import Blueprint
-from interp.core.errors import SpecificationError
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
-from interp.validation.sharing import outcome
-from tests.benchmarks import judging
+from interp.validation.planted_ladder import outcome
 from tests.benchmarks.judging import (
     FIRST,
     TRUTH,
@@ -87,22 +81,3 @@ def test_doses_are_told_with_every_answer() -> None:
 def test_a_page_without_the_place_of_a_table_is_refused() -> None:
     with pytest.raises(ValueError, match="unpack"):
         filled("no place", {"rungs": "| a |"})
-
-
-def test_a_model_may_be_judged_by_some_measures_now_and_others_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judging, "path_of", lambda blueprint, folder="": tmp_path / "cells.csv")
-    asked = []
-
-    def judge(blueprint: Blueprint, measures: Collection[str]) -> pd.DataFrame:
-        asked.append(set(measures))
-        return pd.DataFrame([a_model(1, SHARED, SHARED, 1.0, measure=name) for name in measures])
-
-    monkeypatch.setattr(judging, "judge", judge)
-    for some in (["neuron overlap"], ["neuron overlap"], ["cka", "neuron overlap"]):
-        judging.keep(Blueprint("all shared", 1), some)
-    assert asked == [{"neuron overlap"}, {"cka"}]
-    assert judging.read(tmp_path)["measure"].tolist() == ["cka", "neuron overlap"]
-    with pytest.raises(SpecificationError, match="measure 'CKA'"):
-        judging.truth(1, ["CKA"])

@@ -49,7 +49,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     """Draw how often measures of sharing are right on planted models: conditions by measures.
 
     Args:
-        cells: The frame that `interp.validation.sharing.judge` returns.
+        cells: The frame that `interp.validation.planted_ladder.judge` returns.
         title: The figure's title.
 
     Returns:
@@ -78,7 +78,7 @@ def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
     """Draw how well methods find the circuits of planted models: conditions and tiers by methods.
 
     Args:
-        cells: The frame that `interp.validation.discovery.recover` returns.
+        cells: The frame that `interp.validation.recovery.recover` returns.
         title: The figure's title.
 
     Returns:
@@ -136,7 +136,7 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
     """Draw the index of each rung against the planted dose, with the answers given.
 
     Args:
-        cells: The frame that `interp.validation.sharing.judge` returns.
+        cells: The frame that `interp.validation.planted_ladder.judge` returns.
         title: The figure's title.
 
     Returns:

@@ -13,9 +13,15 @@ from sklearn.metrics import roc_auc_score
 
 from interp.circuits import channel_scores
 from interp.circuits.planted.certification import CUTS, draw_partners, margin_task
-from interp.circuits.planted.disguises import disguise, spaces
+from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.model import ChannelTruth
-from interp.circuits.planted.resnet import (
+from interp.circuits.planted.world import CLASSES, DOMAINS, World
+from interp.circuits.units.unit_faithfulness import measure_units
+from interp.core.errors import DataError, SpecificationError
+from interp.core.sites import find_sites
+from interp.core.tables import Table
+from interp.models.towers.resnet import HookedResNet
+from tests.benchmarks.planted.resnet import (
     DOSE_OF_NETWORKS,
     RESNET_DOSES,
     RESNETS,
@@ -24,13 +30,8 @@ from interp.circuits.planted.resnet import (
     merge,
     plant_resnet,
 )
-from interp.circuits.planted.resnet_training import PartTask, Pool, train_part
-from interp.circuits.planted.world import CLASSES, DOMAINS, World
-from interp.circuits.units.unit_faithfulness import measure_units
-from interp.core.errors import DataError, SpecificationError
-from interp.core.sites import find_sites
-from interp.core.tables import Table
-from interp.models.towers.resnet import HookedResNet
+from tests.benchmarks.planted.resnet_disguise import spaces
+from tests.benchmarks.planted.resnet_training import PartTask, Pool, train_part
 
 pytestmark = pytest.mark.slow
 

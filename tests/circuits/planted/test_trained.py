@@ -13,7 +13,6 @@ from torch import Tensor
 from interp.circuits import METHODS, Circuit, attribute, faithfulness
 from interp.circuits.edges.masked_runs import open_run, run_masked
 from interp.circuits.edges.wire import wire
-from interp.circuits.planted import interchange_training as strict_interchange
 from interp.circuits.planted.certification import (
     certify_edges,
     certify_shared,
@@ -23,19 +22,20 @@ from interp.circuits.planted.certification import (
 )
 from interp.circuits.planted.conditions import CONDITIONS, TRAINED
 from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.interchange_training import (
-    Exchange,
-    draw_exchange,
-    keep_run,
-    run_exchanged,
-)
-from interp.circuits.planted.resnet_training import Pool
-from interp.circuits.planted.trained import NEURONS, TrainedBlueprint, anatomy_of, plant_trained
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.weights import LAYERS
 from interp.circuits.planted.world import CARRIERS, CLASSES, DOMAINS, World
 from interp.core.errors import SpecificationError
 from interp.models.towers.vit import HookedViT
+from tests.benchmarks.planted import interchange_training as strict_interchange
+from tests.benchmarks.planted.interchange_training import (
+    Exchange,
+    draw_exchange,
+    keep_run,
+    run_exchanged,
+)
+from tests.benchmarks.planted.resnet_training import Pool
+from tests.benchmarks.planted.trained import NEURONS, TrainedBlueprint, anatomy_of, plant_trained
 
 pytestmark = pytest.mark.slow
 

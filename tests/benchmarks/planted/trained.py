@@ -16,13 +16,6 @@ from torch import Tensor
 
 from interp.circuits.edges.wire import Wiring, wire
 from interp.circuits.planted.conditions import CONDITIONS, TRAINED, Lanes
-from interp.circuits.planted.interchange_training import (
-    STEPS,
-    Anatomy,
-    CircuitPart,
-    blindfold,
-    train_strictly,
-)
 from interp.circuits.planted.model import (
     Edge,
     Outlook,
@@ -31,7 +24,6 @@ from interp.circuits.planted.model import (
     Truth,
     check_some_steps,
 )
-from interp.circuits.planted.resnet_training import Pool
 from interp.circuits.planted.routes import lane_edges
 from interp.circuits.planted.stages import BRINGS, COMBINES, SECOND, WRITES, bringing_head, feeding
 from interp.circuits.planted.vit import TRANSFORMER_OUTLOOK, Planted
@@ -49,6 +41,14 @@ from interp.circuits.planted.world import (
 from interp.core.errors import NumericsError
 from interp.core.progress import say
 from interp.core.seeds import rng
+from tests.benchmarks.planted.interchange_training import (
+    STEPS,
+    Anatomy,
+    CircuitPart,
+    blindfold,
+    train_strictly,
+)
+from tests.benchmarks.planted.resnet_training import Pool
 
 NEURONS = 4 * WIDTH
 
@@ -88,7 +88,7 @@ def plant_trained(
     0's neurons detect P and Q in the patches, two heads of block 1 bring them to the class token,
     the neurons of block 2 (of block 1 in domain B, where it combines on its own) combine them, a
     head of block 3 writes the class. Each lane takes half of a block's neurons. *How* they do it is
-    found by descent: see `interp.circuits.planted.interchange_training.train_strictly`.
+    found by descent: see `tests.benchmarks.planted.interchange_training.train_strictly`.
 
     Where both domains are detected by one lane, the first filters see no difference between their
     carriers, and so nothing behind them can. Where lanes meet later, the shared parts are trained

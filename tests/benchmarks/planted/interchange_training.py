@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from interp.circuits.edges.wire import Wiring, parts_of, wire
-from interp.circuits.planted.resnet_training import GLIMPSE, GLYPHS, Pool, shuffles
 from interp.circuits.planted.world import PARTS
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.tower import Hook, Tower
+from tests.benchmarks.planted.resnet_training import GLIMPSE, GLYPHS, Pool, shuffles
 
 
 class Exchange(NamedTuple):

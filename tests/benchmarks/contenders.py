@@ -1,48 +1,41 @@
 """Entries of the leaderboard: what others and we would say of a puzzle, one function each.
 
-Each can be judged by `interp-report judge interp.validation.contenders:NAME`.
+Each can be judged, from a checkout, by `interp-report judge tests.benchmarks.contenders:NAME`.
 """
 
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
-from interp.circuits import (
-    Edges,
-    Runs,
-    Units,
-    attribute,
-    circuit_transfer,
-    class_circuits,
-    das,
-    discover,
-    overlap,
-)
+from interp.circuits import Runs, attribute, discover
 from interp.circuits.patching.engine import hold
 from interp.circuits.patching.linear_maps import StitchSource
-from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.artists import artist_halves
 from interp.core.seeds import rng
-from interp.core.sites import BAND, find_sites
+from interp.core.sites import find_sites
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.tables import Table
+from interp.measures.ladder import Ladder, ladder_tables
+from interp.measures.subject import Subject
+from interp.probes import Features, collect
 from interp.probes import cka as debiased_cka
-from interp.probes import collect, directions, similarity
-from interp.probes.geometry.contrasts import DISCRIMINANT
 from interp.validation.puzzles import CircuitPuzzle, SharingPuzzle
+from interp.verdicts.judging import WHOLE
 from interp.verdicts.rungs import RUNGS
-from interp.verdicts.votes import agreement, count_votes, of_cuts
+
+Answer: TypeAlias = str | dict[str, object]
+"""A verdict in words, or with its index."""
 
 STREAMS = "blocks.*.hook_resid_post"
 """Where representations are read: at the class token, behind each block but the first."""
 
 
-def _streams(puzzle: SharingPuzzle) -> Any:
+def _streams(puzzle: SharingPuzzle) -> Features:
     found = collect(
         puzzle.tower, puzzle.images, STREAMS, preprocess=puzzle.preprocess, pool="class"
     )
@@ -130,83 +123,44 @@ def stitching(puzzle: SharingPuzzle) -> float:
     return float(np.mean(found))
 
 
-def _middle(puzzle: SharingPuzzle) -> Any:
-    """The streams of the middle layers, by which the ladder answers."""
-    found = _streams(puzzle)
-    inside = [site for site in found.sites if BAND[0] <= found.depth(site) <= BAND[1]]
-    return found.only(inside or found.sites)
-
-
-def our_geometry(puzzle: SharingPuzzle) -> dict[str, Any]:
-    """R2 as the ladder climbs it: CKA of middle layers with null, ceiling and interval."""
-    return _of_sites(similarity(_middle(puzzle)).frame, RUNGS["R2"].bars, "R2")
-
-
-def our_directions(puzzle: SharingPuzzle) -> dict[str, Any]:
-    """R3 as the ladder climbs it: cross-fitted LDA directions of middle layers."""
-    frame = directions(_middle(puzzle)).frame
-    return _of_sites(frame[frame["measure"] == DISCRIMINANT], RUNGS["R3"].bars, "R3")
-
-
-def _asked(puzzle: SharingPuzzle) -> dict[str, Any]:
-    """What every measure that runs the model is given."""
-    given = {"images": puzzle.images, "classifier": puzzle.classifier}
-    return {**given, "preprocess": puzzle.preprocess}
-
-
-def our_subspaces(puzzle: SharingPuzzle) -> dict[str, Any]:
-    """R4 as the ladder climbs it: DAS at the class token of middle layers, tried across domains."""
-    a, b = puzzle.domains
-    sites = list(_middle(puzzle).sites)
-    made = das(
-        puzzle.tower, domain_a=a, domain_b=b, sites=sites, where={"pos": 0}, **_asked(puzzle)
+def _by_ladder(puzzle: SharingPuzzle, band: str, *rungs: str) -> dict[str, Answer]:
+    """What the ladder says of some rungs in a band of layers."""
+    subject = Subject.of_tower(
+        puzzle.tower,
+        puzzle.images,
+        domains=puzzle.domains,
+        classifier=puzzle.classifier,
+        preprocess=puzzle.preprocess,
+        pool="class",
     )
-    return _of_sites(made.frame, RUNGS["R4"].bars, "R4")
+    frames = ladder_tables(subject, [RUNGS[rung].judged.table for rung in rungs])
+    table = Ladder.of({name: Table(name, frame) for name, frame in frames.items()}).table.frame
+    rows = table[table["band"] == band].set_index("rung")
+    known = [rung for rung in rungs if rung in rows.index and np.isfinite(rows["index"][rung])]
+    answers: dict[str, Answer] = dict.fromkeys(rungs, CANNOT_TELL)
+    for rung in known:
+        answers[rung] = {"verdict": rows["verdict"][rung], "index": float(rows["index"][rung])}
+    return answers
 
 
-def our_circuits(puzzle: SharingPuzzle) -> dict[str, Any]:
-    """R5 and R6 as the ladder climbs them: circuits of neurons and of edges, class by class."""
-    sites = find_sites("blocks.*.mlp.hook_post", puzzle.tower.sites)
-    first = puzzle.images.tensors(puzzle.preprocess, [0])
-    cuts: tuple[Any, ...] = (
-        Units.of(puzzle.tower, sites, first, axis="d_mlp"),
-        Edges(puzzle.tower),
-    )
-    found = [
-        [class_circuits(cut, domain=domain, **_asked(puzzle)) for domain in puzzle.domains]
-        for cut in cuts
-    ]
-    parts = overlap(*(one.scores for one in found[0]), measures=[PRIMARY_OVERLAP]).frame
-    votes = count_votes(parts[parts["measure"] == PRIMARY_OVERLAP])
-    carried = [
-        count_votes(
-            RUNGS["R6"].judged.select(
-                pd.concat([circuit_transfer(*own, removed=out).frame for out in (False, True)])
-            )
-        )
-        for own in found
-    ]
-    told = [each for each in carried if not np.isnan(each.index)]
-    sure = [each for each in told if each.verdict != CANNOT_TELL] or told
-    wiring: Any = "cannot tell"
-    if told:
-        index = min(each.index for each in sure)
-        wiring = {"verdict": of_cuts([each.verdict for each in told]), "index": float(index)}
-    return {"R5": _said(votes), "R6": wiring}
+def our_geometry(puzzle: SharingPuzzle) -> dict[str, Answer]:
+    """R2 by the ladder: CKA of middle layers with null, ceiling and interval."""
+    return _by_ladder(puzzle, "middle", "R2")
 
 
-def _said(votes: Any) -> Any:
-    known = not np.isnan(votes.index)
-    return {"verdict": votes.verdict, "index": float(votes.index)} if known else "cannot tell"
+def our_directions(puzzle: SharingPuzzle) -> dict[str, Answer]:
+    """R3 by the ladder: cross-fitted LDA directions of middle layers."""
+    return _by_ladder(puzzle, "middle", "R3")
 
 
-def _of_sites(frame: Any, bars: Any, rung: str) -> dict[str, Any]:
-    votes = [count_votes(rows, bars=bars) for _, rows in frame.groupby("site")]
-    told = [each for each in votes if not np.isnan(each.index)]
-    if not told:
-        return {rung: "cannot tell"}
-    verdict = agreement([each.verdict for each in told])
-    return {rung: {"verdict": verdict, "index": float(np.mean([each.index for each in told]))}}
+def our_subspaces(puzzle: SharingPuzzle) -> dict[str, Answer]:
+    """R4 by the ladder: DAS in middle layers, tried across domains."""
+    return _by_ladder(puzzle, "middle", "R4")
+
+
+def our_circuits(puzzle: SharingPuzzle) -> dict[str, Answer]:
+    """R5 and R6 by the ladder: circuits of neurons and edges of the whole tower."""
+    return _by_ladder(puzzle, WHOLE, "R5", "R6")
 
 
 def _attributed(puzzle: CircuitPuzzle, method: str) -> np.ndarray:

@@ -4,12 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.circuits.planted.expectations import expected
+from interp.circuits.planted.expectations import expected, expected_by_band
 from interp.circuits.planted.vit import Blueprint
-from interp.probes import Features
-from interp.validation import sharing
-from interp.validation.sharing import COLUMNS, MEASURES, OUTCOMES, by_rung, judge, outcome, summary
+from interp.probes import Features, transfer
+from interp.validation import judge
+from interp.validation.planted_ladder import (
+    COLUMNS,
+    MEASURES,
+    OUTCOMES,
+    PlantedLadder,
+    by_site,
+    outcome,
+    summary,
+)
+from interp.verdicts.judging import WHOLE
 from interp.verdicts.rungs import RUNGS
+from tests.benchmarks.judging import by_model
 
 
 @pytest.mark.long
@@ -20,7 +30,9 @@ from interp.verdicts.rungs import RUNGS
 )
 def test_no_measure_says_the_wrong_thing(blueprint: Blueprint, least: int) -> None:
     cells = judge(blueprint)
-    assert list(cells) == COLUMNS and len(cells) == len(expected(blueprint))
+    assert (
+        list(cells) == COLUMNS and len(cells) == len(expected(blueprint)) - 1
+    )  # R4 leaves out the last block
     counted = cells["outcome"].value_counts()
     assert counted.get("wrong", 0) == 0 and counted["right"] >= least
     undecided = cells[cells["outcome"] == "abstained"]
@@ -33,8 +45,8 @@ def test_no_measure_says_the_wrong_thing(blueprint: Blueprint, least: int) -> No
 @pytest.mark.parametrize("dose", [0.3, 0.6])
 def test_r2_and_r3_are_read_off_as_planted(dose: float) -> None:
     """The index of R3 is the dose, that of R2 its square; the same dose has the same answer."""
-    parts = MEASURES["directions"](sharing._Subject(Blueprint("dose of parts", 3, dose)))
-    geometry = MEASURES["cka"](sharing._Subject(Blueprint("dose of geometry", 3, dose)))
+    parts = by_site("directions", PlantedLadder(Blueprint("dose of parts", 3, dose)))
+    geometry = by_site("cka", PlantedLadder(Blueprint("dose of geometry", 3, dose)))
     r3, r2 = parts["blocks.2.hook_resid_post"], geometry["blocks.1.hook_resid_post"]
     assert r3.index == pytest.approx(dose, abs=0.02)
     assert r2.index == pytest.approx(dose**2, abs=0.02)
@@ -46,10 +58,9 @@ def test_r2_and_r3_are_read_off_as_planted(dose: float) -> None:
 def test_r5_and_r6_grow_with_the_dose_of_parts() -> None:
     indices = []
     for dose in (0.0, 0.3, 0.6, 1.0):
-        subject = sharing._Subject(Blueprint("dose of parts", 3, dose))
-        indices.append(
-            [MEASURES[name](subject)[None].index for name in ("neuron overlap", "neuron transfer")]
-        )
+        planted = PlantedLadder(Blueprint("dose of parts", 3, dose))
+        names = ("neuron overlap", "neuron transfer")
+        indices.append([by_site(name, planted)[""].index for name in names])
     overlap, work = np.array(indices).T
     np.testing.assert_allclose(work, [0, 0.3, 0.6, 1.0], atol=0.1)
     assert (np.diff(overlap) > 0.05).all() and overlap[-1] == pytest.approx(1, abs=0.05)
@@ -68,9 +79,10 @@ def test_probes_are_judged_centred() -> None:
     points = 6.0 * np.eye(8)[frame["label"].map("abcdef".index)]
     points[frame["domain"] == "B"] += np.arange(8.0) ** 2
     points += np.random.default_rng(0).normal(size=points.shape)
-    subject = object.__new__(sharing._Subject)
-    vars(subject)["features"] = Features({"site": points.astype(np.float32)}, frame)
-    assert MEASURES["probe transfer"](subject)["site"].verdicts == "2 of 2 shared"
+    planted = PlantedLadder(Blueprint("all shared"))
+    features = Features({"site": points.astype(np.float32)}, frame)
+    vars(planted)["_tables"] = {"transfer": transfer(features).frame}
+    assert by_site("probe transfer", planted)["site"].verdicts == "2 of 2 shared"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +160,7 @@ def cells(condition: str, said: dict[str, list[tuple[str, str]]]) -> pd.DataFram
 def test_a_rung_is_judged_once_a_model(
     rung: str, said: dict[str, list[tuple[str, str]]], outcome: str | None
 ) -> None:
-    found = by_rung(cells("rewired", said))
+    found = by_model(cells("rewired", said))
     assert found["outcome"].tolist() == ([] if outcome is None else [outcome])
     assert set(found["rung"]) <= {rung} and rung in RUNGS
 
@@ -160,7 +172,7 @@ def test_a_rung_is_judged_once_a_model(
 def test_sites_without_an_index_have_no_say(indices: list[float | None], outcome: str) -> None:
     verdicts = ["cannot tell" if index is None else "shared" for index in indices]
     frame = cells("rewired", {"das": [("shared", verdict) for verdict in verdicts]})
-    found = by_rung(frame.assign(index=np.array(indices, float)))
+    found = by_model(frame.assign(index=np.array(indices, float)))
     assert found["outcome"].tolist() == [outcome]
     assert found["index"].isna().all() == (outcome == "refused")
 
@@ -170,5 +182,22 @@ def test_a_cut_that_cannot_tell_leaves_the_index_to_the_other() -> None:
         "circuit transfer": [("shared", "cannot tell")],
         "neuron transfer": [("shared", "shared")],
     }
-    row = by_rung(cells("rewired", said).assign(index=[0.1, 0.9])).iloc[0]
+    row = by_model(cells("rewired", said).assign(index=[0.1, 0.9])).iloc[0]
     assert row[["rung", "index", "verdict", "outcome"]].tolist() == ["R6", 0.9, "shared", "right"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "right"),
+    [
+        ("all shared", {"middle": "blind", "early": "shared"}),
+        ("late separate", {"early": "shared"}),
+        ("all separate", {"early": "not shared"}),
+    ],
+)
+def test_bands_are_declared_by_the_true_circuits(condition: str, right: dict[str, str]) -> None:
+    planted = PlantedLadder(Blueprint(condition, 2))
+    declared = expected_by_band(planted.planted, planted.tower, planted.blueprint.outlook)
+    for band, answer in right.items():
+        assert answer in declared["R5", band] == declared["R6", band]
+    whole = {cell.measure: cell.answer for cell in expected(planted.blueprint)}
+    assert declared["R5", WHOLE] == [whole["neuron overlap"]]

@@ -10,13 +10,13 @@ from interp.circuits import Metric, Target, edge_effects, wire
 from interp.circuits.planted.certification import draw_partners
 from interp.circuits.planted.expectations import WAYS, findable
 from interp.circuits.planted.model import TowerOpener
-from interp.circuits.planted.resnet import PlantedResNet, ResNetBlueprint, plant_resnet
-from interp.circuits.planted.trained import TrainedBlueprint
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS
-from interp.validation.discovery import COLUMNS, LEARNED, PICTURES, recover
 from interp.validation.opened import Opened
+from interp.validation.recovery import COLUMNS, LEARNED, PICTURES, recover
 from tests.benchmarks import recovering
+from tests.benchmarks.planted.resnet import PlantedResNet, ResNetBlueprint, plant_resnet
+from tests.benchmarks.planted.trained import TrainedBlueprint
 
 
 def mean_rank_auroc(scores: np.ndarray, true: np.ndarray) -> float:

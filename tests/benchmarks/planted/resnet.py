@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from interp.circuits.planted.certification import certify_channels
-from interp.circuits.planted.disguises import disguise_resnet, spaces
 from interp.circuits.planted.model import (
     ChannelTruth,
     Outlook,
@@ -25,7 +24,6 @@ from interp.circuits.planted.model import (
     TowerOpener,
     check_some_steps,
 )
-from interp.circuits.planted.resnet_training import STEPS, PartTask, Pool, train_part
 from interp.circuits.planted.world import (
     CARRIERS,
     CLASSES,
@@ -38,6 +36,8 @@ from interp.circuits.planted.world import (
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table
 from interp.core.tower import Tower
+from tests.benchmarks.planted.resnet_disguise import disguise_resnet, spaces
+from tests.benchmarks.planted.resnet_training import STEPS, PartTask, Pool, train_part
 
 
 @torch.no_grad()

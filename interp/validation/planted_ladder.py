@@ -1,0 +1,240 @@
+"""The ladder, tested on planted models: its verdicts against the declared answers.
+
+Verdicts are those of `ladder_tables`, at the thresholds, sample sizes and defaults of a study.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from interp.circuits import Edges, overlap, transplant
+from interp.circuits.planted.expectations import expected, expected_by_band
+from interp.circuits.planted.model import PlantedBlueprint
+from interp.circuits.planted.world import DOMAINS, as_tensor, paint
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
+from interp.core.statistics.index_of_sharing import AMOUNT, CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.tables import Table
+from interp.measures.circuit_tables import REDRAWS, circuits_of
+from interp.measures.ladder import CAUSAL, OF_FEATURES, Ladder, ladder_tables
+from interp.measures.subject import Subject
+from interp.validation.opened import Opened
+from interp.validation.puzzles import one_answer
+from interp.verdicts.rungs import ACROSS, RUNGS
+from interp.verdicts.votes import Votes, count_votes
+
+PICTURES = 16
+"""Pictures of each class and domain, as many as the embedded study analyses."""
+
+PLACE = ["condition", "tier", "dose", "seed"]
+"""What tells planted models apart."""
+
+ANSWER = ["expected", "index", "index_low", "index_high", "verdict", "outcome", "reason"]
+
+COLUMNS = [*PLACE, "measure", "site", *ANSWER]
+"""What is known of each measure at each site."""
+
+BY_BAND = [*PLACE, "rung", "band", *ANSWER]
+"""What is known of each rung in each band of layers."""
+
+OUTCOMES = ("right", "wrong", "abstained", "refused", "reported")
+"""What may come of a verdict; all but the last two are of questions that admit an answer."""
+
+
+def outcome(answer: str, verdict: str, index: float) -> str:
+    """Whether a verdict is right, given the declared answer; `index` is NaN where none was given.
+
+    >>> outcome("shared", "cannot tell", 0.4), outcome("not shared", "shared", 0.9)
+    ('abstained', 'wrong')
+    >>> outcome("shared", "cannot tell", float("nan"))
+    'refused'
+    """
+    if answer not in (SHARED, PARTLY, NOT_SHARED):
+        return "reported"
+    if verdict == CANNOT_TELL:
+        return "refused" if math.isnan(index) else "abstained"
+    return "right" if verdict == answer else "wrong"
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedLadder(Opened):
+    """A planted model, disguised and opened, with the tables of its ladder, each made once."""
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The model under study, looked at where its blueprint says."""
+        outlook = self.blueprint.outlook
+        return Subject.of_tower(
+            self.tower,
+            paint(self.planted.world, PICTURES, seed=self.blueprint.seed),
+            domains=DOMAINS,
+            classifier=self.planted.classifier,
+            preprocess=as_tensor,
+            sites=outlook.streams,
+            pool=outlook.pool,
+        )
+
+    @cached_property
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the ladder; empty where the tower has none."""
+        if name not in self._tables:
+            made = ladder_tables(self.subject, [name])
+            self._tables[name] = made.get(name, pd.DataFrame())
+        return self._tables[name]
+
+    @property
+    def ladder(self) -> Ladder:
+        """The ladder, as a study has it."""
+        names = (name for name in (*OF_FEATURES, *CAUSAL) if name != "circuit_stability")
+        return Ladder.of({name: Table(name, self.table(name)) for name in names})
+
+    def transplants(self) -> pd.DataFrame:
+        """Activations of either domain in the other, where a block's output is added."""
+        subject, outlook = self.subject, self.blueprint.outlook
+        frames = [
+            transplant(
+                subject.tower,
+                subject.images,
+                sites=list(outlook.added),
+                domain_a=a,
+                domain_b=b,
+                classifier=subject.classifier,
+                preprocess=subject.preprocess,
+                where=outlook.place,
+            ).frame
+            for a, b in (DOMAINS, DOMAINS[::-1])
+        ]
+        return pd.concat(frames)
+
+    def nodes(self) -> pd.DataFrame:
+        """Overlap of heads and MLPs, each scored by the edges that leave it."""
+        cut = Edges(self.tower)  # type: ignore[arg-type]
+        scores = [
+            circuits_of(self.subject, domain, cut).scores.leaving(cut.wiring) for domain in DOMAINS
+        ]
+        words = {"measures": ["weighted jaccard"], "n_permutations": REDRAWS}
+        return overlap(*scores, **words).frame.assign(site="")
+
+
+def _of_rung(name: str) -> Callable[[PlantedLadder], pd.DataFrame]:
+    rung = RUNGS[name].judged
+    return lambda planted: rung.select(planted.table(rung.table))
+
+
+def _probes(planted: PlantedLadder) -> pd.DataFrame:
+    across = next(each for each in RUNGS["R3"].beside if each.measure == ACROSS)
+    return across.select(planted.table("transfer"))
+
+
+def _edge_overlap(planted: PlantedLadder) -> pd.DataFrame:
+    rows = planted.table("overlap")
+    return rows[(rows["level"] == "edge") & (rows["measure"] == PRIMARY_OVERLAP)]
+
+
+def _whole(rung: str, *, edges: bool) -> Callable[[PlantedLadder], pd.DataFrame]:
+    """The rows of circuits of the whole tower, by edges or by units."""
+
+    def rows(planted: PlantedLadder) -> pd.DataFrame:
+        own = _of_rung(rung)(planted)
+        return own[((own["level"] == "edge") == edges) & (own["site"] == "")]
+
+    return rows
+
+
+MEASURES: Mapping[str, Callable[[PlantedLadder], pd.DataFrame]] = {
+    "probe transfer": _probes,
+    "cka": _of_rung("R2"),
+    "directions": _of_rung("R3"),
+    "das": _of_rung("R4"),
+    "transplant": PlantedLadder.transplants,
+    "node overlap": PlantedLadder.nodes,
+    "edge overlap": _edge_overlap,
+    "neuron overlap": _whole("R5", edges=False),
+    "circuit transfer": _whole("R6", edges=True),
+    "neuron transfer": _whole("R6", edges=False),
+}
+"""The rows of every measure of sharing, by the name that `expected` has for it."""
+
+
+def by_site(measure: str, planted: PlantedLadder) -> dict[str, Votes]:
+    """What a measure answers at each site; the site is empty for the whole tower."""
+    bars = RUNGS["R2"].bars if measure == "cka" else AMOUNT
+    rows = MEASURES[measure](planted)
+    return {str(site): count_votes(own, bars=bars) for site, own in rows.groupby("site")}
+
+
+def judge(blueprint: PlantedBlueprint, measures: Collection[str] | None = None) -> pd.DataFrame:
+    """One row for each measure and site: the declared answer, the verdict, and whether it is right.
+
+    The model is planted, disguised, and measured on pictures of 8 bits, as a CLIP would be; by all
+    measures that have an answer declared, or by some of them. `outcome` is right or wrong where
+    sharing must or must not be seen, abstained where the measure has an index and cannot tell,
+    refused where it has none (no room, no faithful circuit, the reader), and reported where the
+    answer is declared in part or blind.
+    """
+    return cells_of(PlantedLadder(blueprint), measures)
+
+
+def cells_of(planted: PlantedLadder, measures: Collection[str] | None = None) -> pd.DataFrame:
+    """The rows of `judge` for a model at hand."""
+    declared = [
+        cell for cell in expected(planted.blueprint) if measures is None or cell.measure in measures
+    ]
+    names = dict.fromkeys(cell.measure for cell in declared)
+    answers = {name: by_site(name, planted) for name in names}
+    rows = []
+    for cell in declared:
+        site = cell.site or ""
+        if (votes := answers[cell.measure].get(site)) is not None:
+            ends = votes.index, votes.low, votes.high, votes.verdict
+            answer = _answer(cell.answer, *ends, "; ".join(votes.reasons))
+            rows.append(
+                _place(planted.blueprint) | {"measure": cell.measure, "site": site} | answer
+            )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def by_rung(planted: PlantedLadder) -> pd.DataFrame:
+    """One row for each rung and band of layers: the declared answer, and the ladder's verdict.
+
+    The verdicts are those of `interp.ladder`, which a study's page shows: band by band, and of R5
+    and R6 for the whole tower. Left out are those of which no answer is declared: where it differs
+    between sites of a band, or lies between, or no measure can tell.
+    """
+    declared = expected_by_band(planted.planted, planted.tower, planted.blueprint.outlook)
+    rows = []
+    for row in planted.ladder.table.frame.to_dict("records"):
+        answers = declared.get((row["rung"], row["band"]), [])
+        right = one_answer(answers, by_cuts=RUNGS[row["rung"]].by_cuts)
+        if right:
+            ends = row["index"], row["index_low"], row["index_high"], row["verdict"]
+            place = {"rung": row["rung"], "band": row["band"]}
+            rows.append(
+                _place(planted.blueprint) | place | _answer(right, *ends, str(row["reason"]))
+            )
+    return pd.DataFrame(rows, columns=BY_BAND)
+
+
+def _place(blueprint: PlantedBlueprint) -> dict[str, object]:
+    return {name: getattr(blueprint, name) for name in PLACE}
+
+
+def _answer(
+    right: str, index: float, low: float, high: float, verdict: str, reason: str
+) -> dict[str, object]:
+    came = outcome(right, verdict, index)
+    return dict(zip(ANSWER, (right, index, low, high, verdict, came, reason), strict=True))
+
+
+def summary(cells: pd.DataFrame) -> pd.DataFrame:
+    """For each condition, tier, measure and declared answer: how many cells of each outcome."""
+    grouped = cells.groupby(["condition", "tier", "measure", "expected"], sort=False)
+    table = grouped["outcome"].value_counts().unstack(fill_value=0)
+    table = table.reindex(columns=list(OUTCOMES), fill_value=0)
+    table["index"] = grouped["index"].mean()
+    return table.reset_index()

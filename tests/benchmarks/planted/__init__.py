@@ -1,0 +1,1 @@
+"""Planted models that are trained: ResNets, and transformers by interchange."""
