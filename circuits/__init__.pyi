@@ -100,6 +100,6 @@ from .units.channel_circuit import ChannelCircuit as ChannelCircuit
 from .units.channel_circuit import channel_circuit as channel_circuit
 from .units.channel_edges import channel_edges as channel_edges
 from .units.channel_scores import channel_scores as channel_scores
-from .units.mask_scores import mask_scores as mask_scores
 from .units.unit_faithfulness import unit_faithfulness as unit_faithfulness
 from .units.unit_methods import UNIT_METHODS as UNIT_METHODS
+from .units.unit_methods import mask_scores as mask_scores

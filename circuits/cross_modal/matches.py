@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,10 @@ from interp.circuits.discovery.curves import curve_table, units_of
 from interp.circuits.patching.localise import by_class, class_mean, leave_out
 from interp.circuits.sharing.circuit_runs import shuffled_in_groups
 from interp.circuits.sharing.cuts import Cut
+from interp.circuits.sharing.overlap_measures import best_of_groups
+from interp.circuits.tasks.metrics import Rows
 from interp.circuits.tasks.pairs import PairTask, embed, read
+from interp.core.arguments import check_counts, check_shares
 from interp.core.errors import (
     AlikeError,
     SampleError,
@@ -31,11 +33,7 @@ from interp.core.seeds import rng
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 
-VISUAL, TEXT = "visual", "text"
-"""The two towers."""
-
-READS = "pictures", "captions"
-"""What they read."""
+VISUAL, TEXT = "visual", "text"  # the two towers
 
 ASKED = "match pictures and captions"
 
@@ -63,7 +61,7 @@ class MatchMetric:
         direction, start = self.direction.to(outputs), self.start.to(outputs)
         return ((F.normalize(outputs, dim=-1) - start) * direction).sum(dim=-1)
 
-    def __getitem__(self, rows: Any) -> "MatchMetric":
+    def __getitem__(self, rows: Rows) -> "MatchMetric":
         """The metric of some of the examples."""
         return MatchMetric(self.direction[rows], self.start[rows], self.name)
 
@@ -117,21 +115,15 @@ class Matches:
             raise SampleError(ASKED, "no pair", "one or more", "give more pictures")
         if len(set(counts)) > 1 or len(self.pairs or self.pictures[0]) != counts[0]:
             raise ShapeError(
-                ASKED,
-                f"{counts[0]} pictures with {counts[1]} partners, {counts[2]} captions with "
-                f"{counts[3]}",
-                "as many of each",
-                "give them in the same order",
+                ASKED, f"{counts} clean and corrupt of each", "as many of all", "read them in order"
             )
-        for (clean, corrupt), what in zip((self.pictures, self.captions), READS, strict=True):
+        read = {"pictures": self.pictures, "captions": self.captions}
+        for what, (clean, corrupt) in read.items():
             alike = clean.shape == corrupt.shape and (clean == corrupt).flatten(1).all(dim=1)
             if bool(torch.as_tensor(alike).any()):
                 places = torch.as_tensor(alike).nonzero()[:, 0].tolist()
                 raise AlikeError(
-                    ASKED,
-                    f"{what} that are their own partners (pair {listed(places)})",
-                    "two different ones in each pair",
-                    "leave these pairs out",
+                    ASKED, f"{what} as partners (pair {listed(places)})", "others", "drop them"
                 )
 
     def __repr__(self) -> str:
@@ -149,13 +141,12 @@ class Matches:
     @cached_property
     def ends(self) -> dict[str, Both]:
         """For each tower the unit embeddings of its clean and of its corrupt inputs."""
-        found = {}
+        ends, size = {}, self.batch_size
         for cut, (tower, both) in zip(self.cuts, self.inputs.items(), strict=True):
-            clean, corrupt = (
-                F.normalize(embed(cut.tower, x, batch_size=self.batch_size), dim=-1) for x in both
-            )
-            found[tower] = clean, corrupt
-        return found
+            outputs = (embed(cut.tower, x, batch_size=size) for x in both)
+            clean, corrupt = (F.normalize(each, dim=-1) for each in outputs)
+            ends[tower] = clean, corrupt
+        return ends
 
     @property
     def whole(self) -> Float[Tensor, "example"]:
@@ -176,9 +167,9 @@ class Matches:
         """
         check_known(ASKED, "tower", [tower], (VISUAL, TEXT), SpecificationError)
         other = TEXT if tower == VISUAL else VISUAL
-        told_apart = self.scale * (self.ends[other][0] - self.ends[other][1])
+        direction = self.scale * (self.ends[other][0] - self.ends[other][1])
         clean, corrupt = self.inputs[tower]
-        metric = MatchMetric(told_apart, self.ends[tower][1])
+        metric = MatchMetric(direction, self.ends[tower][1])
         return PairTask(clean=clean, corrupt=corrupt, metric=metric, pairs=self.pairs)
 
     def scores(self) -> tuple[np.ndarray, np.ndarray]:
@@ -187,10 +178,8 @@ class Matches:
         Returns:
             Scores in logits, `example part`, for each tower.
         """
-        first, second = (
-            cut.score(self.of(what)) for cut, what in zip(self.cuts, (VISUAL, TEXT), strict=True)
-        )
-        return first, second
+        visual, text = self.cuts
+        return visual.score(self.of(VISUAL)), text.score(self.of(TEXT))
 
     def run(
         self, pictures: np.ndarray | None, captions: np.ndarray | None
@@ -269,19 +258,12 @@ def read_matches(
     first, second = cuts
     like = next(first.tower.parameters(), torch.zeros(()))  # type: ignore[attr-defined]
     device = next(second.tower.parameters(), like).device  # type: ignore[attr-defined]
-    pictures = [
+    clean, corrupt = (
         read(pairs.images, rows, preprocess, like)
         for rows in (pairs.clean_rows, pairs.corrupt_rows)
-    ]
-    captions = [tokens(table).to(device) for table in (pairs.clean, pairs.corrupt)]
-    return Matches(
-        (first, second),
-        (pictures[0], pictures[1]),
-        (captions[0], captions[1]),
-        scale,
-        pairs,
-        batch_size,
     )
+    texts, others = (tokens(table).to(device) for table in (pairs.clean, pairs.corrupt))
+    return Matches((first, second), (clean, corrupt), (texts, others), scale, pairs, batch_size)
 
 
 @door
@@ -320,19 +302,16 @@ def match_parts(
         best = np.argsort(-np.abs(value), kind="stable")[:most]
         left = leave_out(own[:, best], labels, roles)
         spread = [jackknife(float(value[part]), left[:, place]) for place, part in enumerate(best)]
-        frames.append(
-            pd.DataFrame(
-                {
-                    "tower": tower,
-                    "part": [cut.names[part] for part in best],
-                    "rank": np.arange(1, len(best) + 1),
-                    "value": value[best],
-                    "low": [each.low for each in spread],
-                    "high": [each.high for each in spread],
-                    "share": value[best] / whole,
-                }
-            )
-        )
+        columns = {
+            "tower": tower,
+            "part": [cut.names[part] for part in best],
+            "rank": np.arange(1, len(best) + 1),
+            "value": value[best],
+            "low": [each.low for each in spread],
+            "high": [each.high for each in spread],
+            "share": value[best] / whole,
+        }
+        frames.append(pd.DataFrame(columns))
     frame = pd.concat(frames, ignore_index=True)
     parts = dict(zip((VISUAL, TEXT), map(len, (c.names for c in matches.cuts)), strict=True))
     facts = {"match": whole, "parts": parts}
@@ -342,8 +321,7 @@ def match_parts(
 MATCH_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits, as shares of each tower's parts."""
 
-BOTH = "both"
-"""What a row is called whose circuit spans both towers."""
+BOTH = "both"  # what a row is called whose circuit spans both towers
 
 
 @door
@@ -391,13 +369,8 @@ def match_faithfulness(
     >>> table.frame[["tower", "measure", "value"]].to_numpy().tolist()[0]
     ['both', 'circuit alone', 1.0]
     """
-    if not len(shares) or not all(0 < share <= 1 for share in shares) or n_random < 1:
-        raise SpecificationError(
-            "test circuits of two towers",
-            f"shares {list(shares)} and {n_random} random circuits",
-            "shares above 0, up to 1, and one random circuit or more",
-            "leave them at their defaults",
-        )
+    check_shares(ASKED, shares, whole=True)
+    check_counts(ASKED, random_circuits=n_random)
     labels = units_of(matches.pairs, len(matches))[0]
     generator = rng("random circuits of two towers", seed)
     masks, moved = {}, {}
@@ -407,22 +380,21 @@ def match_faithfulness(
         masks[tower] = np.concatenate([kept, ~kept, drawn, ~drawn])
         moved[tower] = matches.moved(tower, masks[tower])
     whole = {tower: matches.moved(tower, None) for tower in moved}
-    made = {
+    ends_of = {
         BOTH: (moved[VISUAL], moved[TEXT]),
         VISUAL: (moved[VISUAL], whole[TEXT]),
         TEXT: (whole[VISUAL], moved[TEXT]),
     }
     ends = np.stack([matches.whole.double().cpu().numpy(), np.zeros(len(matches))])
     n = len(shares)
-    counts = {tower: masks[tower][:n].sum(axis=1) for tower in masks}
     totals = {tower: masks[tower].shape[1] for tower in masks}
     frames = []
-    for name, (a, b) in made.items():
+    for name, (a, b) in ends_of.items():
         inside = [tower for tower in masks if name in (BOTH, tower)]
         table = curve_table(
             (matches.scale * (a * b).sum(dim=-1)).double().cpu().numpy(),
             ends,
-            np.sum([counts[tower] for tower in inside], axis=0),
+            np.sum([masks[tower][:n].sum(axis=1) for tower in inside], axis=0),
             matches.of(inside[0]),
             total=sum(totals[tower] for tower in inside),
             n_random=n_random,
@@ -431,10 +403,7 @@ def match_faithfulness(
             facts={},
         )
         frames.append(table.frame.assign(tower=name))
-    facts = {
-        "parts": {tower: int(total) for tower, total in totals.items()},
-        "match": float(by_class(ends[0], labels).mean()),
-    }
+    facts = {"parts": totals, "match": float(by_class(ends[0], labels).mean())}
     return Table.with_evidence("match_faithfulness", pd.concat(frames, ignore_index=True), facts)
 
 
@@ -443,14 +412,9 @@ def _best(cut: Cut, scores: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     n = len(cut.names)
     if scores.shape[-1] != n or scores.ndim > 2:
         raise ShapeError(
-            "test circuits of two towers",
-            f"scores of shape {scores.shape}",
-            f"one for each of the {n} parts, of any number of examples",
-            "take the scores from matches of the same towers",
+            ASKED, f"scores {scores.shape}", f"one for each of {n} parts", "use matches.scores()"
         )
-    mean = scores.mean(axis=0) if scores.ndim == 2 else scores
-    order = np.argsort(-np.abs(mean), kind="stable")
-    kept = np.zeros((len(shares), n), dtype=bool)
-    for row, share in zip(kept, shares, strict=True):
-        row[order[: int(np.ceil(share * n - 1e-9))]] = True
-    return kept
+    mean = scores.reshape(-1, n).mean(axis=0)[None]
+    return np.concatenate(
+        [best_of_groups(mean, np.zeros(n), share, negligible=0) for share in shares]
+    )

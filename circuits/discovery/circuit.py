@@ -5,18 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from interp.circuits.edges.masked_runs import open_pair, run_masked
-from interp.circuits.edges.wire import Wiring, check_edges, wire
+from interp.circuits.edges.wire import Wiring, check_edges, open_pair, run_masked, wire
 from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
 from interp.core.tables import Table
 from interp.core.tower import Tower
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class Circuit:
     wiring: Wiring
     kept: np.ndarray
     scores: np.ndarray
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         right = (self.wiring.n_edges,)
@@ -89,14 +91,11 @@ class Circuit:
         return int(self.kept.sum())
 
     def __repr__(self) -> str:
-        most = [self.wiring.names[edge] for edge in self._by_score()[:3]]
+        kept = np.flatnonzero(self.kept)
+        order = np.argsort(-np.nan_to_num(np.abs(self.scores[kept])), kind="stable")
+        most = [self.wiring.names[edge] for edge in kept[order[:3]]]
         shown = f": {', '.join(most)}{', ...' if len(self) > 3 else ''}" if most else ""
         return f"Circuit({len(self):,} of {self.wiring.n_edges:,} edges{shown})"
-
-    def _by_score(self) -> np.ndarray:
-        """The kept edges, those with the largest |score| first."""
-        kept = np.flatnonzero(self.kept)
-        return kept[np.argsort(-np.nan_to_num(np.abs(self.scores[kept])), kind="stable")]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Circuit):
@@ -125,10 +124,10 @@ class Circuit:
         """The edges of a circuit of the same tower."""
         if not isinstance(other, Circuit) or other.wiring != self.wiring:
             raise SpecificationError(
-                "compare circuits",
-                f"a {type(other).__name__}, or a circuit of a tower that is wired differently",
-                "two circuits of one tower",
-                "discover both in the same tower",
+                "compare",
+                f"a {type(other).__name__} wired differently",
+                "the same",
+                "rediscover it",
             )
         return other.kept
 
@@ -224,10 +223,7 @@ class Circuit:
         """
         if wire(tower) != self.wiring:
             raise SpecificationError(
-                "run a circuit",
-                "a tower that is wired differently",
-                "the tower that the circuit was found in",
-                "discover a circuit in this tower",
+                "run a circuit", "a tower that is wired differently", "its own", "discover one here"
             )
         flows = open_pair(tower, clean, corrupt)
         masks = self.kept[None]
@@ -246,7 +242,7 @@ class Circuit:
             reaching[edges[edge, 0]] |= reaching[ends[edge]]
         return replace(self, kept=self.kept & reached[edges[:, 0]] & reaching[ends])
 
-    def plot(self, *, title: str = "") -> Any:
+    def plot(self, *, title: str = "") -> "go.Figure":
         """Draw the kept edges as streams between nodes.
 
         Args:
@@ -325,10 +321,7 @@ class Circuit:
             target.write_text(json.dumps(written))
         except OSError as error:
             raise OutputError(
-                "write a circuit",
-                f"{target} ({error})",
-                "a file in a folder that can be written",
-                "choose another place",
+                "write a circuit", f"{target} ({error})", "a writable file", "choose another"
             ) from None
         return target
 

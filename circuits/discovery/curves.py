@@ -5,11 +5,9 @@ run (everything kept) and the corrupt one (nothing kept).
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from interp.circuits.patching.localise import (
     ROUNDING,
@@ -19,6 +17,7 @@ from interp.circuits.patching.localise import (
     leave_out,
     max_t_p,
     no_gap,
+    numbers_of,
     rounded,
 )
 from interp.circuits.tasks.metrics import name_of
@@ -49,7 +48,7 @@ def curve_table(
     n_random: int,
     null_kind: str,
     seed: int,
-    facts: Mapping[str, Any],
+    facts: Mapping[str, object],
 ) -> Table:
     """The table of `faithfulness`, from the metric under masks.
 
@@ -75,7 +74,8 @@ def curve_table(
     if n > 1:
         areas = _areas(triples[:, :n], frame[:n], labels, roles)
         frame = pd.concat([frame, areas], ignore_index=True)
-    if _one_partner(task.corrupt):
+    corrupt = task.corrupt
+    if len(corrupt) > 1 and bool((corrupt == corrupt[:1]).all()):
         frame["reason"] = [
             "; ".join(filter(None, [why, MEAN_PARTNER])) for why in frame["reason"].fillna("")
         ]
@@ -87,11 +87,6 @@ def curve_table(
         **counted(task.pairs, len(gap)),
     )
     return Table.with_evidence("faithfulness", frame, facts)
-
-
-def _one_partner(corrupt: Tensor) -> bool:
-    """Whether all examples have one and the same partner, such as the mean picture."""
-    return len(corrupt) > 1 and bool((corrupt == corrupt[:1]).all())
 
 
 def units_of(pairs: Pairs | None, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +111,7 @@ def _unit(pairs: Pairs | None) -> str:
     return artist_column(pairs.images.frame) if one else "class"
 
 
-def counted(pairs: Pairs | None, n: int) -> dict[str, Any]:
+def counted(pairs: Pairs | None, n: int) -> dict[str, str | int]:
     """What stands behind every row: the unit of replication, and how many of each."""
     return {
         "unit": _unit(pairs),
@@ -151,19 +146,7 @@ def share_rows(
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.full(3, np.nan) if small else means / means[2]
             spread = jackknife(share[0], left[:, number, 0] / left[:, number, 2])
-        rows.append(
-            {
-                "value": share[0],
-                "low": spread.low,
-                "high": spread.high,
-                "null": share[1],
-                "ceiling": goals[number],
-                "index": index.value,
-                "index_low": index.low,
-                "index_high": index.high,
-                "reason": index.reason,
-            }
-        )
+        rows.append(numbers_of(share[0], share[1], goals[number], index, spread))
     shift = rounded(triples[..., 0] - triples[..., 1], rounding)
     return pd.DataFrame(rows).assign(p=max_t_p(by_class(shift, labels), seed=seed))
 

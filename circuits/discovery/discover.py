@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +9,7 @@ from torch import Tensor
 
 from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.attribute import Attribution
-from interp.circuits.edges.masked_runs import open_pair, run_masked
-from interp.circuits.edges.wire import Wiring
+from interp.circuits.edges.wire import Wiring, open_pair, run_masked
 from interp.circuits.tasks.metrics import measure
 from interp.core.errors import SpecificationError, check_known
 from interp.core.faces.doors import door
@@ -94,10 +92,7 @@ def acdc(task: _Task) -> np.ndarray:
     threshold = _need_threshold(task, "ACDC")
     if task.runs is None:
         raise SpecificationError(
-            "discover a circuit by ACDC",
-            "scores alone",
-            "the runs to test edges on",
-            "pass runs=Runs(tower, clean, corrupt, metric)",
+            "discover by ACDC", "scores alone", "runs to test edges on", "pass runs=Runs(...)"
         )
     runs, wiring = task.runs, task.wiring
     clean, corrupt = open_pair(runs.tower, runs.clean, runs.corrupt)
@@ -175,13 +170,10 @@ def discover(
         n = max(1, round(share * wiring.n_edges))
     if n is not None and not 1 <= n <= wiring.n_edges:
         raise SpecificationError(
-            "discover a circuit",
-            f"{n} edges",
-            f"1 to {wiring.n_edges}, which the tower has",
-            "change n or share",
+            "discover a circuit", f"{n} edges", f"1 to {wiring.n_edges}", "change n or share"
         )
     kept = DISCOVERERS[how](_Task(wiring, attribution.scores, n, threshold, runs))
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         **attribution.facts,
         "method": attribution.method,
         "metric": attribution.metric,

@@ -16,14 +16,21 @@ from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.discovery.curves import counted, curve_table, share_rows, units_of
 from interp.circuits.discovery.discover import discover
 from interp.circuits.edges.attribute import Attribution
-from interp.circuits.edges.masked_runs import Flow, fitting_memory, open_pair, open_run, run_masked
-from interp.circuits.edges.wire import Wiring, wire
+from interp.circuits.edges.wire import (
+    Flow,
+    Wiring,
+    fitting_memory,
+    open_pair,
+    open_run,
+    run_masked,
+    wire,
+)
 from interp.circuits.patching.localise import ROUNDING
 from interp.circuits.patching.sweep import check_inputs
-from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.circuits.tasks.metrics import check_finite, check_metric, measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
-from interp.core.arguments import Room, filled
-from interp.core.errors import NumericsError, SpecificationError
+from interp.core.arguments import Room, check_counts, filled
+from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.progress import say, track
 from interp.core.runs.batching import batches
@@ -94,10 +101,7 @@ def faithfulness(
     """
     task = filled(faithfulness, PairedRuns, runs)
     chosen = _as_circuits(circuits, shares)
-    if n_random < 1:
-        raise SpecificationError(
-            "hold circuits against chance", f"n_random={n_random}", "1 or more", "leave it at 10"
-        )
+    check_counts("hold circuits against chance", random_circuits=n_random)
     wiring = chosen[0].wiring
     draws = [_random_masks(circuit, n_random, seed) for circuit in chosen]
     kept = np.stack([circuit.kept for circuit in chosen])
@@ -205,13 +209,7 @@ def measure_masks(
         for some, outputs in found:
             for mask, output in zip(some, outputs, strict=True):
                 values[mask, window] = _numbers(task.metric, window, output)
-    if not (np.isfinite(values).all() and np.isfinite(ends).all()):
-        raise NumericsError(
-            what,
-            "NaN or infinity from the metric",
-            "finite numbers",
-            "check the pictures, the metric and the tower's own output",
-        )
+    check_finite(what, {"the metric of a circuit": values, "the metric of whole runs": ends})
     return values, ends
 
 
@@ -249,7 +247,7 @@ def runs_of_masks(
     if len(cut) * len(clean) > 20_000:
         say(f"{what}: {len(cut)} masks x {len(clean)} pairs, {len(cut) * len(clean):,} forwards")
 
-    def found(window: slice, a: Flow, b: Flow) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def outputs_of(window: slice, a: Flow, b: Flow) -> Iterator[tuple[np.ndarray, Tensor]]:
         for ended, same in ((a, whole), (b, empty)):
             yield np.flatnonzero(same), ended.output.expand(int(same.sum()), *ended.output.shape)
         for some in batches(len(cut), stack):
@@ -258,7 +256,7 @@ def runs_of_masks(
 
     for window in track(windows, what, total=len(windows)):
         a, b = open_pair(tower, clean[window], corrupt[window])
-        yield window, (a.output, b.output), found(window, a, b)
+        yield window, (a.output, b.output), outputs_of(window, a, b)
 
 
 @torch.no_grad()
@@ -286,10 +284,7 @@ def _as_circuits(
         _check_size(circuit)
         if circuit.wiring != chosen[0].wiring:
             raise SpecificationError(
-                "test circuits together",
-                "circuits of towers that are wired differently",
-                "circuits of one tower",
-                "test each with its own tower",
+                "test circuits", "towers that are wired differently", "one tower", "test each alone"
             )
     return chosen
 

@@ -1,4 +1,4 @@
-"""Gates of learned masks: hard in the run, soft in the gradient; and how they climb.
+"""Gates of learned masks: hard in the run, soft in the gradient; their ascent; mean ranks.
 
 A hard gate passes a part whole or not at all, as the circuit will that is judged. Its gradient is
 that of a sigmoid around the bar (straight-through, Bengio et al. 2013).
@@ -11,8 +11,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from interp.circuits.tasks.metrics import check_metric, measure, rows_of
-from interp.core.errors import NumericsError, SpecificationError
+from interp.circuits.tasks.metrics import check_finite, check_metric, measure, rows_of
 from interp.core.progress import track
 from interp.core.runs.batching import batches
 from interp.core.seeds import rng
@@ -28,10 +27,10 @@ FLAT = 1e-3
 """A gradient of so small a share of what there is to gain is the slope of a plateau, and noise."""
 
 
-def n_kept(share: float, n: int) -> int:
+def number_of(share: float, n: int) -> int:
     """How many of n parts a share keeps, rounded up.
 
-    >>> [n_kept(share, 4) for share in (0.05, 0.5, 0.75)]
+    >>> [number_of(share, 4) for share in (0.05, 0.5, 0.75)]
     [1, 2, 3]
     """
     return int(np.ceil(share * n - 1e-9))
@@ -39,7 +38,7 @@ def n_kept(share: float, n: int) -> int:
 
 def hard_gate(logits: Tensor, share: float) -> Tensor:
     """Ones for the best parts of each row and zeros for the rest, `[row part]`, which can learn."""
-    kept = n_kept(share, logits.shape[1])
+    kept = number_of(share, logits.shape[1])
     ordered = logits.detach().sort(dim=1, descending=True).values
     bar = ordered[:, kept - 1 : kept + 1].mean(dim=1, keepdim=True)
     soft = torch.sigmoid((logits - bar) / SOFT)
@@ -103,13 +102,7 @@ def to_gain(
         check_metric(part, ends[0], ends[1])
         sizes.append((measure(part, ends[0]) - measure(part, ends[1])).abs())
     gap = float(torch.cat(sizes).mean())
-    if not np.isfinite(gap):
-        raise NumericsError(
-            "learn masks",
-            "NaN or infinity from the metric",
-            "finite numbers",
-            "check the pictures, the metric and the tower's own output",
-        )
+    check_finite("learn masks", {"the metric": gap})
     return gap
 
 
@@ -122,14 +115,6 @@ def turns(n: int, size: int, seed: int) -> Iterator[np.ndarray]:
             waiting += generator.permutation(n).tolist()
         rows, waiting = waiting[:size], waiting[size:]
         yield np.array(rows)
-
-
-def check_shares(shares: Sequence[float]) -> None:
-    """Refuse sizes that keep nothing, or everything."""
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise SpecificationError(
-            "learn masks", f"shares {list(shares)}", "shares between 0 and 1", "give others"
-        )
 
 
 def mean_ranks(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from interp.circuits.edges.edge_scores import (
     in_batches,
     relp,
 )
-from interp.circuits.edges.wire import Wiring, parts_of, wire
+from interp.circuits.edges.wire import Wiring
+from interp.circuits.patching.localise import class_mean
 from interp.circuits.patching.sweep import check_inputs
-from interp.circuits.tasks.metrics import name_of
+from interp.circuits.tasks.metrics import check_finite, name_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
-from interp.core.arguments import filled
-from interp.core.errors import NumericsError, SpecificationError, check_known
+from interp.core.arguments import check_counts, filled
+from interp.core.errors import SpecificationError, check_known
 from interp.core.faces.by_name import Named
 from interp.core.faces.doors import door
 from interp.core.tower import Tower
@@ -55,8 +56,8 @@ class Attribution:
     values: np.ndarray
     method: str
     metric: str
-    labels: Sequence[str] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[object] | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         n, edges = self.values.shape
@@ -65,7 +66,9 @@ class Attribution:
     @property
     def scores(self) -> np.ndarray:
         """Mean over examples, or over class means where classes are known, `edge`."""
-        return self.values.mean(axis=0) if self.labels is None else self._by_class().mean(axis=0)
+        if self.labels is None:
+            return self.values.mean(axis=0)
+        return class_mean(self.values, np.asarray(self.labels))
 
     @property
     def node_scores(self) -> np.ndarray:
@@ -74,10 +77,6 @@ class Attribution:
         np.add.at(leaving, self.wiring.edges[:, 0], self.scores)
         leaving[-1] = self.scores[self.wiring.offsets[-2] :].sum()
         return leaving
-
-    def _by_class(self) -> np.ndarray:
-        labels = np.asarray(self.labels)
-        return np.stack([self.values[labels == name].mean(axis=0) for name in np.unique(labels)])
 
 
 def together(task: EdgeTask) -> np.ndarray:
@@ -163,48 +162,22 @@ def attribute(
     1.0
     """
     given = filled(attribute, PairedRuns, {"batch_size": 8, **runs})
-    clean, corrupt, pairs, batch_size = given.clean, given.corrupt, given.pairs, given.batch_size
     check_known("attribute", "method", [method], METHODS, SpecificationError)
-    check_inputs(clean, corrupt, None, pairs)
-    if steps < 1 or batch_size < 1:
-        raise SpecificationError(
-            "attribute",
-            f"{steps} steps and batches of {batch_size}",
-            "at least 1 of each",
-            "leave them at their defaults",
-        )
-    wiring, components, started = wire(tower), parts_of(tower), perf_counter()
-    labels = None if pairs is None else pairs.clean.label.tolist()
-    task = EdgeTask(
-        tower,
-        components,
-        wiring,
-        given.metric,
-        clean,
-        corrupt,
-        steps,
-        given.memory,
-        seed,
-        labels,
-        batch_size,
-    )
+    check_inputs(given.clean, given.corrupt, None, given.pairs)
+    check_counts("attribute", steps=steps, batch_size=given.batch_size)
+    started = perf_counter()
+    task = EdgeTask.of(tower, given, steps=steps, seed=seed)
     score = METHODS[method]
     if method in AT_ONCE:
         values = score(task)
     else:
         values = in_batches(task, score, f"attribute by {method}")
-    if not np.isfinite(values).all():
-        raise NumericsError(
-            "attribute",
-            f"NaN or infinity in {np.isnan(values).any(axis=0).sum()} edges",
-            "finite scores",
-            "check the pictures, the metric and the tower's own output",
-        )
+    check_finite("attribute", {f"scores by {method}": values})
     facts = {
         "steps": steps if "IG" in method else 1,
         "seconds": perf_counter() - started,
-        "dtype": str(clean.dtype),
-        "n_examples": len(clean),
+        "dtype": str(given.clean.dtype),
+        "n_examples": len(given.clean),
         "seed": seed,
     }
-    return Attribution(wiring, values, method, name_of(given.metric), labels, facts)
+    return Attribution(task.wiring, values, method, name_of(given.metric), task.labels, facts)

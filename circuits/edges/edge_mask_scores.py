@@ -12,25 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.discovery.hard_gates import (
-    FLAT,
-    MASK_SHARES,
-    check_shares,
-    class_places,
-    climb,
-    hard_gate,
-    scaled_ranks,
-    to_gain,
-    turns,
-)
+from interp.circuits.discovery import hard_gates
 from interp.circuits.edges.edge_scores import EdgeTask, eap_ig_inputs, in_batches
-from interp.circuits.edges.masked_runs import check_ends, open_run, run_gated
-from interp.circuits.edges.wire import Wiring, parts_of, wire
+from interp.circuits.edges.wire import Wiring, check_ends, open_run, run_gated
 from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import measure
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
-from interp.core.arguments import filled
-from interp.core.errors import SpecificationError
+from interp.core.arguments import check_counts, check_shares, filled
 from interp.core.faces.doors import door
 from interp.core.runs.batching import batches
 from interp.core.runs.straightened import parameters_at_rest
@@ -47,7 +35,7 @@ PAIRS = 32
 def edge_mask_scores(
     tower: Tower,
     *,
-    shares: Sequence[float] = MASK_SHARES,
+    shares: Sequence[float] = hard_gates.MASK_SHARES,
     steps: int = STEPS,
     rate: float = RATE,
     seed: int = 0,
@@ -107,38 +95,21 @@ def edge_mask_scores(
     """
     given = filled(edge_mask_scores, PairedRuns, runs)
     check_inputs(given.clean, given.corrupt, None, given.pairs)
-    check_shares(shares)
-    if steps < 1 or given.batch_size < 1:
-        raise SpecificationError(
-            "learn masks",
-            f"{steps} steps and batches of {given.batch_size}",
-            "at least 1 of each",
-            "leave them at their defaults",
-        )
-    labels = None if given.pairs is None else given.pairs.clean.label.tolist()
-    task = EdgeTask(
-        tower,
-        parts_of(tower),
-        wire(tower),
-        given.metric,
-        given.clean,
-        given.corrupt,
-        seed=seed,
-        memory=given.memory,
-        labels=labels,
-        batch_size=given.batch_size,
-    )
-    return _learn(task, shares, steps, rate)
+    check_shares("learn masks", shares)
+    check_counts("learn masks", steps=steps, batch_size=given.batch_size)
+    return _learn(EdgeTask.of(tower, given, seed=seed), shares, steps, rate)
 
 
 def fitted_masks(task: EdgeTask) -> np.ndarray:
     """A mask for each class, learned over all edges together to keep the metric alone."""
-    return _learn(task, MASK_SHARES, STEPS, RATE)
+    return _learn(task, hard_gates.MASK_SHARES, STEPS, RATE)
 
 
 def _learn(task: EdgeTask, shares: Sequence[float], steps: int, rate: float) -> np.ndarray:
-    place = class_places(task.labels, len(task))
-    gap = to_gain(task.tower, task.metric, task.clean, task.corrupt, batch_size=task.batch_size)
+    place = hard_gates.class_places(task.labels, len(task))
+    gap = hard_gates.to_gain(
+        task.tower, task.metric, task.clean, task.corrupt, batch_size=task.batch_size
+    )
     before = _starting(task, place)
     gates, chunk = _Gates.of(task.wiring, shares, before.device), _fitting(task)
     logits = before.clone().requires_grad_()
@@ -146,14 +117,14 @@ def _learn(task: EdgeTask, shares: Sequence[float], steps: int, rate: float) -> 
     def gain(step: int, rows: np.ndarray) -> Tensor:
         return _alone(task[rows], gates.at(step, logits)[place[rows]]).mean()
 
-    climb(
+    hard_gates.climb(
         [logits],
         gain,
-        turns(len(task), PAIRS, task.seed),
+        hard_gates.turns(len(task), PAIRS, task.seed),
         steps=steps,
         rate=rate,
         size=chunk,
-        floor=FLAT * gap / len(logits),
+        floor=hard_gates.FLAT * gap / len(logits),
     )
     after = logits.detach()
     gained, had = (_total(task, gates, each, place, chunk) for each in (after, before))
@@ -165,7 +136,7 @@ def _starting(task: EdgeTask, place: np.ndarray) -> Tensor:
     """The ranks of each class by EAP-IG-inputs, scaled to -1 to 1, `class edge`."""
     scores = in_batches(task, eap_ig_inputs)
     size = [np.abs(scores[place == one].mean(axis=0)) for one in range(place.max() + 1)]
-    return scaled_ranks(torch.as_tensor(np.stack(size)).to(_stream(task)))
+    return hard_gates.scaled_ranks(torch.as_tensor(np.stack(size)).to(_stream(task)))
 
 
 def _stream(task: EdgeTask) -> Tensor:
@@ -196,10 +167,10 @@ class _Gates:
         """The gates of a step, `class edge`."""
         share, over_all = self.shares[step // 2 % len(self.shares)], step % 2
         if over_all:
-            return hard_gate(logits, share)
+            return hard_gates.hard_gate(logits, share)
         gates = torch.zeros_like(logits)
         for group in self.groups:
-            gates = gates.index_copy(1, group, hard_gate(logits[:, group], share))
+            gates = gates.index_copy(1, group, hard_gates.hard_gate(logits[:, group], share))
         return gates
 
 

@@ -12,11 +12,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
-from interp.circuits.edges.masked_runs import Flow, Parts, check_ends, open_pair, open_run
 from interp.circuits.edges.path_patch import edge_effects
-from interp.circuits.edges.wire import Wiring
+from interp.circuits.edges.wire import (
+    Flow,
+    Parts,
+    Wiring,
+    check_ends,
+    open_pair,
+    open_run,
+    parts_of,
+    wire,
+)
 from interp.circuits.tasks.metrics import measure, name_of, rows_of
+from interp.circuits.tasks.pairs import PairedRuns
 from interp.core.arguments import MEMORY
 from interp.core.errors import SpecificationError
 from interp.core.progress import track
@@ -44,7 +54,12 @@ class Gradients:
     def of_readers(
         self, component: Component | None, number: int, rows: slice
     ) -> Float[Tensor, "batch reader *stream"]:
-        """The gradient at each reader's stream of component `number`; None is the output."""
+        """The gradient at each reader's stream of component `number`; None is the output.
+
+        A run hands one stream to all readers of a component, and its gradient there is the sum of
+        theirs. A component with several readers pulls them apart from the gradients behind them; a
+        single reader's is what the stream's gradient gains from behind the component to before it.
+        """
         if component is None:
             return self.at_streams[-1][rows, None]
         if isinstance(component, Branched):
@@ -104,8 +119,8 @@ def backward(
 
 
 def _keep(kept: dict[str, Tensor]) -> Hook:
-    def keep(tensor: Tensor, hook: Any) -> None:
-        kept[hook.name] = tensor
+    def keep(tensor: Tensor, hook: HookPoint) -> None:
+        kept[str(hook.name)] = tensor
 
     return keep
 
@@ -131,8 +146,15 @@ class EdgeTask:
     steps: int = 5
     memory: int = MEMORY
     seed: int = 0
-    labels: Sequence[Any] | None = None
+    labels: Sequence[object] | None = None
     batch_size: int = 8
+
+    @classmethod
+    def of(cls, tower: Tower, runs: PairedRuns, *, steps: int = 5, seed: int = 0) -> "EdgeTask":
+        """The task of scoring all edges of a tower on some pairs."""
+        labels = None if runs.pairs is None else runs.pairs.clean.label.tolist()
+        ends, room = (runs.metric, runs.clean, runs.corrupt), (steps, runs.memory, seed)
+        return cls(tower, parts_of(tower), wire(tower), *ends, *room, labels, runs.batch_size)
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -6,15 +6,14 @@ goes on from the first reader's block.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.edges.masked_runs import Flow, open_pair
-from interp.circuits.edges.wire import Wiring, check_edges, parts_of, wire
+from interp.circuits.edges.wire import Flow, Wiring, check_edges, open_pair, parts_of, wire
 from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.core.faces.doors import door
@@ -245,7 +244,7 @@ class _Rerouted:
                 found.append((component.reads, self._see))
             found += [(component.places[w][0], self._give(v, component, w)) for v, w in here]
             if component.layer >= self.layer:
-                found.append((component.writes, self._hear(number)))
+                found.append((component.writes, partial(self._hear, number)))
         return found
 
     def output(self, last: Tensor) -> Tensor:
@@ -253,19 +252,16 @@ class _Rerouted:
         v = next((v for v, (_, within) in self.places.items() if within is None), None)
         return last if v is None else self._shifted(last, v)
 
-    def _see(self, tensor: Tensor, hook: Any) -> None:
+    def _see(self, tensor: Tensor, hook: object) -> None:
         self.stream = tensor
 
-    def _hear(self, number: int) -> Hook:
-        def hear(tensor: Tensor, hook: Any) -> None:
-            self.written[number] = tensor
-
-        return hear
+    def _hear(self, number: int, tensor: Tensor, hook: object) -> None:
+        self.written[number] = tensor
 
     def _give(self, v: int, component: Component, within: int) -> Hook:
         site, index = component.places[within]
 
-        def give(tensor: Tensor, hook: Any) -> Tensor:
+        def give(tensor: Tensor, hook: object) -> Tensor:
             value = component.read(within, self._shifted(self.stream, v))
             return Patch(site, value, index).apply(tensor, axes=self.tower.axes(site))
 

@@ -7,7 +7,7 @@ what the answer means: a zero or a mean may be an activation that the tower neve
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -67,9 +67,9 @@ class AblationRequest:
         return list(dict.fromkeys(cell.site for cell in self.plan.cells))
 
 
-Baseline = tuple[Tensor | Activations, dict[str, Any]]
+Baseline = tuple[Tensor | Activations, dict[str, object]]
 
-Labels = Sequence[Any] | np.ndarray
+Labels = Sequence[object] | np.ndarray
 
 
 class AblationOptionsKeywords(BudgetKeywords, total=False):
@@ -239,9 +239,9 @@ def resample(ask: AblationRequest) -> Baseline:
         if not fits.any():
             raise SampleError(
                 f"resample input {place}",
-                "no other input, or none of another class, in the reference",
-                "a reference with two or more classes",
-                "give more reference inputs, or donors=",
+                "no input of another class",
+                "two or more classes",
+                "give more",
             )
         rows.append(int(generator.choice(np.flatnonzero(fits))))
     kind = "drawn from the reference" + ("" if ask.labels is None else ", of another class")

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.errors import NumericsError, SiteError
+from interp.circuits.tasks.metrics import check_finite
+from interp.core.errors import SiteError
 from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.tower import Enterable, Finishing, Hook, Tower, check_evaluation, resumption
@@ -256,13 +257,7 @@ def hold(tower: Tower, site: str, x: Tensor, *, rows: int) -> Held:
     check_evaluation(tower, f"hold runs at {site}")
     parts = Batching(rows).each(len(x), lambda window: next(walk(tower, x[window], [site])))
     activation = torch.cat([part.activation for part in parts])
-    if not bool(torch.isfinite(activation).all()):
-        raise NumericsError(
-            f"interchange activations at {site}",
-            "NaN or infinity in them",
-            "finite numbers",
-            "check the pictures and the tower's weights",
-        )
+    check_finite(f"hold runs at {site}", {"its activations": activation})
     stream = torch.cat([part.start.stream for part in parts])
     start = replace(parts[0].start, stream=stream, words=resumption(tower, x))
     return Held(site, activation, start).latest()

@@ -6,7 +6,7 @@ whole classes, and p is adjusted over all cells of a sweep.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from interp.core.images import Pairs
 from interp.core.seeds import rng
 from interp.core.sites import AXES
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, Index, sharing_index
-from interp.core.statistics.resampling import jackknife, mean_interval
+from interp.core.statistics.resampling import Interval, jackknife, mean_interval
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
@@ -159,10 +159,7 @@ def effects(table: Table, *, seed: int = 0) -> Table:
         raise SampleError("summarise a sweep", "no rows", "a table made by sweep", "sweep first")
     if "example" not in frame:
         raise SpecificationError(
-            "summarise a sweep",
-            f"the table {table.name!r}, which has no row for each example",
-            "a table made by sweep, localise or ablate",
-            "pass what those return",
+            "summarise", f"the table {table.name!r}", "one of a sweep or ablation", "pass that"
         )
     groups = ["measure", "pairing", "metric"]
     parts = [_group(part, seed) for _, part in frame.groupby(groups, sort=False)]
@@ -181,10 +178,7 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     examples = ordered["example"].to_numpy().reshape(n, -1) if len(frame) % n == 0 else None
     if examples is None or (examples != examples[:, :1]).any():
         raise DataError(
-            "summarise a sweep",
-            "cells measured on different examples",
-            "the same pairs in every cell",
-            "summarise each sweep on its own",
+            "summarise a sweep", "cells of other examples", "the same in all", "summarise each"
         )
     first = ordered.iloc[:: len(ordered) // n]
     measure = str(frame["measure"].iloc[0])
@@ -225,10 +219,10 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _summarise(
     triples: np.ndarray, labels: np.ndarray, roles: np.ndarray, *, seed: int, rounding: float
-) -> dict[str, Any]:
-    """Columns over cells, from effect, null and gap `[example cell 3]`."""
+) -> pd.DataFrame:
+    """A row per cell, from effect, null and gap `[example cell 3]`."""
     left_out = leave_out(triples, labels, roles)
-    columns: dict[str, list[Any]] = {}
+    rows = []
     for cell, means in enumerate(class_mean(triples, labels)):
         if np.isnan(means[2]):
             index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, CONSTANT)
@@ -237,21 +231,26 @@ def _summarise(
                 means, left_out[:, cell], rounding=rounding
             )
         interval = mean_interval(triples[:, cell, 0], labels, seed=seed)
-        row = {
-            "value": means[0],
-            "low": interval.low,
-            "high": interval.high,
-            "null": means[1],
-            "ceiling": means[2],
-            "index": index.value,
-            "index_low": index.low,
-            "index_high": index.high,
-            "reason": index.reason,
-        }
-        for name, entry in row.items():
-            columns.setdefault(name, []).append(entry)
+        rows.append(numbers_of(means[0], means[1], means[2], index, interval))
     shift = rounded(triples[..., 0] - triples[..., 1], rounding)
-    return {**columns, "p": max_t_p(by_class(shift, labels), seed=seed)}
+    return pd.DataFrame(rows).assign(p=max_t_p(by_class(shift, labels), seed=seed))
+
+
+def numbers_of(
+    value: float, null: float, ceiling: float, index: Index, spread: Interval
+) -> dict[str, object]:
+    """The columns of a row that are numbers, and why one is missing."""
+    return {
+        "value": value,
+        "low": spread.low,
+        "high": spread.high,
+        "null": null,
+        "ceiling": ceiling,
+        "index": index.value,
+        "index_low": index.low,
+        "index_high": index.high,
+        "reason": index.reason,
+    }
 
 
 def index_of(means: np.ndarray, left_out: np.ndarray, *, rounding: float) -> Index:

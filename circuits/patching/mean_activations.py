@@ -6,14 +6,10 @@ import torch
 from torch import Tensor
 
 from interp.circuits.patching.engine import Held, walk
-from interp.core.errors import (
-    AlikeError,
-    NumericsError,
-    SampleError,
-    ShapeError,
-    SpecificationError,
-    check_known,
-)
+from interp.circuits.tasks.metrics import check_finite
+from interp.circuits.tasks.pairs import check_partners
+from interp.core.arguments import check_counts
+from interp.core.errors import AlikeError, SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.runs.batching import batches
 from interp.core.sites import find_sites
@@ -85,13 +81,7 @@ def mean_activations(
 def _check_some(x: Tensor, asked: str) -> None:
     if len(x) == 0:
         raise SampleError(asked, "no pictures", "at least one", "give more pictures")
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        raise NumericsError(
-            asked,
-            "inputs with NaN or infinity",
-            "finite numbers",
-            "check the pictures and their preprocessing",
-        )
+    check_finite(asked, {"the inputs": x})
 
 
 def check_baseline(
@@ -105,21 +95,11 @@ def check_baseline(
 ) -> None:
     """Refuse inputs and baselines that do not fit one another or the sites."""
     _check_some(x, asked)
-    if batch_size < 1:
-        raise SpecificationError(
-            asked, f"batches of {batch_size}", "at least 1 example", "raise batch_size"
-        )
+    check_counts(asked, batch_size=batch_size)
     if isinstance(baseline, str):
         check_known(asked, "baseline", [baseline], ["zero"], SpecificationError)
     elif isinstance(baseline, Tensor):
-        if baseline.shape != x.shape or baseline.dtype != x.dtype:
-            raise ShapeError(
-                asked,
-                f"inputs {tuple(x.shape)} {x.dtype}, baseline {tuple(baseline.shape)} "
-                f"{baseline.dtype}",
-                "one shape and dtype",
-                "give every input its own partner, or activations by site",
-            )
+        check_partners("baseline", x, baseline)
         _check_some(baseline, asked)
         if torch.equal(baseline, x):
             raise AlikeError(
@@ -142,10 +122,4 @@ def _check_shapes(
                 f"(1 or {len(x)}, {', '.join(map(str, right))})",
                 "use mean_activations, or activations of as many examples",
             )
-        if not bool(torch.isfinite(given).all()):
-            raise NumericsError(
-                asked,
-                f"a baseline with NaN or infinity at {held.site}",
-                "finite numbers",
-                "check the run that it comes from",
-            )
+        check_finite(asked, {f"the baseline at {held.site}": given})

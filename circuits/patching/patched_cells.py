@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.patching.engine import Activations, Prefix, entries, never_came
-from interp.circuits.tasks.metrics import measure, rows_of
+from interp.circuits.tasks.metrics import check_finite, measure, rows_of
 from interp.core.arguments import Room
-from interp.core.errors import NumericsError, ShapeError, SpecificationError, listed
+from interp.core.errors import ShapeError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.runs.batching import Batching, batches
 from interp.core.sites import ON_DEMAND
@@ -68,10 +68,7 @@ def list_cells(
         for axis, place in fixed.items():
             if not 0 <= place < sizes[axis]:
                 raise ShapeError(
-                    f"patch {site}",
-                    f"{axis} {place}",
-                    f"0 to {sizes[axis] - 1}",
-                    "count from the start of the axis",
+                    f"patch {site}", f"{axis} {place}", f"0 to {sizes[axis] - 1}", "count from 0"
                 )
         for places in product(*(range(sizes[axis]) for axis in swept)):
             index = (*fixed.items(), *zip(swept, places, strict=True))
@@ -277,7 +274,14 @@ def measure_cells(
                     values.unpatched[piece.run, window] = numbers
                 else:
                     values.patched[piece.run - 1, piece.cells[place], window] = numbers
-    _check_finite(values, cells, [isinstance(donor, Tensor) for donor in donors])
+    ran = [True, *(isinstance(donor, Tensor) for donor in donors)]
+    wrong = np.flatnonzero(~np.isfinite(values.patched).all(axis=(0, 2)))
+    after = (
+        f"runs patched at {listed(dict.fromkeys(cells[number].site for number in wrong.tolist()))}"
+    )
+    check_finite(
+        "measure patches", {"unpatched runs": values.unpatched[ran], after: values.patched}
+    )
     return values
 
 
@@ -285,18 +289,3 @@ def _rows(donor: Tensor | Activations, window: slice) -> Tensor | Activations:
     if isinstance(donor, Tensor):
         return donor[window]
     return {site: value[window] for site, value in donor.items()}
-
-
-def _check_finite(values: Values, cells: Sequence[PatchPlace], ran: Sequence[bool]) -> None:
-    bad = [
-        cell.site
-        for number, cell in enumerate(cells)
-        if not np.isfinite(values.patched[:, number]).all()
-    ]
-    if bad or not np.isfinite(values.unpatched[[True, *ran]]).all():
-        raise NumericsError(
-            "measure patches",
-            f"NaN or infinity after patching {listed(dict.fromkeys(bad))}",
-            "finite numbers",
-            "check the pictures, the class embeddings and the tower's own output",
-        )

@@ -8,20 +8,21 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
 from interp.circuits.patching.patched_cells import forwards_of, make_plan, measure_cells, swept_axes
 from interp.circuits.patching.sweep import DIRECTIONS, check_inputs, frame_of, rehearse
-from interp.circuits.tasks.metrics import measure, name_of, rows_of
-from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
+from interp.circuits.tasks.metrics import check_finite, measure, name_of, rows_of
+from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords, check_partners
 from interp.core.arguments import filled
-from interp.core.errors import NumericsError, ShapeError, SpecificationError, check_known, listed
+from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
@@ -84,15 +85,9 @@ def node_scores(
             [6.]])
     """
     check_known("score cells", "direction", [direction], ("denoise", "noise"), SpecificationError)
-    if clean.shape != corrupt.shape or clean.dtype != corrupt.dtype:
-        raise ShapeError(
-            "score cells between clean and corrupt",
-            f"{tuple(clean.shape)} {clean.dtype} and {tuple(corrupt.shape)} {corrupt.dtype}",
-            "one shape and dtype",
-            "give every clean input one partner",
-        )
+    check_partners("corrupt", clean, corrupt)
     names = find_sites(sites, tower.sites)
-    kept = {site: _kept(tower, site, axes) for site in names}
+    kept = {site: _swept_places(tower, site, axes) for site in names}
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
 
     def window_scores(window: slice) -> Tensor:
@@ -107,13 +102,7 @@ def node_scores(
         return torch.cat(scores)
 
     whole = torch.cat(Batching(batch_size).each(len(base), window_scores), dim=1)
-    if not bool(torch.isfinite(whole).all()):
-        raise NumericsError(
-            "score cells",
-            "NaN or infinity in a gradient or activation",
-            "finite numbers",
-            "check the inputs, the class embeddings and the tower's own output",
-        )
+    check_finite("score cells", {"the estimates": whole})
     return whole
 
 
@@ -123,7 +112,7 @@ def gradients(
     """Activations at some sites and the metric's gradient there, from one forward and backward."""
     points: dict[str, Tensor] = {}
 
-    def keep(tensor: Tensor, hook: Any) -> Tensor:
+    def keep(tensor: Tensor, hook: HookPoint) -> Tensor:
         # one copy, since a tower that works in place may use the tensor elsewhere too; another,
         # since it must not write into what is kept
         point = tensor.clone() if tensor.requires_grad else tensor.clone().requires_grad_()
@@ -148,7 +137,7 @@ def gradients(
     }
 
 
-def _kept(tower: Tower, site: str, axes: Sequence[str]) -> list[int]:
+def _swept_places(tower: Tower, site: str, axes: Sequence[str]) -> list[int]:
     """Where the swept axes of a site are; unknown axes are refused."""
     names, swept = tower.axes(site), swept_axes("score", axes)
     check_known(f"score {site}", "axis", swept, names, SpecificationError)
@@ -295,7 +284,7 @@ def choose(
 
 def confirm(
     effects: np.ndarray, screened: np.ndarray, n_cells: int, *, confidence: float
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """How many cells the screening may have missed, from the exact effects of the chosen ones."""
     found, sampled = np.abs(effects[screened]), np.abs(effects[~screened])
     threshold, rest = float(found.min()), n_cells - int(screened.sum())

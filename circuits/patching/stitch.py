@@ -121,14 +121,14 @@ class StitchedRuns:
                     wanted = exchanged[own] if kind == REROUTED else own
                     found[kind][rows] = (chosen == wanted).numpy().astype(float)
         for kind, models in self.controls.items():
-            each = [found.pop(_numbered(kind, n)) for n in range(len(models))]
+            each = [found.pop(f"{kind} {n}") for n in range(len(models))]
             found[kind] = np.mean(each, axis=0)
         return {kind: right for kind, right in found.items() if np.isfinite(right).all()}
 
     def _others(self, site_a: str, site_b: str) -> list[tuple[str, Seeing, str]]:
         """The controls that are models: a name of each, the model, and its site."""
         return [
-            (_numbered(kind, n), model, site_b if kind == TWIN else site_a)
+            (f"{kind} {n}", model, site_b if kind == TWIN else site_a)
             for kind, models in self.controls.items()
             for n, model in enumerate(models)
         ]
@@ -170,9 +170,10 @@ class StitchedRuns:
             maps[name] = StitchSource(own).fit(y)
         return maps
 
-    def _like(self, model: Seeing) -> Tensor:
-        """What pictures of a model look like: the format and device of its parameters."""
-        return next(iter(model.visual.parameters()), self.heads[1].embeddings)
+    def _read(self, model: Seeing, rows: np.ndarray) -> Tensor:
+        """Some pictures as a model takes them, in the format of its parameters."""
+        like = next(iter(model.visual.parameters()), self.heads[1].embeddings)
+        return self.images.tensors(model.preprocess, rows.tolist()).to(like)
 
     def _sampled(
         self, model: Seeing, site: str, rows: np.ndarray, like: tuple[Seeing, str] | None = None
@@ -180,20 +181,18 @@ class StitchedRuns:
         """Activations of some pictures, at a few places that are the same for all models."""
         parts, places = [], None
         for _, activation in self._activations(model, site, rows):
-            flat = (
-                places_last(activation, model.visual.axes(site))
-                if like is None
-                else self._resized(activation, model, site, like)
-            )
+            flat = self._resized(activation, model, site, like)
             if places is None:
                 places = some_places(flat.shape[1], len(rows), self.seed)
             parts.append(flat[:, places.to(flat.device)].double())
         return torch.cat(parts)
 
     def _resized(
-        self, activation: Tensor, model: Seeing, site: str, like: tuple[Seeing, str]
+        self, activation: Tensor, model: Seeing, site: str, like: tuple[Seeing, str] | None
     ) -> Tensor:
-        """Places as many as the other site has."""
+        """Places as many as the other site has, where there is one."""
+        if like is None:
+            return places_last(activation, model.visual.axes(site))
         if like[1] not in self._shown:
             self._shown[like[1]] = next(self._activations(*like, np.arange(1)))[1]
         axes = model.visual.axes(site), like[0].visual.axes(like[1])
@@ -202,10 +201,9 @@ class StitchedRuns:
     def _activations(
         self, model: Seeing, site: str, rows: np.ndarray
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        like = self._like(model)
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
-            x = self.images.tensors(model.preprocess, some.tolist()).to(like)
+            x = self._read(model, some)
             with torch.no_grad():
                 _, cache = model.visual.run_with_cache(x, names_filter=[site])
             yield some, cache[site]
@@ -216,12 +214,8 @@ class StitchedRuns:
         """Outputs of every kind of run, some pictures at a time."""
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
-            xs = [
-                self.images.tensors(m.preprocess, some.tolist()).to(self._like(m))
-                for m in (self.a, self.b)
-            ]
-            held_a = hold(self.a.visual, site_a, xs[0], rows=self.batch_size)
-            held_b = hold(self.b.visual, site_b, xs[1], rows=self.batch_size)
+            held_a = hold(self.a.visual, site_a, self._read(self.a, some), rows=len(some))
+            held_b = hold(self.b.visual, site_b, self._read(self.b, some), rows=len(some))
             axes_a, axes_b = self.a.visual.axes(site_a), self.b.visual.axes(site_b)
             mapped = self._resized(held_a.activation, self.a, site_a, (self.b, site_b))
             sent = {kind: maps[kind](mapped) for kind in (STITCHED, REROUTED, SHUFFLED)}
@@ -240,10 +234,6 @@ class StitchedRuns:
                 again = as_before(maps[BACK](maps[STITCHED](mapped)), held_a.activation, axes_a)
                 outputs[BACK] = (self.heads[0], held_a.finish(again))
             yield some, {kind: (head, out.detach()) for kind, (head, out) in outputs.items()}
-
-
-def _numbered(kind: str, n: int) -> str:
-    return f"{kind} {n}"
 
 
 WORDS = {
@@ -337,12 +327,7 @@ def stitch(
     """
     asked = "stitch two models"
     if tuple(heads[0].names) != tuple(heads[1].names):
-        raise SpecificationError(
-            asked,
-            "heads of different classes",
-            "the same classes, in the same order",
-            "make both of the same names",
-        )
+        raise SpecificationError(asked, "heads of different classes", "the same", "make both so")
     names = list(images.domains if domains is None else domains)
     check_known(asked, "domain", names, images.domains)
     pairs = [(site, site) if isinstance(site, str) else (site[0], site[1]) for site in sites]
@@ -351,10 +336,7 @@ def stitch(
     classes = [c for c in halved_classes(frame, [deal], names) if c in heads[0].names]
     if len(classes) < LEAST_CLASSES:
         raise SampleError(
-            asked,
-            f"{len(classes)} classes with pictures by two artists in every domain",
-            f"at least {LEAST_CLASSES}",
-            "give more pictures, or name fewer domains",
+            asked, f"{len(classes)} classes by two artists", f"{LEAST_CLASSES} or more", "give more"
         )
     used = (deal >= 0) & frame["label"].isin(classes).to_numpy()
     used &= frame["domain"].isin(names).to_numpy()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,6 +25,7 @@ from interp.circuits.patching.patched_cells import (
     measure_cells,
 )
 from interp.circuits.tasks.metrics import check_metric, name_of, rows_of, tried_rows
+from interp.circuits.tasks.pairs import check_partners
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.errors import (
     AlikeError,
@@ -108,7 +109,7 @@ def _read(path: Path) -> Values | None:
         return None
 
 
-def _content(thing: Any) -> Any:
+def _content(thing: object) -> object:
     """What a metric scores against, as plain values; a function says nothing of itself."""
     if isinstance(thing, Tensor):
         return tensor_hash(thing)
@@ -242,27 +243,16 @@ def check_inputs(
     if len(clean) == 0:
         raise SampleError("sweep", "no pictures", "at least one pair", "give more pictures")
     for name, other in (("corrupt", corrupt), ("null", null)):
-        if other is not None and (other.shape != clean.shape or other.dtype != clean.dtype):
-            raise ShapeError(
-                f"patch between clean and {name}",
-                f"{tuple(clean.shape)} {clean.dtype} and {tuple(other.shape)} {other.dtype}",
-                "one shape and dtype",
-                "give every clean picture one partner, preprocessed alike",
-            )
+        if other is not None:
+            check_partners(name, clean, other)
     same = (clean == corrupt).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
     if same:
         raise AlikeError(
-            "patch between clean and corrupt",
-            f"identical partners (pair {listed(same)})",
-            "two different inputs in each pair",
-            "leave these pairs out, or pair other pictures",
+            "patch", f"identical partners (pair {listed(same)})", "two different", "leave them out"
         )
     if pairs is not None and len(pairs) != len(clean):
         raise ShapeError(
-            "say what the pictures show",
-            f"{len(pairs)} pairs for {len(clean)} clean pictures",
-            "the pairs that the tensors were read from",
-            "pass the same Pairs that gave clean and corrupt",
+            "label pictures", f"{len(pairs)} pairs", f"{len(clean)}, as pictures", "pass their own"
         )
 
 
@@ -300,7 +290,7 @@ def frame_of(
     return pd.DataFrame(columns)
 
 
-def cell_columns(tower: Tower, cells: Sequence[PatchPlace], n: int) -> dict[str, Any]:
+def cell_columns(tower: Tower, cells: Sequence[PatchPlace], n: int) -> dict[str, object]:
     """The columns that say which cell and which of `n` examples a row is of."""
 
     def each(column: Sequence[object]) -> np.ndarray:
@@ -324,12 +314,12 @@ def depths(tower: Tower, sites: Sequence[str]) -> list[float]:
     return [known.index(site) / max(1, len(known) - 1) for site in sites]
 
 
-def describe(pairs: Pairs | None) -> dict[str, Any]:
+def describe(pairs: Pairs | None) -> dict[str, str | np.ndarray]:
     """The columns that say what each pair shows."""
     if pairs is None:
         return {"pairing": "as given"}
     clean, corrupt = pairs.clean.frame, pairs.corrupt.frame
-    columns: dict[str, Any] = {
+    columns: dict[str, str | np.ndarray] = {
         f"{side}_{name}": frame[name].to_numpy()
         for side, frame in (("clean", clean), ("corrupt", corrupt))
         for name in ("label", "domain")

@@ -8,7 +8,6 @@ raises it), and returns the metric by cell. The runs are those of `sweep`. Heime
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
@@ -61,16 +60,14 @@ def act_patch(
     """
     names = find_sites(sites, model.sites)
     shapes = {name: tuple(clean_cache[name].shape) for name in names}
+    n = len(corrupted_tokens)
     for name, shape in shapes.items():
-        if shape[0] != len(corrupted_tokens):
+        if shape[0] != n:
             raise ShapeError(
-                f"patch {name}",
-                f"{shape[0]} clean activations for {len(corrupted_tokens)} corrupt inputs",
-                "one clean partner for each",
-                "cache a clean run of the same batch",
+                f"patch {name}", f"{shape[0]} activations", f"{n}, as inputs", "cache these inputs"
             )
     cells = list_cells(model, names, shapes, axes=("layer", *axes))
-    values: list[Any] = [None] * len(cells)
+    values = [torch.empty(0)] * len(cells)
     with torch.no_grad():
         for piece in patched_outputs(
             model, cells, base=corrupted_tokens, donors=[clean_cache], stack=stack
@@ -140,10 +137,7 @@ def to_patching_result(table: Table) -> PatchingResult:
     frame = table.frame
     if table.name != "sweep" or not len(frame):
         raise SpecificationError(
-            "convert to a PatchingResult",
-            f"the table {table.name!r} of {len(frame)} rows",
-            "a table made by sweep, one row per cell and example",
-            "sweep first",
+            "convert", f"the table {table.name!r}", "a table made by sweep", "sweep first"
         )
     axes = [str(axis) for axis in table.facts["axes"]]
     swept = [axis for axis in axes if axis != "layer"]

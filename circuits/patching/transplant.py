@@ -5,7 +5,7 @@ Rung R4 of the ladder: the only one, with transfer faithfulness, that speaks of 
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -104,7 +104,8 @@ def draw_transplants(
     >>> drawn.rows["label"].tolist(), drawn.artists, drawn.left_out
     (['cat', 'dog', 'owl'], 'artist', 0)
     """
-    check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
+    asked = f"transplant activations from {domain_a} to {domain_b}"
+    check_known(asked, "domain", [domain_a, domain_b], images.domains)
     frame = images.frame.reset_index(drop=True)
     column, artists = artist_column(frame), artists_of(frame)
     pools = {
@@ -113,10 +114,7 @@ def draw_transplants(
     usable = [c for c in classes if (domain_a, c) in pools and (domain_b, c) in pools]
     if len(usable) < 3:
         raise SampleError(
-            f"transplant activations from {domain_a} to {domain_b}",
-            f"{len(usable)} classes that stand in both",
-            "three or more: one to score, one that receives, one for the null",
-            "give more classes",
+            asked, f"{len(usable)} classes that stand in both", "three or more", "give more classes"
         )
     generator, drawn = rng("transplants", seed), []
     for turn in range(n):
@@ -128,10 +126,7 @@ def draw_transplants(
         drawn.extend([row] if row else [])
     if not drawn:
         raise SampleError(
-            f"transplant activations from {domain_a} to {domain_b}",
-            f"no target whose donors are by another {column}",
-            f"two or more of {column} in each class and domain",
-            "give more pictures",
+            asked, f"no donors by another {column}", f"two or more of {column} a class", "give more"
         )
     return Transplants(images, pd.DataFrame(drawn), column, n - len(drawn))
 
@@ -311,7 +306,7 @@ def _summarise(values: Values, drawn: Transplants, seed: int) -> pd.DataFrame:
     cut = np.abs(replay).max(axis=(0, 2)) <= 1e-4 * largest
     shift = rounded((moved[..., 0] - moved[..., 1]).T, ROUNDING * largest)
     tested = max_t_p(by_class(shift, labels), seed=seed)
-    about = Evidence(seed=seed, **_about(drawn))
+    about = _about(drawn, seed)
     table = []
     for triple, is_cut, p in zip(moved, cut, tested, strict=True):
         means, left = class_mean(triple, labels), leave_out(triple, labels, roles)
@@ -323,22 +318,17 @@ def _summarise(values: Values, drawn: Transplants, seed: int) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _about(drawn: Transplants) -> dict[str, Any]:
+def _about(drawn: Transplants, seed: int) -> Evidence:
     """What is the same at every site: how null and ceiling were made, and the counts."""
-    apart = drawn.artists
-    return {
-        "null_kind": f"donor of another class in A, by another {apart} than the receiver's",
-        "ceiling_kind": f"donor of the class in B, by another {apart} than the receiver's",
-        "unit": "class",
-        "n_units": drawn.rows["label"].nunique(),
-        **_counts(drawn),
-        "estimand": "mean over classes c of how far activations of c from domain A move "
-        "pictures of another class in domain B towards c",
-    }
-
-
-def _counts(drawn: Transplants) -> dict[str, Any]:
+    apart, frame = drawn.artists, drawn.images.frame
     used = np.unique(drawn.rows[["target", *DONORS]].to_numpy())
-    frame = drawn.images.frame
-    drawings = frame["drawing"].iloc[used].nunique() if "drawing" in frame else len(used)
-    return {"n_pictures": len(used), "n_drawings": drawings}
+    return Evidence(
+        estimand="mean over classes c of how far activations of c from domain A move "
+        "pictures of another class in domain B towards c",
+        null_kind=f"donor of another class in A, by another {apart} than the receiver's",
+        ceiling_kind=f"donor of the class in B, by another {apart} than the receiver's",
+        seed=seed,
+        n_units=drawn.rows["label"].nunique(),
+        n_pictures=len(used),
+        n_drawings=frame["drawing"].iloc[used].nunique() if "drawing" in frame else len(used),
+    )

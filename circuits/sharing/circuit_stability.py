@@ -6,7 +6,7 @@ import pandas as pd
 from interp.circuits.sharing.class_circuits import ClassCircuits
 from interp.circuits.sharing.cuts import Units
 from interp.circuits.sharing.overlap_measures import best_of_groups
-from interp.core.errors import SpecificationError
+from interp.core.arguments import check_counts, check_shares
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
@@ -54,7 +54,7 @@ def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: i
     >>> inclusion(found, share=1.0, n=9).frame[["edge", "value"]].to_numpy().tolist()
     [['input->m0', 1.0], ['input->logits', 1.0], ['m0->logits', 1.0]]
     """
-    _check_draws(share, n)
+    _check_draws(n, share)
     kept, drawn = _drawn_again(found, share, n, seed)
     sizes = pd.Series(kept).groupby(found.cut.groups).transform("mean")
     names = "edge" if found.cut.level == "edge" else "node"
@@ -116,7 +116,7 @@ def circuit_stability(
     >>> circuit_stability(found, share=0.5, n=9).frame[["site", "n_edges"]].to_numpy().tolist()
     [['', 2], ['hook_embed', 2]]
     """
-    _check_draws(share, n)
+    _check_draws(n, share)
     kept, drawn = _drawn_again(found, share, n, seed)
     places = {"": np.ones(len(kept), bool)}
     if isinstance(found.cut, Units):
@@ -198,7 +198,7 @@ def consistent_parts(
     >>> consistent_parts(found, share=1.0, n=9).shape  # class, half, edge
     (4, 2, 3)
     """
-    _check_draws(share, n, bar)
+    _check_draws(n, share, bar)
     scores, generator = found.scores, rng("consistent parts", seed)
     labels, sides = np.asarray(scores.labels, dtype=object), np.asarray(scores.sides)
     chosen = np.zeros(scores.means(found.classes).shape, bool)
@@ -230,11 +230,6 @@ def _best(found: ClassCircuits, means: np.ndarray, share: float) -> np.ndarray:
     return best_of_groups(means, found.cut.groups, share, negligible=found.scores.negligible)
 
 
-def _check_draws(share: float, n: int, bar: float = SURE) -> None:
-    if not 0 < share <= 1 or n < 1 or not 0 < bar <= 1:
-        raise SpecificationError(
-            "draw circuits again",
-            f"a share of {share}, {n} times, with a bar of {bar}",
-            "a share and a bar above 0, up to 1, once or more",
-            "leave them at their defaults",
-        )
+def _check_draws(n: int, *shares: float) -> None:
+    check_counts("draw circuits again", draws=n)
+    check_shares("draw circuits again", shares, whole=True)

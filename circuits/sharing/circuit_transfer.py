@@ -5,7 +5,6 @@ Rung R6 of the ladder. Overlap measures whether circuits look alike; here one do
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,10 @@ from interp.circuits.patching.localise import (
     rounded,
 )
 from interp.circuits.sharing.circuit_runs import CircuitRuns, run_circuits, smallest_rows
-from interp.circuits.sharing.class_circuits import ClassCircuits
-from interp.circuits.sharing.judged_overlaps import READ_OUT, beyond_readout
-from interp.core.errors import SampleError, SpecificationError
+from interp.circuits.sharing.class_circuits import ClassCircuits, check_classes
+from interp.circuits.sharing.overlap_rows import READ_OUT, beyond_readout
+from interp.core.arguments import check_counts, check_shares
+from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, Index
@@ -186,13 +186,7 @@ def circuit_transfer(
         shares = KNOCKED_OUT_SHARES if removed else TRANSFER_SHARES
     _check(a, b, shares, n_null)
     classes = [name for name in a.classes if name in set(b.classes)]
-    if len(classes) < 4:
-        raise SampleError(
-            f"run circuits of {a.domain} in {b.domain}",
-            f"{len(classes)} classes in both",
-            "four or more",
-            "give more classes",
-        )
+    check_classes(f"run circuits of {a.domain} in {b.domain}", len(classes))
     n_null = min(n_null, len(classes) - 1)
     ways = ((a, b), (b, a))
     runs = [
@@ -286,7 +280,7 @@ def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
     return pd.DataFrame([*rows, *_sparsity(both, shares, seed)])
 
 
-def _sparsity(both: _Both, shares: Sequence[float], seed: int) -> list[dict[str, Any]]:
+def _sparsity(both: _Both, shares: Sequence[float], seed: int) -> list[dict[str, object]]:
     """How few parts of B's circuits do the work in B: rows of B alone."""
     if both.question is NECESSITY or len(shares) < 3:
         return []
@@ -310,7 +304,7 @@ def _judged_sizes(both: _Both, shares: Sequence[float]) -> np.ndarray:
     return np.array(small or good or [int(np.argmax(shares))])
 
 
-def _row(both: _Both, chosen: np.ndarray, seed: int, p: float) -> dict[str, Any]:
+def _row(both: _Both, chosen: np.ndarray, seed: int, p: float) -> dict[str, object]:
     runs, null, means = both.here, both.null(chosen), both.terms(chosen)[0]
     gaps, terms = runs.left_out(chosen)[:, 3], both.against(null, chosen)
     small = no_gap(gaps[0], gaps[1:], rounding=both.rounding)
@@ -360,32 +354,19 @@ def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
     return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
 
 
-def _drawings(found: ClassCircuits) -> int:
-    frames = [read.pairs.clean.frame for read in found.halves]
+def _drawings(circuits: ClassCircuits) -> int:
+    frames = [read.pairs.clean.frame for read in circuits.halves]
     return sum(frame["drawing"].nunique() if "drawing" in frame else len(frame) for frame in frames)
 
 
 def _check(a: ClassCircuits, b: ClassCircuits, shares: Sequence[float], n_null: int) -> None:
-    same = a.cut.tower is b.cut.tower and list(a.cut.names) == list(b.cut.names)
-    if not same:
+    asked = f"run circuits of {a.domain} in {b.domain}"
+    parts = len(a.cut.names), len(b.cut.names)
+    if a.cut.tower is not b.cut.tower or list(a.cut.names) != list(b.cut.names):
         raise SpecificationError(
-            f"run circuits of {a.domain} in {b.domain}",
-            f"a {a.cut.level} circuit of {len(a.cut.names)} parts and a {b.cut.level} circuit of "
-            f"{len(b.cut.names)}, or of two models",
-            "circuits of one tower, cut the same way",
-            "find both with the same cut",
+            asked, f"{parts[0]} and {parts[1]} parts", "one cut of one tower", "use one cut"
         )
-    if n_null < 1 or not shares or not all(0 < share < 1 for share in shares):
-        raise SpecificationError(
-            "run circuits in another domain",
-            f"n_null={n_null} and shares {list(shares)}",
-            "1 or more, and shares between 0 and 1",
-            "leave them at their defaults",
-        )
+    check_counts(asked, circuits_of_others=n_null)
+    check_shares(asked, shares)
     if a.domain == b.domain:
-        raise SpecificationError(
-            "run circuits in another domain",
-            f"{a.domain} twice",
-            "two domains",
-            "give the circuits of another domain",
-        )
+        raise SpecificationError(asked, f"{a.domain} twice", "two domains", "give another")

@@ -23,7 +23,11 @@ from interp.core.tower import Tower
 
 
 class Readout(NamedTuple):
-    """Classes that pairs were scored for and do not show, and the scores, `example part`."""
+    """Classes that pairs were scored for and do not show, and the scores, `example part`.
+
+    Parts that lead to a class's embedding matter to its metric whatever a picture shows. What they
+    have in common in two domains says nothing of how these domains make the class.
+    """
 
     asked: list[str]
     values: np.ndarray
@@ -155,10 +159,7 @@ class ClassCircuits:
         """
         if not isinstance(self.cut, Units):
             raise SpecificationError(
-                "cut circuits at some sites",
-                f"circuits of {self.cut.level}s",
-                "circuits of units",
-                "find them with Units.of",
+                "cut at sites", f"circuits of {self.cut.level}s", "those of units", "use Units.of"
             )
         names = find_sites(list(sites), list(self.cut.widths))
         here = np.isin(np.repeat(list(self.cut.widths), list(self.cut.widths.values())), names)
@@ -241,6 +242,13 @@ class ClassCircuits:
         return reach(self.kept(share, names), means, others, self.cut.groups)
 
 
+def check_classes(asked: str, n: int) -> None:
+    """Refuse circuits of so few classes that nothing can be left out."""
+    if n < 4:
+        given = f"{n} classes with pictures by artists of both halves"
+        raise SampleError(asked, given, "four or more", "give more classes, or more artists")
+
+
 @door
 def class_circuits(
     cut: Cut,
@@ -321,13 +329,7 @@ def class_circuits(
     classes = [
         name for name in own.labels if all(count.get(name, 0) for count in counts)
     ]  # a class whose pictures are all by artists of one half says nothing
-    if len(classes) < 4:
-        raise SampleError(
-            f"find the circuits of {domain}'s classes",
-            f"{len(classes)} classes with pictures by artists of both halves",
-            "four or more",
-            "give more classes, or pictures by more artists",
-        )
+    check_classes(f"find the circuits of {domain}'s classes", len(classes))
     tower = cut.tower
     halves, values, gaps, readouts = [], [], [], []
     for side in (0, 1):

@@ -12,9 +12,9 @@ import pandas as pd
 from interp.circuits.discovery.curves import share_rows
 from interp.circuits.patching.localise import ROUNDING, class_mean
 from interp.circuits.sharing.circuit_runs import shuffled_in_groups
-from interp.circuits.sharing.class_circuits import ClassCircuits
+from interp.circuits.sharing.class_circuits import ClassCircuits, check_classes
+from interp.core.arguments import check_counts, check_shares
 from interp.core.artists import n_drawings
-from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.tables import Table
@@ -175,17 +175,7 @@ def _of_a_wrong_target(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check(found: ClassCircuits, shares: Sequence[float], n_null: int) -> None:
-    if n_null < 1 or not shares or not all(0 < share < 1 for share in shares):
-        raise SpecificationError(
-            f"run circuits of {found.domain} alone",
-            f"n_null={n_null} and shares {list(shares)}",
-            "1 or more, and shares between 0 and 1",
-            "leave them at their defaults",
-        )
-    if len(found.classes) < 4:
-        raise SampleError(
-            f"run circuits of {found.domain} alone",
-            f"{len(found.classes)} classes",
-            "four or more",
-            "give more classes",
-        )
+    asked = f"run circuits of {found.domain} alone"
+    check_counts(asked, circuits_of_others=n_null)
+    check_shares(asked, shares)
+    check_classes(asked, len(found.classes))

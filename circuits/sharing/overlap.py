@@ -8,7 +8,6 @@ there: transfer and transplants measure that.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,8 @@ import pandas as pd
 from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.attribute import Attribution
 from interp.circuits.edges.wire import Wiring
-from interp.circuits.sharing.judged_overlaps import Compared, circuits_row, overlap_row, rewired_row
 from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP, NEGLIGIBLE
+from interp.circuits.sharing.overlap_rows import Compared, circuits_row, overlap_row, rewired_row
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
@@ -95,10 +94,7 @@ class Scores:
         wiring = found.wiring
         if found.labels is None:
             raise DataError(
-                "compare circuits class by class",
-                "an attribution without labels",
-                "one made from pairs whose classes are known",
-                "pass pairs= to attribute",
+                "compare classes", "scores without labels", "those of known pairs", "pass pairs="
             )
         edges = cls(found.values, list(found.labels), sides, wiring.groups, wiring.edges)
         return edges if level == "edge" else edges.leaving(wiring)
@@ -146,10 +142,7 @@ class Scores:
                 rows = self.values[(labels == name) & (sides == side)]
                 if not len(rows):
                     raise SampleError(
-                        f"halve the examples of {name!r}",
-                        f"none in half {side}",
-                        "one or more of each class in each half",
-                        "leave the class out, or draw more pictures",
+                        f"halve {name!r}", f"none in half {side}", "some in each", "leave it out"
                     )
                 found.append(rows.mean(axis=0))
         return np.stack(found).reshape(len(classes), 2, -1)
@@ -157,8 +150,8 @@ class Scores:
 
 @door
 def overlap(
-    a: Any,
-    b: Any,
+    a: object,
+    b: object,
     *,
     share: float = 0.1,
     measures: Sequence[str] = tuple(MEASURES_OF_OVERLAP),
@@ -239,34 +232,30 @@ def overlap(
     if domains == ("A", "B"):
         domains = getattr(a, "domain", "A"), getattr(b, "domain", "B")
     a, b = (getattr(each, "scores", each) for each in (a, b))
+    asked = "compare circuits class by class"
     if not isinstance(a, Scores) or not isinstance(b, Scores):
         raise SpecificationError(
-            "compare circuits",
-            f"a {type(a).__name__} and a {type(b).__name__}",
-            "two Scores, two ClassCircuits or two Circuits",
-            "find circuits of classes with class_circuits, or one circuit with discover",
+            asked,
+            f"{type(a).__name__}, {type(b).__name__}",
+            "two Scores or Circuits",
+            "make both so",
         )
     check_known("compare circuits", "measure", measures, MEASURES_OF_OVERLAP, SpecificationError)
     if a.values.shape[1] != b.values.shape[1] or (np.asarray(a.groups) != b.groups).any():
         raise ShapeError(
-            "compare circuits",
-            f"{a.values.shape[1]} and {b.values.shape[1]} units",
-            "the same units in both domains",
-            "score the same model at the same level",
+            asked, f"{a.values.shape[1]}, {b.values.shape[1]} units", "as many", "use one model"
         )
     classes = sorted(set(a.labels) & set(b.labels), key=str)
     if len(classes) < 4 or not 0 < share <= 1:
         raise SampleError(
-            "compare circuits class by class",
-            f"{len(classes)} classes in both domains, and a share of {share}",
-            "four or more classes, and a share above 0, up to 1",
-            "give more classes",
+            asked, f"{len(classes)} classes, {share=}", "four or more, up to 1", "give others"
         )
     means = a.means(classes), b.means(classes)
     silent = _silent(a, domains[0], classes) or _silent(b, domains[1], classes)
-    compared = Compared(
-        means, _readouts(a, b, classes), a.groups, share, a.negligible, domains, silent
-    )
+    readouts = None
+    if a.readout is not None and b.readout is not None:
+        readouts = a.readout.means(classes), b.readout.means(classes)
+    compared = Compared(means, readouts, a.groups, share, a.negligible, domains, silent)
     rows = [overlap_row(name, compared, n_permutations, seed) for name in measures]
     if a.ends is not None and {"dice", "jaccard"} & set(measures):
         rows.append(rewired_row(compared, a.ends, seed))
@@ -278,14 +267,6 @@ def overlap(
     )
     facts = {"share": share, "units": a.values.shape[1], "n_permutations": n_permutations}
     return Table.with_evidence("overlap", frame, facts)
-
-
-def _readouts(
-    a: Scores, b: Scores, classes: Sequence[Hashable]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    if a.readout is None or b.readout is None:
-        return None
-    return a.readout.means(classes), b.readout.means(classes)
 
 
 def _silent(scores: Scores, domain: str, classes: Sequence[Hashable]) -> Index | None:

@@ -31,7 +31,7 @@ from interp.circuits.subspaces.trials import (
     FOREIGN,
     KINDS,
     Receivers,
-    Tried,
+    Trial,
     by_reader,
     judge_interchange,
     largest_subspaces,
@@ -232,10 +232,7 @@ def das_among(
     task = filled(das_among, DasTask, how)
     if len(domains) < 2:
         raise SpecificationError(
-            "compare subspaces",
-            f"one domain ({listed(list(domains))})",
-            "two or more",
-            "name another",
+            "compare subspaces", f"one domain, {listed(domains)}", "two or more", "name another"
         )
     names, place = find_sites(sites, tower.sites), dict(where or {})
     check_place(tower, names, place)
@@ -285,7 +282,7 @@ def _try_all(
     task: DasTask,
     *,
     where: Mapping[str, int],
-) -> list[dict[str, Tried]]:
+) -> list[dict[str, Trial]]:
     """Every site's subspaces and what they do; `largest` has their sizes."""
     one = next(iter(domains.values())).material.pictures
     plan = make_plan(
@@ -304,7 +301,7 @@ def _try_all(
 
 
 def _summarise(
-    sites_tried: Sequence[Mapping[str, Tried]],
+    sites_tried: Sequence[Mapping[str, Trial]],
     a: str,
     b: str,
     domains: Mapping[str, Domain],
@@ -340,11 +337,11 @@ def _summarise(
                 "domain_a": a,
                 "domain_b": b,
                 "in_domain": home.mean(there["own"]),
-                "other_class": own.mean(here.given(a, "fitted null")),
+                "other_class": own.mean(here.of_other(a, "fitted null")),
                 "random": own.mean(here["random"]),
                 "class_free": own.mean(does),
                 "class_free_kind": reader,
-                "varied": own.mean(here.given(a, "varied")),
+                "varied": own.mean(here.of_other(a, "varied")),
                 "whole": whole,
                 "share_of_whole": np.nan if own.weak(here, "whole") else ceiling / whole,
                 "k": there.subspace.basis.shape[1],

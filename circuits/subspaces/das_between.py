@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from interp.circuits.patching.patched_cells import make_plan
 from interp.circuits.patching.stitch import Seeing
 from interp.circuits.patching.sweep import depths
 from interp.circuits.subspaces.das import about_interchange
-from interp.circuits.subspaces.fit_subspace import FitKeywords, orthonormal
+from interp.circuits.subspaces.fit_subspace import FitKeywords
 from interp.circuits.subspaces.interchanges import (
     DasTask,
     Domain,
@@ -32,7 +32,7 @@ from interp.circuits.subspaces.interchanges import (
     read_class_free,
     read_domain,
 )
-from interp.circuits.subspaces.subspace import Subspace
+from interp.circuits.subspaces.subspace import Subspace, orthonormal
 from interp.circuits.subspaces.trials import (
     WHOLE,
     FittedSite,
@@ -149,10 +149,7 @@ def das_between(
     """
     if tuple(heads[0].names) != tuple(heads[1].names):
         raise SpecificationError(
-            "compare subspaces of two models",
-            "heads of different classes",
-            "the same classes, in the same order",
-            "make both of the same names",
+            "compare two models", "heads of different classes", "the same", "make both alike"
         )
     sites = (site, site) if isinstance(site, str) else site
     tasks = [
@@ -225,7 +222,7 @@ class _Model:
         return hold(self.tower, self.site, self.shown.material.pictures, rows=self.rows).activation
 
 
-def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[str, Any]:
+def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[str, object]:
     """The subspaces of `a` in `b`, judged."""
     seed, own = b.task.seed, Receivers.of(held, domain)
     there, here = a.fitted.first(k), b.fitted.first(k)[domain][0]
@@ -264,10 +261,10 @@ def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[st
         | row
         | {
             "in_domain": own.mean(home["own"]),
-            "other_class": own.mean(tried.given(A, "fitted null")),
+            "other_class": own.mean(tried.of_other(A, "fitted null")),
             "random": own.mean(tried.of_floors("fitted")[BY_CHANCE]),
-            "varied": own.mean(tried.given(A, "varied")),
-            "shuffled": own.mean(tried.given(SHUFFLED, "fitted")),
+            "varied": own.mean(tried.of_other(A, "varied")),
+            "shuffled": own.mean(tried.of_other(SHUFFLED, "fitted")),
             "whole": own.mean(tried["whole"]),
             "k": k,
         }

@@ -16,101 +16,26 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import Held, hold
 from interp.circuits.patching.patched_cells import make_plan
-from interp.circuits.subspaces.subspace import Subspace, check_k, check_place, place_of, swapped
-from interp.circuits.tasks.metrics import DISTANCES, measure, name_of
-from interp.core.arguments import Budget, BudgetKeywords, filled
-from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
+from interp.circuits.subspaces.subspace import (
+    TINY,
+    Subspace,
+    by_effect,
+    check_k,
+    check_place,
+    effective,
+    pattern,
+    place_of,
+    swapped,
+)
+from interp.circuits.tasks.metrics import DISTANCES, check_finite, measure, name_of
+from interp.circuits.tasks.pairs import check_partners
+from interp.core.arguments import Budget, BudgetKeywords, check_counts, filled
+from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.sites import ON_DEMAND, find_sites
 from interp.core.tower import Tower
-
-TINY = 1e-300
-
-
-def effective(
-    felt: Float[Tensor, "gradient d"], moved: Float[Tensor, "activation d"], *, span: float
-) -> Float[Tensor, "d within"]:
-    """An orthonormal basis of what varies in the directions that are read, where that has effects.
-
-    First L: the gradients' principal components, each counted by how strongly it is read times how
-    far activations go along it. Then, within L, with the activations' covariance C = H H^T and the
-    gradients' scatter S, the ways of varying H v for the components v of H^T S H. Of both, as many
-    as hold the share `span`. So a code with an unread copy beside it gives the code alone, what is
-    read but stands still gives nothing, and neither loudness nor a strong reader decides alone.
-
-    >>> felt = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # directions 0 and 2 are read
-    >>> moved = torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]])  # 0 varies, and 1 with it
-    >>> effective(felt, moved, span=0.99).abs().flatten().tolist()
-    [1.0, 0.0, 0.0]
-    """
-    strengths, readers = principal(felt)
-    effects = strengths * (moved @ readers).square().sum(dim=0)
-    order = effects.argsort(descending=True)
-    read = readers[:, order[: count(effects[order], span)]]
-    sizes, directions = principal(moved @ read)
-    half = directions * sizes.sqrt()
-    effects, ways = principal(felt @ read @ half)
-    return orthonormal(read @ half @ ways[:, : count(effects, span)])
-
-
-def by_effect(
-    basis: Float[Tensor, "d k"], felt: Float[Tensor, "gradient d"], moved: Float[Tensor, "move d"]
-) -> Float[Tensor, "d k"]:
-    """The same subspace, its directions in the order of what varying along them does.
-
-    So its first directions are the smaller subspace that does most.
-
-    >>> felt, moved = torch.eye(2), torch.tensor([[1.0, 3.0], [-1.0, -3.0], [1.0, -3.0]])
-    >>> by_effect(torch.eye(2), felt, moved)[:, 0].abs().argmax().item()
-    1
-    """
-    turned = basis.to(moved)
-    along, read = moved @ turned, felt.to(moved) @ turned
-    sizes, directions = torch.linalg.eigh(along.T @ along)
-    least = 1e-6 * sizes.max().clamp_min(TINY)  # every direction stays, if last
-    half = directions * sizes.clamp_min(least).sqrt()
-    ways = torch.linalg.eigh(half.T @ read.T @ read @ half)[1].flip(-1)
-    return orthonormal(turned @ half @ ways).to(basis)
-
-
-def count(sizes: Float[Tensor, "part"], share: float) -> int:
-    """How many of the first sizes hold the share of all; every one where there is nothing."""
-    held = sizes.cumsum(0) / sizes.sum().clamp_min(TINY)
-    return int((held < share).sum()) + 1
-
-
-def pattern(
-    basis: Float[Tensor, "d k"], moved: Float[Tensor, "activation d"]
-) -> Float[Tensor, "d k"]:
-    """An orthonormal basis of what moves when what a basis reads does: C R, not R.
-
-    What is read says how a code is taken, not how it lies (Haufe et al. 2014, "On the
-    interpretation of weight vectors of linear models in multivariate neuroimaging").
-
-    >>> reader, moved = torch.tensor([[0.6], [0.8]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    >>> pattern(reader, moved).abs().flatten().tolist()
-    [1.0, 0.0]
-    """
-    return orthonormal(moved.T @ (moved @ basis))
-
-
-def principal(
-    rows: Float[Tensor, "row d"],
-) -> tuple[Float[Tensor, "part"], Float[Tensor, "d part"]]:
-    """Sums of squares along principal components, and these, the largest first."""
-    if len(rows) < rows.shape[1]:
-        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
-        return sizes**2, directions.T
-    sizes, directions = torch.linalg.eigh(rows.T @ rows)
-    return sizes.flip(0).clamp_min(0), directions.flip(-1)
-
-
-def orthonormal(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
-    """Orthonormal columns with the same span, whatever the lengths of those given."""
-    return torch.linalg.qr(columns / columns.norm(dim=0).clamp_min(TINY)).Q
-
 
 STEPS, RATE, SPAN = 25, 0.05, 0.999
 """In two trained ResNets with 30 classes, 50 steps move ceilings by at most 3 % from where 25 leave
@@ -143,19 +68,11 @@ class FitRecipe(Budget):
     span: float = SPAN
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+        check_counts("fit a subspace", steps=self.steps, batch_size=self.batch_size)
+        if not self.learning_rate > 0 or not 0 < self.span <= 1:
+            given = f"learning_rate={self.learning_rate}, span={self.span}"
             raise SpecificationError(
-                "fit a subspace",
-                f"{self.steps} steps of {self.batch_size} pairs at rate {self.learning_rate}",
-                "at least one step, one pair, and a rate above 0",
-                "choose other numbers",
-            )
-        if not 0 < self.span <= 1:
-            raise SpecificationError(
-                "fit a subspace",
-                f"span = {self.span}",
-                "a share of the variance: above 0, at most 1",
-                "choose 0.99, or 1 for no restriction",
+                "fit a subspace", given, "a rate above 0, a span above 0, up to 1", "choose others"
             )
 
     def rows(self, tower: Tower, site: str, x: Tensor) -> int:
@@ -237,13 +154,7 @@ def fit_subspace(
     """
     recipe = filled(fit_subspace, FitRecipe, fit)
     [name] = find_sites([site], tower.sites)
-    if base.shape != source.shape or base.dtype != source.dtype:
-        raise ShapeError(
-            "interchange between base and source",
-            f"{tuple(base.shape)} and {tuple(source.shape)}",
-            "one shape and dtype",
-            "give every base one source, preprocessed alike",
-        )
+    check_partners("source", base, source)
     place = dict(where or {})
     check_place(tower, [name], place)
     plan = make_plan(
@@ -324,7 +235,7 @@ class SubspaceTask:
 def fit_directions(task: SubspaceTask, recipe: FitRecipe, *, k: int, rows: int) -> Subspace:
     """Fit a subspace on held runs, at most `rows` pairs to a forward."""
     site = task.site
-    _check_given(task, k)
+    _check_enough(task, k)
     felt = _felt(task, k, rows=rows, seed=recipe.seed)
     among = torch.eye(felt.shape[1]).to(felt)
     if recipe.span < 1 and k < len(among):
@@ -341,7 +252,9 @@ def fit_directions(task: SubspaceTask, recipe: FitRecipe, *, k: int, rows: int) 
         found = Batching(rows).each(len(chosen), partial(task.descend, weights, among, chosen))
         losses.append(sum(loss for _, loss in found))
         weights.grad = torch.stack([gradient for gradient, _ in found]).sum(dim=0)
-        _check_finite(site, torch.as_tensor(losses[-1]), weights.grad)
+        check_finite(
+            f"fit a subspace at {site}", {"the loss": losses[-1], "its gradient": weights.grad}
+        )
         falling = (1 + np.cos(np.pi * step / recipe.steps)) / 2
         adam.param_groups[0]["lr"] = recipe.learning_rate * falling
         adam.step()
@@ -389,27 +302,14 @@ def smallest_that_carries(
     return min(k, most) if fallen > 0 else most
 
 
-def _check_finite(site: str, *found: Tensor) -> None:
-    if not all(bool(torch.isfinite(each).all()) for each in found):
-        raise NumericsError(
-            f"fit a subspace at {site}",
-            "NaN or infinity in the loss or its gradient",
-            "finite numbers",
-            "check the class embeddings and the tower's output, or lower the learning rate",
-        )
-
-
-def _check_given(task: SubspaceTask, k: int) -> None:
+def _check_enough(task: SubspaceTask, k: int) -> None:
     index, place = place_of(task.axes, task.where)
     shape = task.source.activation[index].shape
     width, given = shape[place], shape.numel() // shape[place]
     check_k(task.site, k, width)
     if given <= k < width:
         raise SampleError(
-            f"find {k} directions at {task.site}",
-            f"{given} activations",
-            f"more than {k}",
-            "give more pictures, or ask for fewer directions",
+            f"find {k} directions", f"{given} activations", f"more than {k}", "give more pictures"
         )
 
 
@@ -467,7 +367,7 @@ def _felt(task: SubspaceTask, k: int, *, rows: int, seed: int) -> Float[Tensor, 
             values = task.score(chosen[window], outputs)
             [gradient] = torch.autograd.grad(values.sum(), [own])
         felt = gradient[index].movedim(place, -1).flatten(0, -2).to(torch.float64)
-        _check_finite(task.site, felt)
+        check_finite(f"fit a subspace at {task.site}", {"the metric's gradient": felt})
         if few:
             kept.append(felt)
         else:

@@ -84,7 +84,11 @@ CLASS_FREE: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
     "smooth noise": smooth,
     "white noise": white,
 }
-"""The kinds of class-free pictures, each made from as many pictures."""
+"""The kinds of class-free pictures, each made from as many pictures.
+
+They are a null of causal directions (rung R4): a subspace that carries a class because the layers
+above read it, and not because two domains share it, is found on noise as well.
+"""
 
 
 def class_free(pictures: Sequence[Image.Image], kind: str, *, seed: int = 0) -> list[Image.Image]:
@@ -145,10 +149,7 @@ def hold_out(
     asked = f"compare the subspaces of {' and '.join(domains)}"
     if len(set(domains)) < len(domains) or n < 1:
         raise SpecificationError(
-            asked,
-            f"{listed(domains)}, n = {n}",
-            "different domains, n of at least 1",
-            "choose others",
+            asked, f"{listed(domains)}, {n=}", "different domains, n of 1 or more", "choose others"
         )
     frame = images.frame
     used = frame["domain"].isin(domains).to_numpy() & frame["label"].isin(classes).to_numpy()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ from interp.core.tower import Tower, part
 
 FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel", "feature")
 """The axes along which a subspace may lie."""
+
+TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Subspace:
     basis: Float[Tensor, "d k"]
     where: Mapping[str, int] = field(default_factory=dict)
     losses: np.ndarray = field(default_factory=lambda: np.empty(0))
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         place = f" at {dict(self.where)}" if self.where else ""
@@ -137,6 +138,89 @@ def feature_axis(axes: Sequence[str]) -> str:
         "choose a residual stream, an attention's or an MLP's output, or a feature map; a traced "
         "module's axes are named by open_tower(..., axes=...)",
     )
+
+
+def effective(
+    felt: Float[Tensor, "gradient d"], moved: Float[Tensor, "activation d"], *, span: float
+) -> Float[Tensor, "d within"]:
+    """An orthonormal basis of what varies in the directions that are read, where that has effects.
+
+    First L: the gradients' principal components, each counted by how strongly it is read times how
+    far activations go along it. Then, within L, with the activations' covariance C = H H^T and the
+    gradients' scatter S, the ways of varying H v for the components v of H^T S H. Of both, as many
+    as hold the share `span`. So a code with an unread copy beside it gives the code alone, what is
+    read but stands still gives nothing, and neither loudness nor a strong reader decides alone.
+
+    >>> felt = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # directions 0 and 2 are read
+    >>> moved = torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]])  # 0 varies, and 1 with it
+    >>> effective(felt, moved, span=0.99).abs().flatten().tolist()
+    [1.0, 0.0, 0.0]
+    """
+    strengths, readers = principal(felt)
+    effects = strengths * (moved @ readers).square().sum(dim=0)
+    order = effects.argsort(descending=True)
+    read = readers[:, order[: count(effects[order], span)]]
+    sizes, directions = principal(moved @ read)
+    half = directions * sizes.sqrt()
+    effects, ways = principal(felt @ read @ half)
+    return orthonormal(read @ half @ ways[:, : count(effects, span)])
+
+
+def by_effect(
+    basis: Float[Tensor, "d k"], felt: Float[Tensor, "gradient d"], moved: Float[Tensor, "move d"]
+) -> Float[Tensor, "d k"]:
+    """The same subspace, its directions in the order of what varying along them does.
+
+    So its first directions are the smaller subspace that does most.
+
+    >>> felt, moved = torch.eye(2), torch.tensor([[1.0, 3.0], [-1.0, -3.0], [1.0, -3.0]])
+    >>> by_effect(torch.eye(2), felt, moved)[:, 0].abs().argmax().item()
+    1
+    """
+    turned = basis.to(moved)
+    along, read = moved @ turned, felt.to(moved) @ turned
+    sizes, directions = torch.linalg.eigh(along.T @ along)
+    least = 1e-6 * sizes.max().clamp_min(TINY)  # every direction stays, if last
+    half = directions * sizes.clamp_min(least).sqrt()
+    ways = torch.linalg.eigh(half.T @ read.T @ read @ half)[1].flip(-1)
+    return orthonormal(turned @ half @ ways).to(basis)
+
+
+def count(sizes: Float[Tensor, "part"], share: float) -> int:
+    """How many of the first sizes hold the share of all; every one where there is nothing."""
+    held = sizes.cumsum(0) / sizes.sum().clamp_min(TINY)
+    return int((held < share).sum()) + 1
+
+
+def pattern(
+    basis: Float[Tensor, "d k"], moved: Float[Tensor, "activation d"]
+) -> Float[Tensor, "d k"]:
+    """An orthonormal basis of what moves when what a basis reads does: C R, not R.
+
+    What is read says how a code is taken, not how it lies (Haufe et al. 2014, "On the
+    interpretation of weight vectors of linear models in multivariate neuroimaging").
+
+    >>> reader, moved = torch.tensor([[0.6], [0.8]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    >>> pattern(reader, moved).abs().flatten().tolist()
+    [1.0, 0.0]
+    """
+    return orthonormal(moved.T @ (moved @ basis))
+
+
+def principal(
+    rows: Float[Tensor, "row d"],
+) -> tuple[Float[Tensor, "part"], Float[Tensor, "d part"]]:
+    """Sums of squares along principal components, and these, the largest first."""
+    if len(rows) < rows.shape[1]:
+        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
+        return sizes**2, directions.T
+    sizes, directions = torch.linalg.eigh(rows.T @ rows)
+    return sizes.flip(0).clamp_min(0), directions.flip(-1)
+
+
+def orthonormal(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
+    """Orthonormal columns with the same span, whatever the lengths of those given."""
+    return torch.linalg.qr(columns / columns.norm(dim=0).clamp_min(TINY)).Q
 
 
 def read_at(tower: Tower, site: str, x: Tensor) -> dict[str, int]:

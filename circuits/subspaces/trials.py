@@ -1,4 +1,7 @@
-"""Interchange of subspaces within domains: bases fitted in each domain, tried in all."""
+"""Trials of subspaces: fitted in each domain, interchanged in all, and judged against nulls.
+
+The nulls are another class as donor, a random subspace, and subspaces of pictures without a class.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +22,7 @@ from interp.circuits.subspaces.fit_subspace import (
 )
 from interp.circuits.subspaces.interchanges import DasTask, Domain, HeldOut, Material
 from interp.circuits.subspaces.subspace import Subspace, check_k, feature_axis
-from interp.circuits.tasks.metrics import measure
-from interp.core.errors import NumericsError
+from interp.circuits.tasks.metrics import check_finite, measure
 from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import (
@@ -51,7 +53,7 @@ FLOOR = ("fitted", "varied")
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
+class Trial:
     """At one site in one domain: the subspace fitted there, and what subspaces do there.
 
     `effects` `[kind receiver]` are those of `KINDS`, `foreign[domain]` those of `FOREIGN` with the
@@ -66,7 +68,7 @@ class Tried:
     def __getitem__(self, kind: str) -> Float[np.ndarray, "receiver"]:
         return self.effects[KINDS.index(kind)]
 
-    def given(self, domain: str, kind: str) -> Float[np.ndarray, "receiver"]:
+    def of_other(self, domain: str, kind: str) -> Float[np.ndarray, "receiver"]:
         """What the subspace of another domain does here, by `FOREIGN`'s kinds."""
         return self.foreign[domain][FOREIGN.index(kind)]
 
@@ -139,7 +141,7 @@ def try_site(
     k: int,
     where: Mapping[str, int],
     rows: int,
-) -> dict[str, Tried]:
+) -> dict[str, Trial]:
     """Fit a subspace in each domain and on class-free pictures; interchange each in all domains.
 
     All have as many directions: `k`, or the fewest that carry the class in every domain.
@@ -172,7 +174,7 @@ def try_subspaces(
     *,
     rows: int,
     seed: int,
-) -> Tried:
+) -> Trial:
     """How far each subspace, and its varied directions, move the metric of the receivers."""
     whole = own.with_basis(torch.eye(len(own.basis)))
     drawn = torch.from_numpy(rng("random subspace", seed).normal(size=own.basis.shape))
@@ -197,16 +199,10 @@ def try_subspaces(
         return torch.stack(found)
 
     after = torch.cat(Batching(rows).each(len(domain.base), run), dim=1).double().cpu().numpy()
-    if not np.isfinite(after).all():
-        raise NumericsError(
-            f"interchange activations at {own.site}",
-            "NaN or infinity in the outputs",
-            "finite numbers",
-            "check the pictures, the class embeddings and the tower's own output",
-        )
+    check_finite(f"interchange activations at {own.site}", {"the outputs": after})
     n, ends = len(domain.base), np.cumsum([len(KINDS), len(FOREIGN) * len(others)])
     kinds, foreign, floor = np.split(after - domain.before, ends)
-    return Tried(
+    return Trial(
         own,
         kinds,
         dict(zip(others, foreign.reshape(len(others), len(FOREIGN), n), strict=True)),
@@ -258,7 +254,7 @@ class Receivers:
         table = np.stack(effects, axis=1)
         return class_mean(table, self.labels), leave_out(table, self.labels, self.roles)
 
-    def weak(self, tried: Tried, kind: str) -> str:
+    def weak(self, tried: Trial, kind: str) -> str:
         """Why an interchange within a domain is too weak to compare with; empty if it is not."""
         means, left = self.means(tried[kind] - tried[f"{kind} null"])
         error = jackknife(means[0], left[:, 0]).error
@@ -283,19 +279,21 @@ class HeldAgainst:
 
 
 def judge_interchange(
-    here: Tried, there: Tried, a: str, own: Receivers, home: Receivers, rounding: float
+    here: Trial, there: Trial, a: str, own: Receivers, home: Receivers, rounding: float
 ) -> HeldAgainst:
     """Judge the bases of `a` tried `here`; or say why there is no index, or no "shared"."""
     nulls = {
-        kind: {OTHER_CLASS: here.given(a, f"{kind} null"), BY_CHANCE: here["random"]}
+        kind: {OTHER_CLASS: here.of_other(a, f"{kind} null"), BY_CHANCE: here["random"]}
         | {f"a subspace of {name}": does for name, does in here.of_floors(kind).items()}
         for kind in FLOOR
     }
     beyond, of_varied = (
-        _against(here.given(a, kind), nulls[kind], here, own, rounding) for kind in FLOOR
+        _against(here.of_other(a, kind), nulls[kind], here, own, rounding) for kind in FLOOR
     )
     plain, plain_varied = (
-        _against(here.given(a, kind), {OTHER_CLASS: nulls[kind][OTHER_CLASS]}, here, own, rounding)
+        _against(
+            here.of_other(a, kind), {OTHER_CLASS: nulls[kind][OTHER_CLASS]}, here, own, rounding
+        )
         for kind in FLOOR
     )
     width, k = there.subspace.basis.shape
@@ -311,7 +309,7 @@ def judge_interchange(
 
 
 def _against(
-    value: np.ndarray, nulls: Mapping[str, np.ndarray], here: Tried, own: Receivers, rounding: float
+    value: np.ndarray, nulls: Mapping[str, np.ndarray], here: Trial, own: Receivers, rounding: float
 ) -> HeldAgainst:
     """An effect against the strongest of its nulls, the first of which is another class's."""
     name, null = own.strongest(nulls)

@@ -4,10 +4,9 @@ A metric is a name in `METRICS` and a `Target` that says what to score against. 
 and differentiable, and it can be cut to some of its examples, so that a sweep can run in batches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +16,19 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from interp.core.classifiers import Classifier
-from interp.core.errors import DataError, ShapeError, SpecificationError, check_known, listed
+from interp.core.errors import (
+    DataError,
+    NumericsError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+    listed,
+)
 from interp.core.faces.by_name import Named
 from interp.core.faces.doors import check_fields
 
 Rows = slice | np.ndarray | Tensor | Sequence[int]
-Labels = Tensor | np.ndarray | pd.Series | Sequence[Any]
+Labels = Tensor | np.ndarray | pd.Series | Sequence[object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +60,14 @@ class Target:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        asked, names = "score examples against classes", self.classifier.names
         if isinstance(self.labels, str) or isinstance(self.foils, str):
             raise SpecificationError(
-                "score examples against classes",
-                f"the text {self.labels if isinstance(self.labels, str) else self.foils!r}",
-                "a class for each example",
-                "put it into a list",
+                asked, "a text as labels", "a class for each example", "put it into a list"
             )
-        if len(self.classifier.names) < 2:
+        if len(names) < 2:
             raise DataError(
-                "score one class against the others",
-                f"the classes {listed(self.classifier.names)}",
-                "two or more different names",
-                "name every class once",
+                asked, f"the classes {listed(names)}", "two or more different", "name each once"
             )
         object.__setattr__(self, "labels", self._places("labels", self.labels))
         if self.foils is not None:
@@ -76,17 +77,11 @@ class Target:
                 torch.eq(foils, torch.as_tensor(self.labels)).any()
             ):
                 raise DataError(
-                    "score a class against a foil",
-                    "foils that are the class itself, or of another number than the labels",
-                    "one other class per example",
-                    "choose foils that differ from the labels",
+                    asked, "foils that are the class, or too few", "another class", "choose others"
                 )
         if self.clean is not None and len(self.clean) != len(self.labels):
             raise ShapeError(
-                "score against clean embeddings",
-                f"{len(self.clean)} of them for {len(self.labels)} labels",
-                "one per label",
-                "embed the clean pictures in the same order",
+                asked, f"{len(self.clean)} clean outputs", f"{len(self)}, one a label", "embed all"
             )
 
     def __repr__(self) -> str:
@@ -98,9 +93,9 @@ class Target:
         return len(self.labels)
 
     def __getitem__(self, rows: Rows) -> "Target":
-        return Target(
-            self.classifier, *(_cut(v, rows) for v in (self.labels, self.foils, self.clean))
-        )
+        foils = None if self.foils is None else torch.as_tensor(self.foils)[rows]
+        clean = None if self.clean is None else self.clean[rows]
+        return Target(self.classifier, torch.as_tensor(self.labels)[rows], foils, clean)
 
     def _places(self, what: str, values: Labels) -> Tensor:
         if not isinstance(values, Tensor):
@@ -118,10 +113,6 @@ class Target:
                 "give names of classes, or their places",
             )
         return places.long()
-
-
-def _cut(values: Any, rows: Rows) -> Any:
-    return None if values is None else values[rows]
 
 
 def _of(logits: Tensor, places: Labels | None, metric: str) -> Tensor:
@@ -263,12 +254,10 @@ class Metric:
         return self.kind if isinstance(self.kind, str) else self.kind.__name__
 
     def __call__(self, embedding: Tensor) -> Tensor:
-        if embedding.ndim != 2 or len(embedding) != len(self.target):
+        n = len(self.target)
+        if embedding.ndim != 2 or len(embedding) != n:
             raise ShapeError(
-                f"compute {self.name!r}",
-                f"outputs of shape {tuple(embedding.shape)}",
-                f"({len(self.target)}, d_embed): one row per label",
-                "score the same pictures, in the same order, as the labels",
+                f"compute {self.name!r}", f"{tuple(embedding.shape)}", f"{n} rows", "embed them all"
             )
         function = METRICS[self.kind] if isinstance(self.kind, str) else self.kind
         return function(embedding, self.target)
@@ -284,10 +273,7 @@ def check_kind(kind: MetricKind | None) -> None:
         check_known(asked, "metric", [kind], METRICS, SpecificationError)
     elif kind is not None and not callable(kind):
         raise SpecificationError(
-            asked,
-            f"the metric {kind!r}",
-            f"one of {listed(METRICS)}, or a function of outputs and a Target",
-            "name a metric",
+            asked, f"the metric {kind!r}", "a name or a function", f"name one of {listed(METRICS)}"
         )
     elif kind is not None and _takes(kind) == 1:
         raise SpecificationError(
@@ -298,7 +284,7 @@ def check_kind(kind: MetricKind | None) -> None:
         )
 
 
-def _takes(function: Callable[..., Any]) -> int | None:
+def _takes(function: Callable[..., object]) -> int | None:
     """How many arguments a function must be given; None where it does not say."""
     try:
         given = signature(function).parameters.values()
@@ -340,6 +326,14 @@ def measure(
             "return one number per example, for any number of examples; labels go into a Target",
         )
     return values
+
+
+def check_finite(asked: str, values: Mapping[str, Tensor | np.ndarray | float]) -> None:
+    """Refuse NaN and infinity, and say in which of the named values they stand."""
+    bad = [name for name, each in values.items() if not torch.as_tensor(each).isfinite().all()]
+    if bad:
+        do = "check the pictures, the class embeddings, the metric and the tower's own output"
+        raise NumericsError(asked, f"NaN or infinity in {listed(bad)}", "finite numbers", do)
 
 
 def check_metric(

@@ -1,4 +1,4 @@
-"""Pairs of an image table read as tensors, with the metric that tells their classes apart."""
+"""Pairs of pictures as a tower takes them, with the metric of their classes; and corruptions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -107,6 +107,17 @@ def read(
 ) -> Tensor:
     """Pictures as the tower takes them, with the device and dtype of `like`."""
     return images.tensors(preprocess, rows.tolist()).to(like)
+
+
+def check_partners(what: str, x: Tensor, other: Tensor) -> None:
+    """Refuse inputs and partners that differ in shape or dtype."""
+    if other.shape != x.shape or other.dtype != x.dtype:
+        raise ShapeError(
+            f"exchange activations of inputs and {what}",
+            f"{tuple(x.shape)} {x.dtype} and {tuple(other.shape)} {other.dtype}",
+            "one shape and dtype",
+            "give every input one partner, preprocessed alike",
+        )
 
 
 class PairTaskKeywords(TypedDict, total=False):
@@ -247,10 +258,7 @@ def read_pairs(
     check_kind(metric)
     if metric == "logit_difference" and not crossed:
         raise SpecificationError(
-            "score clean against corrupt classes",
-            "pairs of which some share their class",
-            "pairs that differ in class",
-            "use metric='margin', or other pairs",
+            "score clean against corrupt", "pairs of one class", "of two classes", "use the margin"
         )
     like = classifier.embeddings
     clean = read(pairs.images, pairs.clean_rows, preprocess, like)
@@ -334,16 +342,22 @@ CORRUPTIONS: dict[str, Callable[..., Tensor]] = {
     "blur": blur,
     "mean_image": mean_image,
 }
-"""Every corruption by name; each takes pictures, `strength` and `seed`, and gives pictures."""
+"""Every corruption by name; each takes pictures, `strength` and `seed`, and gives pictures.
+
+Pictures are preprocessed, `[batch channel row column]`, and so are the units (one standard
+deviation of CLIP's training pictures is 1). A partner from the image table is the better
+counterfactual where there is one: noise takes a tower off the pictures it knows (Zhang and
+Nanda 2024).
+"""
 
 
 def _check(pictures: Tensor, strength: float) -> None:
     if pictures.ndim != 4 or not pictures.is_floating_point() or not len(pictures):
         raise ShapeError(
-            "corrupt pictures",
-            f"shape {tuple(pictures.shape)}, {pictures.dtype}",
-            "floating-point numbers of shape (batch, channel, row, column)",
-            "pass preprocessed pictures",
+            "corrupt",
+            f"{tuple(pictures.shape)} {pictures.dtype}",
+            "floats, 4 axes",
+            "preprocess it",
         )
     if not 0 <= strength < float("inf"):
         raise _out_of_range(strength, "a number of 0 or more")

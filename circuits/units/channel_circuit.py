@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import pandas as pd
 from torch import Tensor
@@ -17,8 +17,8 @@ from torch import Tensor
 from interp.circuits.patching.mean_activations import Baseline
 from interp.circuits.tasks.metrics import name_of
 from interp.circuits.units.channel_edges import MEMORY, check_adjacent, score_edges, want
-from interp.circuits.units.channel_scores import channel_scores, check_steps
-from interp.core.arguments import Room, RoomKeywords, filled
+from interp.circuits.units.channel_scores import channel_scores
+from interp.core.arguments import Room, RoomKeywords, check_counts, filled
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.sites import find_sites
@@ -74,7 +74,7 @@ class ChannelCircuit:
 
     nodes: Mapping[str, Mapping[int, float]]
     edges: tuple[Edge, ...]
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
 
     def to_table(self) -> Table:
         """A table with a row per node and per edge.
@@ -164,13 +164,11 @@ def channel_circuit(
     """
     given = filled(channel_circuit, Room, {"memory": MEMORY, **room})
     asked = "find a channel circuit"
-    check_steps(asked, steps, 2)
-    if not 0 < keep <= 1 or not isinstance(fan_in, int) or fan_in < 1:
+    check_counts(asked, least=2, steps=steps)
+    check_counts(asked, fan_in=fan_in)
+    if not 0 < keep <= 1:
         raise SpecificationError(
-            asked,
-            f"keep={keep} and fan_in={fan_in}",
-            "a share above 0, up to 1, and one incoming edge or more",
-            "the paper keeps 0.1 and 3",
+            asked, f"keep={keep}", "a share above 0, up to 1", "keep 0.1, as the paper did"
         )
     names = find_sites(sites, tower.sites)
     for up, down in pairwise(names):

@@ -19,8 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interp.circuits.patching.engine import Held, walk
 from interp.circuits.patching.mean_activations import Baseline, check_baseline, with_baselines
-from interp.circuits.units.channel_scores import by_unit, check_finite, check_steps, unit_axis
-from interp.core.arguments import Room, RoomKeywords, filled
+from interp.circuits.units.channel_scores import by_unit, check_finite, unit_axis
+from interp.core.arguments import Room, RoomKeywords, check_counts, filled
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.runs.batching import Batching, batches
@@ -144,9 +144,9 @@ def want(
         if strange or len(set(every)) < len(every):
             raise ShapeError(
                 asked,
-                f"channels {listed(strange or every)} of {site}",
-                f"different ones from 0 to {sizes[site] - 1}",
-                "count from the start of the axis, and name each once",
+                f"channels {listed(strange or every)}",
+                f"different, 0 to {sizes[site] - 1}",
+                "name once",
             )
         if not every:
             raise SpecificationError(
@@ -163,18 +163,12 @@ def check_adjacent(asked: str, tower: Tower, upstream: str, downstream: str) -> 
         unit_axis(tower, site)
     if order.index(upstream) >= order.index(downstream):
         raise SiteError(
-            asked,
-            "a downstream site that is not computed after the upstream one",
-            "two sites in the order of the computation",
-            f"exchange them, or choose a site behind {upstream}",
+            asked, f"{downstream} before {upstream}", "the order of the run", "exchange them"
         )
     layers = tower.layer(upstream), tower.layer(downstream)
     if layers[1] - layers[0] > 1:
         raise SiteError(
-            asked,
-            f"sites of the blocks {layers[0]} and {layers[1]}",
-            "sites of the same block or of neighbouring ones",
-            "score the sites between them too, one pair at a time",
+            asked, f"blocks {layers[0]} and {layers[1]}", "neighbouring blocks", "go block by block"
         )
 
 
@@ -186,7 +180,7 @@ def score_edges(
     One walk down the tower serves all of them.
     """
     asked = "score channel edges"
-    check_steps(asked, steps, 2)
+    check_counts(asked, least=2, steps=steps)
     names = [each.upstream for each in wanted]
 
     def window_edges(window: slice) -> list[Tensor]:
@@ -235,11 +229,9 @@ class _Pair:
             not end.requires_grad
             or torch.autograd.grad(end, at, none, allow_unused=True)[0] is None
         ):
+            asked = f"score edges from {self.wanted.upstream}"
             raise SiteError(
-                f"score edges from {self.wanted.upstream} to {self.wanted.downstream}",
-                "a downstream site that does not depend on the upstream one",
-                "two sites with a path between them",
-                "choose another pair",
+                asked, "a site that does not depend on it", "a path between them", "choose others"
             )
         return end.detach()
 

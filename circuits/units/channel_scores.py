@@ -7,8 +7,9 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import Held
 from interp.circuits.patching.mean_activations import Baseline, check_baseline, with_baselines
-from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
-from interp.core.errors import NumericsError, SiteError, SpecificationError, listed
+from interp.circuits.tasks.metrics import check_finite, check_metric, measure, name_of, rows_of
+from interp.core.arguments import check_counts
+from interp.core.errors import SiteError, SpecificationError, listed
 from interp.core.faces.doors import door
 from interp.core.runs.batching import Batching
 from interp.core.sites import find_sites
@@ -85,7 +86,7 @@ def channel_scores(
     asked = "score channels"
     names = find_sites(sites, tower.sites)
     axes = {site: unit_axis(tower, site, axis) for site in names}
-    check_steps(asked, steps, 1)
+    check_counts(asked, steps=steps)
     check_baseline(asked, tower, x, baseline, sites=names, batch_size=batch_size)
     with torch.no_grad():
         some = tower(x[:batch_size])
@@ -154,23 +155,3 @@ def by_unit(activation: Tensor, axis: int, first: int = 1) -> Tensor:
     """`[... channel space]`: the axis of units at place `first`, all behind it laid in one."""
     moved = activation.movedim(axis, first)
     return moved.flatten(first + 1) if moved.ndim > first + 1 else moved.unsqueeze(-1)
-
-
-def check_steps(asked: str, steps: int, least: int) -> None:
-    """Refuse fewer steps than there must be."""
-    if not isinstance(steps, int) or steps < least:
-        raise SpecificationError(
-            asked, f"{steps} steps", f"a whole number, {least} or more", "take 10, as the paper did"
-        )
-
-
-def check_finite(asked: str, scores: dict[str, Tensor]) -> None:
-    """Refuse scores that are no numbers, and say where."""
-    bad = [site for site, values in scores.items() if not bool(torch.isfinite(values).all())]
-    if bad:
-        raise NumericsError(
-            asked,
-            f"NaN or infinity at {listed(bad)}",
-            "finite numbers",
-            "check the pictures, the tower, and the metric's gradient at the baseline",
-        )

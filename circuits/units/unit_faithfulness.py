@@ -5,7 +5,7 @@ is given its activation of the corrupt run, at every site, while the rest of the
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -92,7 +92,10 @@ def unit_faithfulness(
     _check(tower, scores, sites, shares, axis)
     kept = {site: np.stack([_best(scores[site], share) for share in shares]) for site in sites}
     generator = rng("random units", seed)
-    drawn = {site: _random(masks, n_random, generator) for site, masks in kept.items()}
+    drawn = {
+        site: np.stack([generator.permutation(row) for row in masks for _ in range(n_random)])
+        for site, masks in kept.items()
+    }
     _check_widths(tower, kept, corrupt, axis)
     masks = {s: np.concatenate([kept[s], ~kept[s], drawn[s], ~drawn[s]]) for s in sites}
     values, ends = measure_units(
@@ -163,7 +166,7 @@ def runs_of_units(
     axes = {site: unit_axis(tower, site, axis) for site in sites}
     first = min(tower.layer(site) for site in sites)
 
-    def found(
+    def outputs_of(
         window: slice, runs: Prefix, full: Tensor, held: Mapping[str, Tensor]
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         yield np.flatnonzero(whole), full.expand(int(whole.sum()), *full.shape)
@@ -183,7 +186,7 @@ def runs_of_units(
             output, held = tower.run_with_cache(corrupt[window], names_filter=sites)
             runs = Prefix.of(tower, clean[window]).forward_to(first)
             full = runs.run()
-        yield window, (full, output), found(window, runs, full, held)
+        yield window, (full, output), outputs_of(window, runs, full, held)
 
 
 def _replace(kept: np.ndarray, corrupt: Tensor, axis: int) -> Change:
@@ -201,11 +204,6 @@ def _best(scores: Tensor | np.ndarray, share: float) -> np.ndarray:
     return kept
 
 
-def _random(kept: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
-    """For each circuit, n with as many units."""
-    return np.stack([generator.permutation(row) for row in kept for _ in range(n)])
-
-
 def _check_widths(tower: Tower, kept: Mapping[str, np.ndarray], x: Tensor, axis: str) -> None:
     """Scores of another model would broadcast, or fail far from here."""
     with torch.no_grad():
@@ -214,16 +212,13 @@ def _check_widths(tower: Tower, kept: Mapping[str, np.ndarray], x: Tensor, axis:
         right = cache[site].shape[tower.axes(site).index(axis)]
         if masks.shape[1] != right:
             raise ShapeError(
-                f"test units at {site}",
-                f"{masks.shape[1]} scores for {right} units",
-                "one number per unit",
-                "take the scores from the same tower",
+                f"test {site}", f"{masks.shape[1]} scores", f"{right}, one a unit", "score this one"
             )
 
 
 def _check(
     tower: Tower,
-    scores: Mapping[str, Any],
+    scores: Mapping[str, Tensor | np.ndarray],
     sites: Sequence[str],
     shares: Sequence[float],
     axis: str,

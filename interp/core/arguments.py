@@ -6,7 +6,7 @@ value is a dataclass with the same fields and their defaults, which `filled` mak
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -122,6 +122,32 @@ def filled(
             f"pass {', '.join(f'{name}=...' for name in missing)}",
         )
     return cast(Any, kind)(**given)
+
+
+def check_counts(asked: str, *, least: int = 1, **counts: float) -> None:
+    """Refuse counts that are no whole numbers of `least` or more.
+
+    >>> check_counts("fit a mask", steps=0)
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.SpecificationError: Cannot fit a mask: given 0 steps, right would be ...
+    """
+    for name, n in counts.items():
+        if n < least or n % 1:
+            given = f"{n} {name.replace('_', ' ')}"
+            raise SpecificationError(
+                asked, given, f"a whole number, {least} or more", "leave it at its default"
+            )
+
+
+def check_shares(asked: str, shares: Sequence[float], *, whole: bool = False) -> None:
+    """Refuse no shares, and shares that keep nothing or (but for `whole`) everything.
+
+    >>> check_shares("keep parts", [1.0], whole=True)
+    """
+    if not len(shares) or not all(0 < s < 1 or (whole and s == 1) for s in shares):
+        right = f"shares above 0, {'up to' if whole else 'below'} 1"
+        raise SpecificationError(asked, f"shares {list(shares)}", right, "keep the defaults")
 
 
 def numbers_from(text: str, what: str) -> range:

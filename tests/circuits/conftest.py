@@ -41,6 +41,19 @@ class Function(nn.Module):
         return self.function(x)
 
 
+def first(output: Tensor) -> Tensor:
+    return output[:, 0]
+
+
+def difference(output: Tensor) -> Tensor:
+    return output[:, 0] - output[:, 1]
+
+
+def bent(output: Tensor) -> Tensor:
+    """A metric that is no linear function of the output."""
+    return output[:, 0] - output[:, 1] ** 2
+
+
 def first_to_second(stream: Tensor) -> Tensor:
     """Position 0 is written to position 1."""
     return torch.stack([torch.zeros_like(stream[:, 0]), stream[:, 0]], dim=1)

@@ -73,7 +73,7 @@ def run_exchanged(
 ) -> Float[Tensor, "batch d_embed"]:
     """The output of a run in which edges and neurons carry what they carry in other runs.
 
-    As in `interp.circuits.edges.masked_runs.run_masked` a reader's stream is the donor's, and along
+    As in `interp.circuits.edges.wire.run_masked` a reader's stream is the donor's, and along
     every edge that is not exchanged the writer's part in this run takes the place of its part in
     the donor's; here at class token and patches apart, with single neurons, and with gradients.
     """

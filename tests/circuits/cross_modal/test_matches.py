@@ -47,9 +47,10 @@ def of_edges(inputs: Any, **options: Any) -> Matches:
 def of_units(inputs: Any, *, vision: tuple[str, str], text: tuple[str, str]) -> Matches:
     cuts = (
         Units.of(tower, site, x[0], axis=axis)
-        for tower, (site, axis), x in zip((open_vit(), open_text()), (vision, text), inputs,
-                                          strict=True)
-    )  # fmt: skip
+        for tower, (site, axis), x in zip(
+            (open_vit(), open_text()), (vision, text), inputs, strict=True
+        )
+    )
     first, second = cuts
     return Matches((first, second), *inputs, scale=SCALE)
 
@@ -94,11 +95,14 @@ def test_scores_are_those_of_attribute_with_the_other_tower_held(inputs: Any) ->
     told = SCALE * (unit(text(y)) - unit(text(y_))).detach()
     lone = [
         attribute(
-            vision, clean=x[[i]], corrupt=x_[[i]], method="exact",
+            vision,
+            clean=x[[i]],
+            corrupt=x_[[i]],
+            method="exact",
             metric=lambda out, i=i: unit(out) @ told[i],
         ).values[0]
         for i in range(len(x))
-    ]  # fmt: skip
+    ]
     found = of_edges(inputs, method="exact").scores()[0]
     np.testing.assert_allclose(found, np.stack(lone), atol=1e-10)
 
@@ -192,8 +196,9 @@ def test_curves_keep_a_circuit_in_one_tower_or_in_both(inputs: Any) -> None:
     cuts = {"visual": (0,), "text": (1,), "both": (0, 1)}
     for tower, inside in cuts.items():
         for measure, masks in (
-            ("circuit alone", kept), ("model without the circuit", [~own for own in kept])
-        ):  # fmt: skip
+            ("circuit alone", kept),
+            ("model without the circuit", [~own for own in kept]),
+        ):
             asked = [own if place in inside else None for place, own in enumerate(masks)]
             assert rows[tower, measure] == pytest.approx(matches.run(*asked)[0].mean() / whole)
 
@@ -211,8 +216,9 @@ def test_scores_may_be_of_other_pictures(inputs: Any) -> None:
 
 def test_pictures_and_captions_are_read_from_pairs() -> None:
     names = ["red", "lime", "blue", "white"]
-    frame = pd.DataFrame({"path": names, "label": names, "domain": "flat", "split": "test",
-                          "caption": ""})  # fmt: skip
+    frame = pd.DataFrame(
+        {"path": names, "label": names, "domain": "flat", "split": "test", "caption": ""}
+    )
     images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
     pairs = images.pairs(same="domain", differ="label")
     colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
@@ -222,9 +228,12 @@ def test_pictures_and_captions_are_read_from_pairs() -> None:
 
     cut = Edges(Chain([nn.Identity()]))
     matches = read_matches(
-        [cut, cut], pairs, tokens=tokens, scale=2.0,
+        [cut, cut],
+        pairs,
+        tokens=tokens,
+        scale=2.0,
         preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255,
-    )  # fmt: skip
+    )
     v, v_ = (
         unit(colours[[names.index(n) for n in side.label]]) for side in (pairs.clean, pairs.corrupt)
     )
@@ -236,16 +245,16 @@ def test_pictures_and_captions_are_read_from_pairs() -> None:
 def test_what_cannot_be_matched_is_said(inputs: Any) -> None:
     pictures, captions = inputs
     cuts = Edges(open_vit()), Edges(open_text())
-    with pytest.raises(AlikeError, match=r"captions that are their own partners \(pair 0, 1, 2"):
+    with pytest.raises(AlikeError, match=r"captions .*\(pair 0, 1, 2"):
         Matches(cuts, pictures, (captions[0], captions[0]))
-    with pytest.raises(ShapeError, match="5 pictures with 5 partners, 4 captions with 4"):
+    with pytest.raises(ShapeError, match=r"\[5, 5, 4, 4\]"):
         Matches(cuts, pictures, (captions[0][:4], captions[1][:4]))
     with pytest.raises(SampleError):
         Matches(cuts, (pictures[0][:0], pictures[1][:0]), (captions[0][:0], captions[1][:0]))
     matches = Matches(cuts, pictures, captions)
     with pytest.raises(SpecificationError, match="visual"):
         matches.of("pictures")
-    with pytest.raises(ShapeError, match="one for each of the"):
+    with pytest.raises(ShapeError, match=r"\(3,\)"):
         match_faithfulness(matches, [np.ones(3), np.ones(3)])
     for wrong in ({"shares": [0.0]}, {"shares": []}, {"n_random": 0}):
         with pytest.raises(SpecificationError):

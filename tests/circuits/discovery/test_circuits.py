@@ -31,8 +31,7 @@ from interp.core.artists import artist_column, artists_of
 from interp.core.errors import DataError, NumericsError, ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE, Table
-from tests.circuits.conftest import Function, open_vit
-from tests.circuits.edges.test_edge_attribution import bent
+from tests.circuits.conftest import Function, bent, open_vit
 
 
 def planted(*, backup: bool = False) -> Chain:
@@ -219,8 +218,11 @@ def test_random_circuits_have_the_size_and_layers_of_the_circuit() -> None:
     from interp.circuits.discovery.faithfulness import _random_masks
 
     wiring = wire(open_vit())
-    circuit = discover(Attribution(wiring, np.random.default_rng(1).random((1, wiring.n_edges)),
-                                   "random", "m"), n=20, prune=False)  # fmt: skip
+    circuit = discover(
+        Attribution(wiring, np.random.default_rng(1).random((1, wiring.n_edges)), "random", "m"),
+        n=20,
+        prune=False,
+    )
     draws = _random_masks(circuit, 5, seed=0)
     layers = wiring.layers
 
@@ -255,8 +257,9 @@ def test_areas_are_withheld_where_their_curve_is(runs: dict[str, Any]) -> None:
     half = runs["clean"].clone()
     half[::2], other = runs["corrupt"][::2], runs["corrupt"].clone()
     other[::2] = runs["clean"][::2]  # the gap has either sign, and none on average
-    table = faithfulness(tower, scores, **{**runs, "clean": half, "corrupt": other},
-                         shares=(0.05, 0.5), n_random=2).frame  # fmt: skip
+    table = faithfulness(
+        tower, scores, **{**runs, "clean": half, "corrupt": other}, shares=(0.05, 0.5), n_random=2
+    ).frame
     assert table["value"].isna().all() and table["low"].isna().all()
     assert table["reason"].str.contains("gap").all()
 
@@ -297,7 +300,7 @@ def test_refusals_of_faithfulness(runs: dict[str, Any], hand: Chain) -> None:
         faithfulness(planted(), circuit, **runs, memory=10)
     with pytest.raises(SpecificationError, match="none"):
         faithfulness(planted(), [], **runs)
-    with pytest.raises(SpecificationError, match="n_random=0"):
+    with pytest.raises(SpecificationError, match="0 random circuits"):
         faithfulness(planted(), circuit, **runs, n_random=0)
     with pytest.raises(SpecificationError, match="for a tower of 6"):
         minimality(hand, circuit, **runs)

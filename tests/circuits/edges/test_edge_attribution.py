@@ -8,19 +8,9 @@ import torch
 from torch import Tensor
 
 from interp.circuits import METHODS, Chain, Wiring, attribute, edge_effects, path_patch, wire
-from interp.circuits.edges.masked_runs import Flow, open_run, run_masked
+from interp.circuits.edges.wire import Flow, open_run, run_masked
 from interp.core.errors import DataError, ShapeError, SiteError, SpecificationError
-from tests.circuits.conftest import Function, TinyViT, open_vit
-
-
-def difference(output: Tensor) -> Tensor:
-    return output[:, 0] - output[:, 1]
-
-
-def bent(output: Tensor) -> Tensor:
-    """A metric that is no linear function of the output."""
-    return output[:, 0] - output[:, 1] ** 2
-
+from tests.circuits.conftest import Function, TinyViT, bent, difference, open_vit
 
 # literal integers, worked out on paper (see `hand` for the tower)
 

@@ -1,7 +1,6 @@
 """Learned masks of edges: the run they are learned in, what they find, and what they must not."""
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,65 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits import (
-    Chain,
-    ClassCircuits,
-    Edges,
-    attribute,
-    class_circuits,
-    edge_mask_scores,
-    wire,
-)
+from interp.circuits import Chain, ClassCircuits, Edges, attribute, edge_mask_scores, wire
 from interp.circuits.discovery.faithfulness import measure_masks
 from interp.circuits.edges import edge_mask_scores as learned_edge_masks
 from interp.circuits.edges.edge_mask_scores import _alone, _Gates, _starting, _total
 from interp.circuits.edges.edge_scores import EdgeTask
-from interp.circuits.edges.masked_runs import open_run, run_gated
-from interp.circuits.edges.wire import parts_of
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.vit import Blueprint, plant
-from interp.circuits.planted.world import as_tensor, paint
+from interp.circuits.edges.wire import open_run, parts_of, run_gated
 from interp.circuits.sharing.overlap_measures import best_of_groups
 from interp.core.errors import AlikeError, SpecificationError
 from interp.models.towers.vit import HookedViT
-from tests.circuits.conftest import Function, open_text, open_vit
-from tests.circuits.edges.test_edge_attribution import bent
+from tests.circuits.conftest import Function, bent, open_text, open_vit
+from tests.circuits.planted_models import found, kept_on_others, model
 
 FEW = {"shares": (0.1, 0.5), "steps": 8}
 
 
-@cache
-def planted() -> tuple[Any, HookedViT]:
-    made = disguise(plant(Blueprint("all shared", 1)), seed=3)
-    return made, HookedViT(made.source)
-
-
-@cache
-def found() -> ClassCircuits:
-    """The circuits of a planted model's edges, by EAP-IG-inputs."""
-    made, tower = planted()
-    return class_circuits(
-        Edges(tower), paint(made.world, 8, seed=5), domain="A", classifier=made.classifier,
-        preprocess=as_tensor, n=2,
-    )  # fmt: skip
-
-
 def by_masks(**options: Any) -> ClassCircuits:
     first, second = (
-        edge_mask_scores(found().cut.tower, **options, **read.words) for read in found().halves
+        edge_mask_scores(found("all shared", "edge", "A").cut.tower, **options, **read.words)
+        for read in found("all shared", "edge", "A").halves
     )
-    return replace(found(), values=(first, second))
-
-
-def kept_on_others(circuits: ClassCircuits, share: float) -> float:
-    """The share of the metric that circuits of one half of the artists keep for the other half."""
-    kept, work, gaps = circuits.kept(share), [], []
-    for side, read in enumerate(circuits.halves):
-        rows = [circuits.classes.index(name) for name in read.pairs.clean.label]
-        values, ends = circuits.cut.run(read, kept[rows, 1 - side][None])
-        work.append(values[0] - ends[1])
-        gaps.append(ends[0] - ends[1])
-    return float(np.concatenate(work).mean() / np.concatenate(gaps).mean())
+    return replace(found("all shared", "edge", "A"), values=(first, second))
 
 
 @pytest.fixture(params=["vit", "text", "planted"])
@@ -75,8 +36,8 @@ def runs(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
     """A tower that can be wired, with pairs and a metric."""
     torch.manual_seed(12)
     if request.param == "planted":
-        read = found().halves[0][np.arange(0, 16, 3)]
-        return planted()[1], {**read.words, "pairs": None}
+        read = found("all shared", "edge", "A").halves[0][np.arange(0, 16, 3)]
+        return model()[1], {**read.words, "pairs": None}
     if request.param == "text":
         clean, corrupt = torch.randint(1, 19, (2, 3, 6))
         clean[:, 4] = corrupt[:, 4] = 19  # where the texts end: the largest token
@@ -124,7 +85,7 @@ def test_gradients_of_gates_are_those_of_differences(runs: Any) -> None:
 
 
 def test_gates_keep_what_a_cut_keeps_and_in_turn_a_share_of_all() -> None:
-    wiring = wire(planted()[1])
+    wiring = wire(model()[1])
     torch.manual_seed(0)
     logits = torch.randn(2, wiring.n_edges, dtype=torch.float64)
     gates = _Gates.of(wiring, (0.1, 0.5), logits.device)
@@ -149,8 +110,10 @@ def test_a_mask_drops_what_attribution_ranks_first() -> None:
     clean = torch.zeros(4, 1, 3, dtype=torch.float64)
     clean[..., 0] = 1.0
     words: dict[str, Any] = {
-        "clean": clean, "corrupt": 0 * clean, "metric": lambda out: out.sum(dim=1),
-    }  # fmt: skip
+        "clean": clean,
+        "corrupt": 0 * clean,
+        "metric": lambda out: out.sum(dim=1),
+    }
     names = wire(tower).names
     loud = attribute(tower, **words).scores
     assert {names[place] for place in np.argsort(-np.abs(loud))[:2]} == {"input->m0", "m0->logits"}
@@ -178,8 +141,8 @@ def test_a_mask_is_never_worse_on_its_pictures_than_what_it_started_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Steps so large that they throw the order about: what is lost by them is not kept."""
-    monkeypatch.setattr(learned_edge_masks, "FLAT", 0.0)
-    tower, (read, _) = planted()[1], found().halves
+    monkeypatch.setattr("interp.circuits.discovery.hard_gates.FLAT", 0.0)
+    tower, (read, _) = model()[1], found("all shared", "edge", "A").halves
     task = replace(task_of(tower, {**read.words}), labels=read.pairs.clean.label.tolist())
     _, place = np.unique(task.labels, return_inverse=True)
     gates = _Gates.of(task.wiring, (0.2,), torch.device("cpu"))
@@ -215,16 +178,16 @@ def test_the_order_of_pairs_is_the_seeds() -> None:
 
 def test_attribute_and_cuts_know_learned_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learned_edge_masks, "STEPS", 4)
-    read, tower = found().halves[0], planted()[1]
+    read, tower = found("all shared", "edge", "A").halves[0], model()[1]
     plain = edge_mask_scores(tower, steps=4, **read.words)
     named = attribute(tower, method="learned masks", batch_size=32, **read.words)
     assert np.array_equal(named.values, plain)
-    cut: Any = replace(found().cut, method="learned masks")  # type: ignore[type-var]
+    cut: Any = replace(found("all shared", "edge", "A").cut, method="learned masks")  # type: ignore[type-var]
     assert np.array_equal(cut.score(read), plain)
 
 
 def test_what_cannot_be_learned_is_refused() -> None:
-    read, tower = found().halves[0], planted()[1]
+    read, tower = found("all shared", "edge", "A").halves[0], model()[1]
 
     def refuse(error: type[Exception], words: str, **changes: Any) -> None:
         with pytest.raises(error, match=words):

@@ -10,17 +10,13 @@ from torch import Tensor
 from interp.circuits import ABLATIONS, Chain, Classifier, Metric, Target, ablate
 from interp.core.errors import SampleError, ShapeError, SpecificationError
 from interp.core.tower import part
-from tests.circuits.conftest import Function, TinyViT
+from tests.circuits.conftest import Function, TinyViT, first
 
 GRIDS = [
     ("blocks.*.attn.hook_z", ("layer", "head")),
     ("blocks.*.hook_resid_pre", ("layer", "pos")),
     ("blocks.1.attn.hook_pattern", ("layer", "head", "query")),
 ]
-
-
-def first(output: Tensor) -> Tensor:
-    return output[:, 0]
 
 
 @pytest.mark.parametrize("kind", ABLATIONS)

@@ -11,11 +11,7 @@ from torch import Tensor
 from interp.circuits import Classifier, Metric, Target, sweep, to_patching_result
 from interp.circuits.patching.localise import effects
 from interp.core.errors import OutputError, SpecificationError
-from tests.circuits.conftest import TinyViT
-
-
-def difference(output: Tensor) -> Tensor:
-    return output[:, 0] - output[:, 1]
+from tests.circuits.conftest import TinyViT, difference
 
 
 @pytest.fixture

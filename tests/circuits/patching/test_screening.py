@@ -13,12 +13,7 @@ from interp.circuits.patching.screen import missed_at_most
 from interp.core.errors import NumericsError, ShapeError, SiteError, SpecificationError
 from interp.core.sites import find_sites
 from interp.core.tower import part
-from tests.circuits.conftest import Function, TinyViT
-
-
-def difference(output: Tensor) -> Tensor:
-    return output[:, 0] - output[:, 1]
-
+from tests.circuits.conftest import Function, TinyViT, difference
 
 GRIDS = [
     ("vit", "blocks.*.hook_resid_pre", ("layer", "pos")),

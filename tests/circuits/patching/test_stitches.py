@@ -212,12 +212,17 @@ def plainly_fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     number = np.arange(len(x))
     errors = [
         sum(
-            ((a[number % 4 == fold] @ solved(number[number % 4 != fold], ridge)
-              - b[number % 4 == fold]) ** 2).sum()
+            (
+                (
+                    a[number % 4 == fold] @ solved(number[number % 4 != fold], ridge)
+                    - b[number % 4 == fold]
+                )
+                ** 2
+            ).sum()
             for fold in range(4)
         )
         for ridge in RIDGES
-    ]  # fmt: skip
+    ]
     ridge = RIDGES[int(np.argmin(errors))]
     return solved(number, ridge), ridge
 
@@ -231,8 +236,9 @@ def test_the_ridge_is_the_one_that_errs_least_on_other_pictures(noise: float) ->
     found = StitchSource(torch.from_numpy(x)).fit(torch.from_numpy(y))
     np.testing.assert_allclose(found.weight, slow, rtol=1e-6, atol=1e-9)
     assert (ridge > 1e-4) == (noise > 0.1)
-    torch.testing.assert_close(found(torch.from_numpy(x)).mean(dim=(0, 1)),
-                               torch.from_numpy(y.mean(axis=(0, 1))))  # fmt: skip
+    torch.testing.assert_close(
+        found(torch.from_numpy(x)).mean(dim=(0, 1)), torch.from_numpy(y.mean(axis=(0, 1)))
+    )
 
 
 def test_as_many_features_as_pictures_are_no_obstacle() -> None:

@@ -25,12 +25,7 @@ from interp.core.errors import (
     SpecificationError,
 )
 from interp.core.tables import Table
-from tests.circuits.conftest import Function, TinyViT
-
-
-def difference(output: Tensor) -> Tensor:
-    return output[:, 0] - output[:, 1]
-
+from tests.circuits.conftest import Function, TinyViT, difference
 
 # literal integers, worked out on paper (see `hand` for the tower)
 

@@ -14,6 +14,7 @@ from interp.circuits.patching.patched_cells import PatchPlace, reference_outputs
 from interp.core.tower import resumption
 from interp.models.towers.open_tower import open_tower
 from interp.models.towers.transformer import ADDED_TO
+from tests.circuits.conftest import difference
 from tests.models.moved import moved, tokens
 
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
@@ -44,10 +45,6 @@ def inputs_of(form: str) -> tuple[Any, Tensor, Tensor]:
         return open_tower(model, "text"), tokens(), tokens().roll(1, dims=1).clamp(max=48)
     pictures = torch.randn(2, 3, 3, 16, 16).double()
     return open_tower(model, "visual"), pictures[0], pictures[1]
-
-
-def difference(output: Tensor) -> Tensor:
-    return output[:, 0] - output[:, 1]
 
 
 @pytest.mark.parametrize(("dtype", "bar"), [(torch.float64, 1e-10), (torch.float32, 5e-6)])

@@ -50,7 +50,7 @@ def test_a_metric_per_example_keeps_its_axis(vit: TinyViT, vit_inputs: dict[str,
 
 def test_refusals(vit: TinyViT, vit_inputs: dict[str, Any], hand: circuits.Chain) -> None:
     _, cache = vit.run_with_cache(vit_inputs["clean"])
-    with pytest.raises(ShapeError, match="one clean partner"):
+    with pytest.raises(ShapeError, match="activations"):
         circuits.get_act_patch_resid_pre(vit, vit_inputs["corrupt"][:2], cache, mean_difference)
     with pytest.raises(SiteError, match="hook_resid_mid"):
         circuits.get_act_patch_resid_mid(hand, torch.zeros(1, 2, 2), {}, mean_difference)

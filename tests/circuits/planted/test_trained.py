@@ -11,8 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from interp.circuits import METHODS, Circuit, attribute, faithfulness
-from interp.circuits.edges.masked_runs import open_run, run_masked
-from interp.circuits.edges.wire import wire
+from interp.circuits.edges.wire import open_run, run_masked, wire
 from interp.circuits.planted.certification import (
     certify_edges,
     certify_shared,

@@ -12,7 +12,7 @@ from interp.circuits.planted.world import DOMAINS, as_tensor
 from interp.circuits.sharing.class_circuits import not_shown, scored_for_others
 from interp.circuits.tasks.metrics import Metric, margin
 from interp.models.towers.vit import HookedViT
-from tests.circuits.sharing.test_transfer_faithfulness import NEURONS, found, model, pictures
+from tests.circuits.planted_models import NEURONS, found, model, pictures
 
 CLASSES = sorted(pictures().labels)
 

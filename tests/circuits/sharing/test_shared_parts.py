@@ -9,13 +9,13 @@ import pytest
 from scipy.stats import kstest, spearmanr
 
 from interp.circuits import Attribution, Circuit, Scores, overlap, weisfeiler_lehman, wire
-from interp.circuits.sharing.judged_overlaps import NO_MORE, beyond_readout
 from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,
     PRIMARY_OVERLAP,
     best_of_groups,
     first_of_others,
 )
+from interp.circuits.sharing.overlap_rows import NO_MORE, beyond_readout
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.statistics.index_of_sharing import READER, Index
 from interp.core.tables import EVIDENCE
@@ -34,10 +34,14 @@ def domains(
     ]
     labels, sides = np.repeat(np.arange(classes), 8), np.tile([0, 1], 4 * classes)
     a, b = (
-        Scores(truth[labels] + generator.normal(size=(len(labels), units)), labels, sides,
-               np.arange(units) // 50)
+        Scores(
+            truth[labels] + generator.normal(size=(len(labels), units)),
+            labels,
+            sides,
+            np.arange(units) // 50,
+        )
         for truth in truths
-    )  # fmt: skip
+    )
     return a, b
 
 
@@ -62,10 +66,16 @@ def test_units_that_matter_to_every_class_are_no_sharing(measure: str) -> None:
 @pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
 def test_p_is_uniform_without_sharing(measure: str) -> None:
     found = [
-        overlap(*domains(shared=0, units=60, seed=seed), measures=[measure], n_permutations=99,
-                seed=seed).frame["p"].iloc[0]
+        overlap(
+            *domains(shared=0, units=60, seed=seed),
+            measures=[measure],
+            n_permutations=99,
+            seed=seed,
+        )
+        .frame["p"]
+        .iloc[0]
         for seed in range(120)
-    ]  # fmt: skip
+    ]
     assert kstest(found, "uniform").pvalue > 0.01
 
 
@@ -198,7 +208,7 @@ def test_refusals() -> None:
     words: dict[str, Any] = {}
     with pytest.raises(SpecificationError, match="jaccard"):
         overlap(a, b, measures=["jacard"])
-    with pytest.raises(SampleError, match="a share of 0"):
+    with pytest.raises(SampleError, match="share=0"):
         overlap(a, b, share=0, **words)
     few = Scores(a.values[:16], a.labels[:16], a.sides[:16], a.groups)
     with pytest.raises(SampleError, match="2 classes"):
@@ -353,10 +363,13 @@ def test_kernel_counts_unfolded_trees() -> None:
         return f"{node}({sorted(tree(edges, u, depth - 1) for u in above)})" if depth else node
 
     counts = [
-        Counter(f"{depth} {tree(edges, node, depth)}"
-                for depth in range(3) for node in ("input", "m0", "m1", "logits"))
+        Counter(
+            f"{depth} {tree(edges, node, depth)}"
+            for depth in range(3)
+            for node in ("input", "m0", "m1", "logits")
+        )
         for edges in names
-    ]  # fmt: skip
+    ]
     dot = sum(counts[0][label] * counts[1][label] for label in counts[0])
     norms = [np.sqrt(sum(n**2 for n in count.values())) for count in counts]
     assert weisfeiler_lehman(a, b, rounds=2) == pytest.approx(dot / (norms[0] * norms[1]))

@@ -1,7 +1,6 @@
 """Circuits of one domain at work in another: planted truth, a plain loop, its level, refusals."""
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 
 from interp.circuits import (
     ClassCircuits,
-    Edges,
     Scores,
     Units,
     circuit_stability,
@@ -20,52 +18,20 @@ from interp.circuits import (
     inclusion,
     overlap,
 )
-from interp.circuits.edges.masked_runs import open_run, run_masked
+from interp.circuits.edges.wire import open_run, run_masked
 from interp.circuits.patching.localise import of_its_own
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.vit import Blueprint, Planted, plant
-from interp.circuits.planted.world import DOMAINS, as_tensor, paint
+from interp.circuits.planted.world import as_tensor
 from interp.circuits.sharing.circuit_runs import SMALLEST
 from interp.circuits.sharing.overlap_measures import rewire
 from interp.circuits.tasks.pairs import ComparedRuns
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
-from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import Index
 from interp.core.tables import EVIDENCE
-from interp.models.towers.vit import HookedViT
+from tests.circuits.planted_models import NEURONS, both, found, model, pictures, search
 
 MODELS = ["all shared", "all separate"]
-NEURONS = "blocks.*.mlp.hook_post"
-
-
-@cache
-def model(condition: str) -> tuple[Planted, HookedViT]:
-    planted = disguise(plant(Blueprint(condition, 1)), seed=3)
-    return planted, HookedViT(planted.source)
-
-
-@cache
-def pictures() -> ImageTable:
-    return paint(model("all shared")[0].world, 8, seed=5)
-
-
-@cache
-def found(condition: str, level: str, domain: str) -> ClassCircuits:
-    planted, tower = model(condition)
-    x = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
-    cut = Edges(tower) if level == "edge" else Units.of(tower, NEURONS, x, axis="d_mlp")
-    return search(cut, pictures(), planted, domain=domain)
-
-
-def search(cut: Any, images: ImageTable, planted: Planted, **words: Any) -> ClassCircuits:
-    options = {"n": 2, "preprocess": as_tensor, "classifier": planted.classifier} | words
-    return class_circuits(cut, images, **options)
-
-
-def both(condition: str, level: str) -> list[ClassCircuits]:
-    return [found(condition, level, domain) for domain in DOMAINS]
 
 
 @pytest.mark.parametrize(("condition", "index"), [("all shared", 1.0), ("all separate", 0.0)])
@@ -345,8 +311,9 @@ def test_rewiring_keeps_every_nodes_number_of_edges_in_every_group() -> None:
         rewired = rewire(kept, ends, a.cut.groups, np.random.default_rng(seed))
         for column, group in [(c, g) for c in (0, 1) for g in np.unique(a.cut.groups)]:
             here = a.cut.groups == group
-            before, after = (np.bincount(ends[one & here, column], minlength=200)
-                             for one in (kept, rewired))  # fmt: skip
+            before, after = (
+                np.bincount(ends[one & here, column], minlength=200) for one in (kept, rewired)
+            )
             assert (before == after).all()
         moved += int((rewired != kept).sum())
     assert moved > 0
@@ -415,16 +382,16 @@ def test_what_cannot_be_compared_is_refused() -> None:
     a, b = both("all shared", "d_mlp")
     edges = found("all shared", "edge", "B")
     other = found("all separate", "d_mlp", "B")
-    for wrong, said in ((edges, "d_mlp circuit"), (other, "two models"), (a, "two domains")):
+    for wrong, said in ((edges, "parts"), (other, "one tower"), (a, "two domains")):
         with pytest.raises(SpecificationError, match=said):
             circuit_transfer(a, wrong)
     with pytest.raises(SpecificationError, match="shares"):
         circuit_transfer(a, b, shares=(0.0,))
     with pytest.raises(ShapeError):
         overlap(a.scores, edges.scores)
-    with pytest.raises(SpecificationError, match="share of 0"):
+    with pytest.raises(SpecificationError, match=r"shares \[0\]"):
         inclusion(a, share=0)
-    with pytest.raises(SpecificationError, match="0 times"):
+    with pytest.raises(SpecificationError, match="0 draws"):
         circuit_stability(a, n=0)
     with pytest.raises(SpecificationError, match="circuits of edges"):
         edges.only([NEURONS])

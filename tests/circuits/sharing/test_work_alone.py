@@ -11,7 +11,8 @@ from interp.circuits import ClassCircuits, class_faithfulness, consistent_parts,
 from interp.circuits.sharing.class_faithfulness import ABSENT, OTHERS
 from interp.core.errors import SpecificationError
 from interp.core.tables import EVIDENCE
-from tests.circuits.sharing.test_transfer_faithfulness import found, model, scrambled
+from tests.circuits.planted_models import found, model
+from tests.circuits.sharing.test_transfer_faithfulness import scrambled
 
 
 def neurons() -> ClassCircuits:

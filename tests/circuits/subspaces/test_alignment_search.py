@@ -224,8 +224,8 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
 
     here = tried["B"]
     for effects, basis, sources in [
-        (here.given("A", "fitted"), tried["A"].subspace.basis, b.donor),
-        (here.given("A", "fitted null"), tried["A"].subspace.basis, b.null),
+        (here.of_other("A", "fitted"), tried["A"].subspace.basis, b.donor),
+        (here.of_other("A", "fitted null"), tried["A"].subspace.basis, b.null),
         (here["own null"], here.subspace.basis, b.null),
         (here["whole"], torch.eye(16).double(), b.donor),
     ]:
@@ -242,9 +242,9 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
     assert here.effects.shape == (len(KINDS), 16)
     twin = try_site(hooked, site, {"C": domains["B"], **domains}, floors, task, **words)["B"]
     for kind, own in (("fitted", "own"), ("fitted null", "own null")):  # C is B by another name
-        np.testing.assert_allclose(twin.given("C", kind), here[own], atol=1e-9)
-        np.testing.assert_allclose(twin.given("A", kind), here.given("A", kind), atol=1e-9)
-        assert not np.allclose(twin.given("A", kind), twin.given("C", kind))
+        np.testing.assert_allclose(twin.of_other("C", kind), here[own], atol=1e-9)
+        np.testing.assert_allclose(twin.of_other("A", kind), here.of_other("A", kind), atol=1e-9)
+        assert not np.allclose(twin.of_other("A", kind), twin.of_other("C", kind))
 
 
 def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
@@ -274,8 +274,10 @@ def test_several_domains_share_their_subspaces() -> None:
     again = images.select(domain="A").frame.assign(domain="C")
     frame = pd.concat([images.frame, again], ignore_index=True)
     words: dict[str, Any] = {
-        "classifier": planted.classifier, "preprocess": pixels, "where": {"pos": 0}
-    }  # fmt: skip
+        "classifier": planted.classifier,
+        "preprocess": pixels,
+        "where": {"pos": 0},
+    }
     words |= {"sites": SITES[-1], "n": 24, "steps": 4}
     three = das_among(hooked, images.with_frame(frame), domains=("A", "B", "C"), **words).frame
     by_ends = three.set_index(["domain_a", "domain_b"])
@@ -377,7 +379,7 @@ def test_refusals(pictures: ImageTable, colours: Callable) -> None:
     refuse(SpecificationError, "clean_distance", metric="clean_distance")
     refuse(SpecificationError, "k = 0", k=0)
     refuse(SpecificationError, "k = 19, right would be 1 to 18", k=19)
-    refuse(SpecificationError, "rate 0", learning_rate=0.0)
+    refuse(SpecificationError, "learning_rate=0.0", learning_rate=0.0)
     refuse(SpecificationError, "budget", memory=8)
     refuse(SiteError, "hook_mlp_in", sites="blocks.0.hook_mlp_in")
     refuse(SiteError, "axis head", where={"head": 0})

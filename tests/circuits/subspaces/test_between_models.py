@@ -70,8 +70,9 @@ def test_the_same_model_in_other_coordinates_takes_over_the_variable() -> None:
 def test_what_a_model_does_not_see_its_variable_does_not_carry() -> None:
     """A tells two of six classes: what it knows moves B part of the way."""
     blind = sees(PLAIN, classes=2)
-    whole = das_between(sees(TURN), sees(PLAIN), pictures(),
-                        heads=(head(TURN), head(PLAIN)), k=3, **HOW)  # fmt: skip
+    whole = das_between(
+        sees(TURN), sees(PLAIN), pictures(), heads=(head(TURN), head(PLAIN)), k=3, **HOW
+    )
     part = das_between(blind, sees(PLAIN), pictures(), heads=(head(PLAIN), head(PLAIN)), k=3, **HOW)
     into_b = [found.frame.set_index("model_b").loc["B"] for found in (whole, part)]
     assert into_b[0]["value"] > into_b[1]["value"] and not into_b[1]["verdict"] == "shared"
@@ -85,11 +86,14 @@ def test_the_value_is_that_of_a_plain_interchange() -> None:
     held = hold_out(images, ["real"], classes=sorted(CLASSES), n=48)
     ends = [
         _Shown.of(
-            m.visual, "hook_embed", held, "real",
+            m.visual,
+            "hook_embed",
+            held,
+            "real",
             DasTask(classifier=h, preprocess=m.preprocess, k=3, steps=12, class_free=()),
         ).fitted("real", 3)
         for m, h in zip(models, heads, strict=True)
-    ]  # fmt: skip
+    ]
     rows = held.fitted["real"]
     x, y = (
         np.stack([m.preprocess(held.images.picture(int(n)))[0].numpy() for n in rows])
@@ -105,10 +109,12 @@ def test_the_value_is_that_of_a_plain_interchange() -> None:
         mapped.basis @ mapped.basis.T, basis @ basis.T, atol=1e-4
     )  # the same plane
     shown, plane = ends[1].shown, like.with_basis(torch.from_numpy(basis))
-    outputs = torch.cat([
-        interchange(models[1].visual, plane, base=base[None], source=donor[None])
-        for base, donor in zip(shown.base, shown.donor, strict=True)
-    ])  # fmt: skip
+    outputs = torch.cat(
+        [
+            interchange(models[1].visual, plane, base=base[None], source=donor[None])
+            for base, donor in zip(shown.base, shown.donor, strict=True)
+        ]
+    )
     moved = measure(shown.metric, outputs).double().numpy() - shown.before
     labels = held.tested["real"].rows["label"].to_numpy()
     slow = np.mean([moved[labels == name].mean() for name in sorted(set(labels))])
@@ -123,9 +129,14 @@ def test_a_disguised_transformer_reads_the_variable_of_the_plain_one() -> None:
         for one in (plain, hidden)
     ]
     found = das_between(
-        *models, plain.pictures(12), domain="A", site="blocks.1.hook_resid_post",
-        heads=(plain.classifier, hidden.classifier), n=64, class_free=("shuffled pixels",),
-    ).frame  # fmt: skip
+        *models,
+        plain.pictures(12),
+        domain="A",
+        site="blocks.1.hook_resid_post",
+        heads=(plain.classifier, hidden.classifier),
+        n=64,
+        class_free=("shuffled pixels",),
+    ).frame
     assert (found["index"] > 0.8).all()
 
 

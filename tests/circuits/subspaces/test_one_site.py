@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, das, fit_subspace
-from interp.circuits.subspaces.fit_subspace import effective, pattern
+from interp.circuits.subspaces.subspace import effective, pattern
 from interp.core.images import ImageTable
 from tests.circuits.conftest import Function
 

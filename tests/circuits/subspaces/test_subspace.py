@@ -124,9 +124,15 @@ def one_of_eight(reads: list[int], moves: list[float], **words: Any) -> Subspace
     tower = Chain([nn.Identity()], pool=pool)
     wanted = Towards((code[1] - code[0])[:, 0].sign())
     found = fit_subspace(
-        tower, "blocks.0.hook_resid_post", base=base, source=source, metric=wanted, k=1,
-        steps=100, **words,
-    )  # fmt: skip
+        tower,
+        "blocks.0.hook_resid_post",
+        base=base,
+        source=source,
+        metric=wanted,
+        k=1,
+        steps=100,
+        **words,
+    )
     found.basis[:] = basis.T @ found.basis
     return found
 
@@ -295,7 +301,7 @@ def test_refusals(vit: TinyViT) -> None:
         fit_subspace(**words, where={"d_model": 1})
     with pytest.raises(SpecificationError, match="0 steps"):
         fit_subspace(**words, steps=0)
-    with pytest.raises(SpecificationError, match="span = 0"):
+    with pytest.raises(SpecificationError, match="span=0"):
         fit_subspace(**words, span=0.0)
     with pytest.raises(ShapeError, match="one shape"):
         fit_subspace(**{**words, "source": words["source"][:3]})

@@ -8,34 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits import ClassCircuits, Units, class_circuits, mask_scores
+from interp.circuits import ClassCircuits, Units, mask_scores
 from interp.circuits.discovery.hard_gates import hard_gate
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.vit import Blueprint, plant
-from interp.circuits.planted.world import as_tensor, paint
 from interp.circuits.tasks.pairs import PairTask
-from interp.circuits.units.mask_scores import _alone, _different
 from interp.circuits.units.unit_faithfulness import measure_units
+from interp.circuits.units.unit_methods import _alone, _different
 from interp.core.errors import AlikeError, SiteError, SpecificationError
-from interp.models.towers.vit import HookedViT
-
-NEURONS = "blocks.*.mlp.hook_post"
+from tests.circuits.planted_models import NEURONS, kept_on_others
+from tests.circuits.planted_models import found as planted_circuits
 
 
 @pytest.fixture(scope="module")
 def found() -> ClassCircuits:
     """The circuits of a planted model's neurons, by integrated gradients."""
-    planted = disguise(plant(Blueprint("all shared", 1)), seed=3)
-    tower = HookedViT(planted.source)
-    x = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
-    return class_circuits(
-        Units.of(tower, NEURONS, x, axis="d_mlp"),
-        paint(planted.world, 8, seed=5),
-        domain="A",
-        classifier=planted.classifier,
-        preprocess=as_tensor,
-        n=2,
-    )
+    return planted_circuits("all shared", "d_mlp", "A")
 
 
 def units(found: ClassCircuits) -> Units:
@@ -50,17 +36,6 @@ def by_masks(found: ClassCircuits, **options: Any) -> ClassCircuits:
         scores = mask_scores(cut.tower, list(cut.widths), axis=cut.level, **options, **read.words)
         values.append(torch.cat([scores[site] for site in cut.widths]).T.numpy())
     return replace(found, cut=cut, values=tuple(values))
-
-
-def kept_on_others(found: ClassCircuits, share: float) -> float:
-    """The share of the metric that circuits of one half of the artists keep for the other half."""
-    kept, work, gaps = found.kept(share), [], []
-    for side, read in enumerate(found.halves):
-        rows = [found.classes.index(name) for name in read.pairs.clean.label]
-        values, ends = found.cut.run(read, kept[rows, 1 - side][None])
-        work.append(values[0] - ends[1])
-        gaps.append(ends[0] - ends[1])
-    return float(np.concatenate(work).mean() / np.concatenate(gaps).mean())
 
 
 def test_planted_circuits_are_learned(found: ClassCircuits) -> None:
@@ -89,9 +64,13 @@ def test_what_is_maximised_is_the_metric_of_the_circuit_alone(found: ClassCircui
     value = _alone(tower, given, rows, masks, axes)
     part = read[rows]
     plain, _ = measure_units(
-        tower, {site: mask.bool().numpy()[None] for site, mask in masks.items()},
-        clean=part.clean, corrupt=part.corrupt, metric=part.metric, axis="d_mlp",
-    )  # fmt: skip
+        tower,
+        {site: mask.bool().numpy()[None] for site, mask in masks.items()},
+        clean=part.clean,
+        corrupt=part.corrupt,
+        metric=part.metric,
+        axis="d_mlp",
+    )
     assert float(value.detach()) == pytest.approx(plain.mean(), abs=1e-9)
 
 

@@ -11,11 +11,7 @@ from interp.circuits import Chain, unit_faithfulness
 from interp.circuits.units.unit_faithfulness import measure_units, runs_of_units
 from interp.core.errors import DataError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
-from tests.circuits.conftest import Function, open_vit
-
-
-def first(output: Tensor) -> Tensor:
-    return output[:, 0]
+from tests.circuits.conftest import Function, first, open_vit
 
 
 def reads(channel: int) -> Chain:
@@ -33,9 +29,11 @@ def maps() -> dict[str, Any]:
 
 def test_equals_a_plain_loop_over_hooks(maps: dict[str, Any]) -> None:
     """Some channels kept at each of two sites; replaced ones come from the corrupt run."""
-    tower = Chain([Function(torch.tanh), Function(lambda x: x.roll(1, dims=1).sin())],
-                  pool=Function(lambda x: (x[:, :2] * x[:, 2:]).mean(dim=(2, 3))),
-                  axes=("batch", "channel", "row", "column"))  # fmt: skip
+    tower = Chain(
+        [Function(torch.tanh), Function(lambda x: x.roll(1, dims=1).sin())],
+        pool=Function(lambda x: (x[:, :2] * x[:, 2:]).mean(dim=(2, 3))),
+        axes=("batch", "channel", "row", "column"),
+    )
     sites = ["blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"]
     masks = {site: np.random.default_rng(n).random((5, 4)) < 0.5 for n, site in enumerate(sites)}
     for batch_size in (2, 6):
@@ -119,6 +117,6 @@ def test_refusals(maps: dict[str, Any]) -> None:
     refuse(SpecificationError, "shares", good, shares=[0.0])
     refuse(ShapeError, "one number per unit", {site: torch.ones(4, 6)})
     refuse(ShapeError, "'head'", good, axis="head")
-    refuse(ShapeError, "3 scores for 4", {site: torch.ones(3)})
+    refuse(ShapeError, "3 scores", {site: torch.ones(3)})
     refuse(SpecificationError, "ignores", good, metric=lambda out: 0 * out[:, 0])
     refuse(DataError, "identical", good, corrupt=maps["clean"])

@@ -10,44 +10,17 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from interp.circuits import UNIT_METHODS, ClassCircuits, Metric, Units, class_circuits
+from interp.circuits import UNIT_METHODS, Metric
 from interp.circuits.discovery.hard_gates import mean_ranks
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.vit import Blueprint, plant
-from interp.circuits.planted.world import as_tensor, paint
 from interp.circuits.tasks.pairs import Read
 from interp.circuits.units import unit_methods
 from interp.core.errors import SiteError, SpecificationError
-from interp.models.towers.vit import HookedViT
-
-HEADS, NEURONS = "blocks.*.attn.hook_z", "blocks.*.mlp.hook_post"
-AXES = {"head": HEADS, "d_mlp": NEURONS}
-
-
-@cache
-def planted() -> tuple[Any, HookedViT]:
-    made = disguise(plant(Blueprint("all shared", 1)), seed=3)
-    return made, HookedViT(made.source)
-
-
-@cache
-def units(axis: str, method: str = "integrated gradients") -> Units:
-    x = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
-    return Units.of(planted()[1], AXES[axis], x, axis=axis, method=method)
-
-
-@cache
-def found(axis: str, method: str) -> ClassCircuits:
-    made, _ = planted()
-    return class_circuits(
-        units(axis, method), paint(made.world, 8, seed=5), domain="A", classifier=made.classifier,
-        preprocess=as_tensor, n=2,
-    )  # fmt: skip
+from tests.circuits.planted_models import AXES, found, kept_on_others, model, units
 
 
 @cache
 def few() -> Read:
-    return found("d_mlp", "random").halves[0][np.arange(0, 16, 4)]
+    return found("all shared", "d_mlp", "A", "random").halves[0][np.arange(0, 16, 4)]
 
 
 @pytest.fixture(autouse=True)
@@ -61,25 +34,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unit_methods, "mask_scores", few_steps)
 
 
-def kept_on_others(circuits: ClassCircuits, share: float) -> float:
-    kept, work, gaps = circuits.kept(share), [], []
-    for side, read in enumerate(circuits.halves):
-        rows = [circuits.classes.index(name) for name in read.pairs.clean.label]
-        values, ends = circuits.cut.run(read, kept[rows, 1 - side][None])
-        work.append(values[0] - ends[1])
-        gaps.append(ends[0] - ends[1])
-    return float(np.concatenate(work).mean() / np.concatenate(gaps).mean())
-
-
 def true_heads() -> np.ndarray:
-    names = planted()[0].truth("A").nodes
+    names = model()[0].truth("A").nodes
     return np.array([f"a{layer}.h{head}" in names for layer in range(4) for head in range(4)])
 
 
 @pytest.mark.parametrize("method", [name for name in UNIT_METHODS if name != "random"])
 def test_every_method_finds_the_planted_heads(method: str) -> None:
     """Half of the heads of each block hold all that are planted, and do the work alone."""
-    circuits = found("head", method)
+    circuits = found("all shared", "head", "A", method)
     kept, true = circuits.kept(0.5), true_heads()
     assert 0 < true.sum() < 8 and len(true) == len(circuits.cut.names)
     per_block = true.reshape(4, 4).sum(axis=1)
@@ -89,7 +52,7 @@ def test_every_method_finds_the_planted_heads(method: str) -> None:
 
 
 def test_heads_by_chance_do_not_do_the_work() -> None:
-    circuits = found("head", "random")
+    circuits = found("all shared", "head", "A", "random")
     assert kept_on_others(circuits, 0.5) < 0.5
     assert all((each == each[0]).all() for each in circuits.values)
 
@@ -138,10 +101,14 @@ def test_an_ensemble_is_the_mean_rank_of_its_ways() -> None:
     for name in set(labels):
         rows = labels == name
         ranks = [
-            np.concatenate([(rankdata(np.abs(way[rows].mean(axis=0))[own]) - 1) / 3
-                            for own in np.split(np.arange(16), 4)])
+            np.concatenate(
+                [
+                    (rankdata(np.abs(way[rows].mean(axis=0))[own]) - 1) / 3
+                    for own in np.split(np.arange(16), 4)
+                ]
+            )
             for way in ways
-        ]  # fmt: skip
+        ]
         np.testing.assert_allclose(got[rows], np.tile(np.mean(ranks, axis=0), (rows.sum(), 1)))
 
 
@@ -166,7 +133,7 @@ def test_every_method_keeps_the_contract(method: str, axis: str) -> None:
     scores = cut.score(read)
     assert scores.shape == (len(read.clean), len(cut.names)) and np.isfinite(scores).all()
     assert np.array_equal(scores, cut.score(read))
-    assert not any(point.fwd_hooks for point in planted()[1].hook_dict.values())
+    assert not any(point.fwd_hooks for point in model()[1].hook_dict.values())
 
 
 @pytest.mark.parametrize("method", UNIT_METHODS)

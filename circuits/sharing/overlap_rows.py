@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ class Compared:
     domains: tuple[str, str]
     silent: Index | None
 
-    def kept(self, means: tuple[np.ndarray, np.ndarray], binary: bool) -> list[np.ndarray]:
+    def circuits(self, means: tuple[np.ndarray, np.ndarray], binary: bool) -> list[np.ndarray]:
         """The units that circuits keep, or the scores themselves."""
         if not binary:
             return list(means)
@@ -59,10 +58,10 @@ class Compared:
         return [best_of_groups(each, groups, self.share, negligible=least) for each in means]
 
 
-def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> dict[str, Any]:
+def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> dict[str, object]:
     """One measure's overlap of each class's circuits, judged against the stronger of its nulls."""
     compare, binary = MEASURES_OF_OVERLAP[name]
-    halves, n = given.kept(given.means, binary), len(given.means[0])
+    halves, n = given.circuits(given.means, binary), len(given.means[0])
 
     def between(one: np.ndarray, two: np.ndarray) -> np.ndarray:
         """`[class class]`, of different halves of the artists."""
@@ -74,7 +73,7 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
     drawn = [across[np.arange(n), generator.permutation(n)].mean() for _ in range(n_permutations)]
     terms, null_kind = _terms(across, within), OTHER_CLASS
     p = permutation_p(terms[0, 0], drawn)
-    index = given.silent or _unsteady(across, within, given.domains) or _judged(terms, p, binary)
+    index = given.silent or _unsteady(across, within, given.domains) or _verdict(terms, p, binary)
     if given.readouts is not None and index.verdict != NOT_SHARED:
         foreign = list(given.readouts)
         if binary:
@@ -83,7 +82,9 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
         found = between(halves[0], foreign[1]), between(foreign[0], halves[1])
         read_out = np.diagonal(np.mean(found, axis=0))
         if read_out.mean() > terms[0, 1]:
-            p = max(p, _one_sided(np.diagonal(across) - read_out, seed))
+            beyond = np.diagonal(across) - read_out
+            flips = float(max_t_p(beyond[:, None], seed=seed)[0])  # two-sided, of whole classes
+            p = max(p, flips / 2 if beyond.mean() > 0 else 1 - flips / 2)
             other, terms, null_kind = terms, _terms(across, within, read_out), READ_OUT
             plain, index = index, sharing_index(*terms[0], left_out=terms[1:])
             index = beyond_readout(index, plain, terms[0], other[0], p, NO_MORE)
@@ -93,13 +94,7 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
     return {"measure": name, **about.judged(terms, index=index, p=p)}
 
 
-def _one_sided(beyond: np.ndarray, seed: int) -> float:
-    """p of a mean above zero, by sign flips of whole classes."""
-    two_sided = float(max_t_p(beyond[:, None], seed=seed)[0])
-    return two_sided / 2 if beyond.mean() > 0 else 1 - two_sided / 2
-
-
-def _judged(terms: np.ndarray, p: float, binary: bool) -> Index:
+def _verdict(terms: np.ndarray, p: float, binary: bool) -> Index:
     value, null, ceiling = terms[0]
     index = sharing_index(value, null, ceiling, left_out=terms[1:])
     index = of_its_own(index, null, ceiling) if binary else index
@@ -158,10 +153,10 @@ def _about(what: str, null_kind: str, n_classes: int, seed: int) -> Evidence:
     )
 
 
-def rewired_row(given: Compared, ends: np.ndarray, seed: int) -> dict[str, Any]:
+def rewired_row(given: Compared, ends: np.ndarray, seed: int) -> dict[str, object]:
     """Jaccard of a class's edges in the two domains, against rewired edges of the same class."""
     generator, n, groups = rng("rewiring", seed), len(given.means[0]), given.groups
-    halves = given.kept(given.means, True)
+    halves = given.circuits(given.means, True)
 
     def like(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.diagonal(jaccard(x, y))
@@ -187,7 +182,7 @@ def rewired_row(given: Compared, ends: np.ndarray, seed: int) -> dict[str, Any]:
     return {"measure": "jaccard, nodes given", **about.judged(terms, index=given.silent, p=p)}
 
 
-def circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, Any]:
+def circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, object]:
     """Jaccard of two circuits' edges, against edges rewired between each circuit's own nodes."""
     value, generator = a.jaccard(b), rng("rewiring", seed)
     groups, ends = a.wiring.groups, a.wiring.edges
