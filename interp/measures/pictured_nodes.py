@@ -13,8 +13,7 @@ from interp.core.illustrations import Plate, sheet
 from interp.core.images import ImageTable
 from interp.measures.subject import Subject
 from interp.models.attribution.overlays import square
-from interp.probes.galleries.kinds import HEADS
-from interp.probes.galleries.peaks import find_peaks
+from interp.probes.galleries.peaks import HEADS, find_peaks
 
 EACH, SIDE, PER_CELL = 3, 40, 8
 """Pictures of a domain in a strip, pixels of their side, and pictures of a class in a domain that

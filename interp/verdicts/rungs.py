@@ -24,7 +24,7 @@ from interp.core.statistics.index_of_sharing import (
     SHARED,
     AnswerBars,
 )
-from interp.probes.geometry.contrasts import DISCRIMINANT, MEAN_DIFFERENCE
+from interp.probes.geometry.directions import DISCRIMINANT, MEAN_DIFFERENCE
 from interp.verdicts.votes import of_both
 
 PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")

@@ -1,1 +1,1 @@
-"""A concept erased at a site inside the model, or turned up, and what changes in its answers."""
+"""Concepts erased or added at a site inside the model, and what changes in its answers."""

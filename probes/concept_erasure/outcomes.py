@@ -11,11 +11,11 @@ from interp.core.artists import artists_of, dealt_artists
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import leaving_out
-from interp.probes.geometry.balancing import balanced_pictures
-from interp.probes.linear.ridge_scores import ridge
-from interp.probes.representational_similarity.kernel_alignment import u_centred
+from interp.probes.features.features import varies
+from interp.probes.linear.solver import ridge
+from interp.probes.representational_similarity.cka import u_centred
+from interp.probes.representational_similarity.halved_pairs import balanced_pictures
 from interp.probes.representational_similarity.permuting import across
-from interp.probes.representational_similarity.rows import varies
 
 LEAST_CLASSES = 4
 
@@ -67,11 +67,9 @@ def balanced_cells(
     generator = rng("balanced cells", seed)
     classes, rows, codes = balanced_pictures(frame, domains, half, generator)
     if len(domains) < 2 or len(classes) < LEAST_CLASSES:
+        given = f"{len(domains)} domains, {len(classes)} classes by two artists in each"
         raise SampleError(
-            f"erase the {concept}",
-            f"{len(domains)} domains and {len(classes)} classes by two artists in each of them",
-            f"two domains and {LEAST_CLASSES} classes",
-            "give more classes, or two artists for each class and domain",
+            f"erase the {concept}", given, f"2 and {LEAST_CLASSES}", "add classes or artists"
         )
     quarter = np.zeros(len(frame), dtype=np.int8)
     for side in (0, 1):

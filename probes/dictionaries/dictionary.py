@@ -179,10 +179,7 @@ class Dictionary:
         for name, tensor in self.tensors.items():
             if not torch.isfinite(tensor).all():
                 raise NumericsError(
-                    "make a dictionary",
-                    f"a NaN or infinity in its {name}",
-                    "finite weights",
-                    "check where the weights come from, or train again at a lower rate",
+                    "make a dictionary", f"a NaN in its {name}", "finite weights", "lower the rate"
                 )
 
     @property
@@ -201,7 +198,9 @@ class Dictionary:
         names = ("encoder", "decoder", "encoder_bias", "decoder_bias", "threshold")
         return {name: getattr(self, name) for name in names}
 
-    def to(self, device: str | torch.device | None = None, dtype: Any = None) -> "Dictionary":
+    def to(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "Dictionary":
         """The same dictionary on a device, in a floating-point format."""
         return replace(self, **{n: t.to(device, dtype) for n, t in self.tensors.items()})
 
@@ -270,10 +269,7 @@ def _norm(x: Tensor) -> Tensor:
 def _refuse_width(shape: tuple[int, ...], d_in: int) -> None:
     if not shape or shape[-1] != d_in:
         raise ShapeError(
-            "encode activations",
-            f"shape {tuple(shape)}",
-            f"{d_in} values a row, as in training",
-            "give the activations of the site that the dictionary was trained on",
+            "encode activations", f"shape {tuple(shape)}", f"{d_in} values a row", "read its site"
         )
 
 

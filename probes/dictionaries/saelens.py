@@ -35,6 +35,9 @@ from interp.core.storage.store import replacing, writable
 from interp.probes.dictionaries.dictionary import Dictionary
 
 CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+Configuration = Mapping[str, Any]
+"""What `cfg.json` says."""
+
 WRITTEN_AS = "6.0.0"
 """The version of SAELens whose form is written; readers decide by it what a file means."""
 
@@ -69,11 +72,7 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
     jump = bool((dictionary.threshold != 0).any())
     if (jump and dictionary.k is not None) or bool((dictionary.threshold < 0).any()):
         _refuse(
-            target,
-            "write",
-            "a threshold below 0, or a threshold beside k",
-            "k, or thresholds of at least 0",
-            "keep one of them",
+            target, "write", "a threshold below 0 or beside k", "k, or others", "keep one of them"
         )
     weights = {
         "W_enc": dictionary.encoder,
@@ -114,10 +113,7 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
             temporary.write_text(json.dumps(configuration, indent=1, default=_plain))
     except OSError as error:
         raise OutputError(
-            f"write a dictionary to {target}",
-            str(error),
-            "a folder that can be written",
-            "choose another folder",
+            f"write to {target}", str(error), "a writable folder", "choose another folder"
         ) from None
     return target
 
@@ -155,7 +151,7 @@ def read_saelens(folder: str | Path) -> Dictionary:
 
 
 def folded_dictionary(
-    source: Path, configuration: Mapping[str, Any], weights: Mapping[str, Tensor]
+    source: Path, configuration: Configuration, weights: Mapping[str, Tensor]
 ) -> Dictionary:
     """Fold what SAELens's terms say into the one formula of a `Dictionary`.
 
@@ -186,11 +182,11 @@ def folded_dictionary(
 
 
 def _dictionary(
-    configuration: Mapping[str, Any],
+    configuration: Configuration,
     weights: Mapping[str, Tensor],
     architecture: str,
     k: int | None,
-    facts: Mapping[str, Any],
+    facts: Mapping[str, object],
 ) -> Dictionary:
     """Everything folded into the one formula of a `Dictionary`."""
     decoder, b_dec = weights["W_dec"], weights["b_dec"]
@@ -246,7 +242,7 @@ def _read_out(
     return encoder, bias, 0 * bias
 
 
-def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(source: Path) -> tuple[Configuration, dict[str, Tensor]]:
     try:
         configuration = json.loads((source / CONFIGURATION).read_text())
         weights = load_file(source / WEIGHTS)
@@ -258,13 +254,7 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "check the path, or fetch the files again",
         ) from None
     if not isinstance(configuration, dict):
-        _refuse(
-            source,
-            "read",
-            f"a {CONFIGURATION} that is no table",
-            "names with values",
-            "fetch the file again",
-        )
+        _refuse(source, "read", f"{CONFIGURATION}, no table", "a table", "fetch the file again")
     return configuration, {
         name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in weights.items()
     }
@@ -288,7 +278,7 @@ UNLIKE = {
 """Why an architecture is no `Dictionary`."""
 
 
-def _architecture(source: Path, configuration: Mapping[str, Any]) -> tuple[str, int | None]:
+def _architecture(source: Path, configuration: Configuration) -> tuple[str, int | None]:
     """The architecture, and k where it has one."""
     name = configuration.get("architecture", "standard")
     function = configuration.get("activation_fn_str", configuration.get("activation_fn", "relu"))
@@ -312,18 +302,12 @@ def _architecture(source: Path, configuration: Mapping[str, Any]) -> tuple[str, 
         return name, None
     k = configuration.get("k", words.get("k"))
     if not isinstance(k, int) or k < 1 or k > int(configuration.get("d_sae", k)):
-        _refuse(
-            source,
-            "read",
-            f"k={k!r}",
-            "a number of features from 1 to d_sae",
-            "correct the configuration",
-        )
+        _refuse(source, "read", f"k={k!r}", "1 to d_sae", "correct the configuration")
     return name, k
 
 
 def _refuse_unsayable(
-    source: Path, configuration: Mapping[str, Any], weights: Mapping[str, Tensor]
+    source: Path, configuration: Configuration, weights: Mapping[str, Tensor]
 ) -> None:
     normalised = configuration.get("normalize_activations", "none")
     if normalised not in ("none", "constant_norm_rescale", "layer_norm", False, None):
@@ -336,26 +320,14 @@ def _refuse_unsayable(
         )
     reshaped = configuration.get("reshape_activations", "none")
     if reshaped not in ("none", "hook_z", None):
-        _refuse(
-            source,
-            "read",
-            f"reshape_activations={reshaped!r}",
-            "none or hook_z",
-            "convert it with SAELens first",
-        )
+        _refuse(source, "read", f"reshape_activations={reshaped!r}", "none or hook_z", "convert it")
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not torch.allclose(weights[name], torch.ones_like(weights[name])):
-            _refuse(
-                source,
-                "read",
-                f"a {name} learnt afterwards",
-                "weights without it",
-                "multiply W_dec by it and take it out",
-            )
+            _refuse(source, "read", f"a {name} learnt afterwards", "none", "fold it into W_dec")
 
 
 def _refuse_shapes(
-    source: Path, configuration: Mapping[str, Any], weights: Mapping[str, Tensor], architecture: str
+    source: Path, configuration: Configuration, weights: Mapping[str, Tensor], architecture: str
 ) -> None:
     d_in, d_sae = configuration.get("d_in"), configuration.get("d_sae")
     wanted = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}

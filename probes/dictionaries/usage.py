@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from interp.core.errors import NumericsError, ShapeError, SiteError, check_known
 from interp.core.seeds import rng
-from interp.probes.features.matrices import Features
+from interp.probes.features.features import Features
 from interp.probes.representational_similarity.halved_pairs import HalvedPair
 
 
@@ -25,17 +25,14 @@ def checked_activity(made: object, n: int, name: str) -> np.ndarray:
     asked = f"use {name} as features"
     if activity.ndim != 2 or len(activity) != n or not activity.shape[1]:
         raise ShapeError(
-            asked,
-            f"shape {activity.shape}",
-            f"({n}, features), a row per picture",
-            "give a code that takes activations to such a matrix",
+            asked, f"shape {activity.shape}", f"({n}, features), a row per picture", "give others"
         )
     if not np.isfinite(activity).all() or activity.min() < 0:
         raise NumericsError(
             asked,
-            "a NaN, an infinity or a negative number",
+            "a NaN or negative number",
             "numbers of at least 0",
-            "split signed coordinates into two, as `units` does",
+            "split signs, as `raw_units`",
         )
     return activity
 

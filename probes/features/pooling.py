@@ -1,12 +1,19 @@
 """Pooling: from an activation with tokens or places to one vector per picture."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from interp.core.errors import SiteError, SpecificationError, check_known, listed
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import track
+from interp.core.runs.batching import Batching, batches
+from interp.core.sites import find_sites
 from interp.core.tower import Tower
+from interp.probes.features.features import refuse_nan
 
 POOLS: Mapping[str, str] = {
     "mean": "the mean over all tokens, or over all places of a map",
@@ -86,7 +93,13 @@ def pooled(
         if activation.shape[found[0]] == 1 and not is_map:
             return activation.flatten(1)
         size = tuple(activation.shape[place] for place in found)
-        w = _on_map(_given(weights), size) if is_map else _on_tokens(_given(weights), size[0])
+        if weights is None:
+            raise SpecificationError(
+                "pool by attention", "no weights", '"batch key"', "pass attention_weights(pattern)"
+            )
+        if not is_map and weights.shape[1] != size[0]:
+            raise _unlike(f"{size[0]} tokens", weights)
+        w = _on_map(weights, size) if is_map else weights
         return torch.einsum("bt,btf->bf", w.to(activation), tokens(activation, axes))
     if pool == "class" and not is_map:
         return activation.select(found[0], 0).flatten(1)
@@ -116,10 +129,7 @@ def pooling_site(tower: Tower) -> str:
     ]
     if not found:
         raise SiteError(
-            "pool by the tower's own attention",
-            "a tower without a site that ends in `pattern`",
-            "a tower whose attention is hooked",
-            f"choose another pool of {listed(POOLS)}",
+            "pool by attention", "no attention pattern", "hooked attention", f"take {listed(POOLS)}"
         )
     return found[-1]
 
@@ -145,32 +155,10 @@ def _check_axes(activation: Tensor, axes: Iterable[str]) -> None:
     names = tuple(axes)
     if activation.ndim != len(names):
         raise SiteError(
-            "pool an activation",
-            f"shape {tuple(activation.shape)}",
-            f"the axes {listed(names)}",
-            "correct the tower's `axes`",
+            "pool", f"shape {tuple(activation.shape)}", f"axes {listed(names)}", "correct `axes`"
         )
     if names[:1] != ("batch",):
-        raise SiteError(
-            "pool an activation",
-            f"the axes {listed(names)}",
-            "a row per picture, so that `batch` comes first",
-            "choose another site",
-        )
-
-
-def _given(weights: Tensor | None) -> Tensor:
-    if weights is None:
-        raise SpecificationError(
-            "pool by attention", "no weights", '"batch key"', "pass attention_weights(pattern)"
-        )
-    return weights
-
-
-def _on_tokens(weights: Tensor, n: int) -> Tensor:
-    if weights.shape[1] != n:
-        raise _unlike(f"{n} tokens", weights)
-    return weights
+        raise SiteError("pool", f"axes {listed(names)}", "`batch` first", "choose another site")
 
 
 def _on_map(weights: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -191,3 +179,84 @@ def _unlike(site: str, weights: Tensor) -> SiteError:
         "as many tokens as keys, or a map as fine as they are, or 2, 3, ... times",
         "choose other sites, or another pool",
     )
+
+
+Values = dict[str, np.ndarray]
+"""Per site, "picture feature" in float32."""
+
+
+@dataclass
+class Reading:
+    """What is read of a tower: called with pictures, it gives "batch feature" per site.
+
+    `shapes` are the number and width of each site's tokens, known after the first call.
+    """
+
+    tower: Tower
+    names: list[str]
+    pool: str
+    weights_from: str | None
+    stop: dict[str, int]
+    device: torch.device
+    dtype: torch.dtype
+    shapes: dict[str, tuple[int, int]]
+
+    def __call__(self, batch: Tensor) -> dict[str, Tensor]:
+        asked = dict.fromkeys([*self.names, *([self.weights_from] if self.weights_from else [])])
+        with torch.no_grad():
+            x = batch.to(self.device, self.dtype)
+            _, cache = self.tower.run_with_cache(x, names_filter=list(asked), **self.stop)
+        weights = attention_weights(cache[self.weights_from]) if self.weights_from else None
+        made = {}
+        for name in self.names:
+            axes, activation = self.tower.axes(name), cache[name]
+            n = int(np.prod([activation.shape[place] for place in places(axes)]))
+            self.shapes[name] = (n, activation[0].numel() // n)
+            made[name] = pooled(activation, axes, self.pool, weights)
+        return made
+
+
+def read_from(
+    tower: Tower, sites: str | Iterable[str], pool: str, device: str | torch.device | None
+) -> Reading:
+    """A reading of the sites that the patterns stand for, checked before anything runs."""
+    check_pool(pool)
+    names = find_sites(sites, list(tower.sites))
+    for name in names:
+        refuse_unnamed(name, tower.axes(name))
+    weights_from = pooling_site(tower) if pool == "attention" else None
+    read = [*names, *([weights_from] if weights_from else [])]
+    last = max(tower.layer(name) for name in read) + 1
+    stop = {"stop_at_layer": last} if last < tower.n_layers else {}
+    like = parameter(tower)
+    target = torch.device(device) if device is not None else like.device
+    return Reading(tower, names, pool, weights_from, stop, target, like.dtype, {})
+
+
+def reading_runs(
+    embed: Callable[[Tensor], Mapping[str, Tensor]],
+    images: ImageTable,
+    preprocess: Preprocess,
+    batch_size: int,
+    stretches: Iterable[range],
+) -> Iterator[tuple[range, Values]]:
+    """Batches of pictures, embedded; the batch is halved for good whenever memory runs out.
+
+    A value that is not finite is refused at once rather than after the whole pass.
+    """
+    halved = Batching(batch_size)
+    pieces = [rows[part] for rows in stretches for part in batches(len(rows), batch_size)]
+    for piece in track(pieces, "activations") if len(pieces) > 1 else pieces:
+        x = images.tensors(preprocess, piece)
+        for part, made in halved.through(len(x), lambda rows, x=x: [embed(x[rows])]):
+            rows = piece[part]
+            values = {site: value.detach().float().cpu().numpy() for site, value in made.items()}
+            for site, matrix in values.items():
+                refuse_nan(site, matrix, images.frame, rows.start)
+            yield rows, values
+
+
+def parameter(tower: object) -> Tensor:
+    """A floating-point parameter whose device and dtype the pictures take."""
+    parameters = getattr(tower, "parameters", tuple)()
+    return next((p for p in parameters if p.is_floating_point()), torch.empty(0))

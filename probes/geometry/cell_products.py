@@ -13,12 +13,80 @@ import pandas as pd
 from interp.core.artists import artist_halves, halved_classes
 from interp.core.errors import SampleError, listed
 from interp.core.seeds import rng
-from interp.probes.geometry.left_out_classes import (
-    u_squares,
-    without_each,
-    without_each_meeting,
-    without_each_own,
-)
+
+
+def without_each(table: np.ndarray) -> np.ndarray:
+    """Sums of a table "class class ...", "left ...": of all classes, then without each.
+
+    >>> without_each(np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [10.0, 4.0, 1.0]
+    """
+    own = np.einsum("cc...->c...", table)
+    total = table.sum(axis=(0, 1))
+    left = total - table.sum(axis=0) - table.sum(axis=1) + own
+    return np.concatenate([total[None], left])
+
+
+def without_each_own(table: np.ndarray) -> np.ndarray:
+    """Sums of the diagonal of a table "class class ...", "left ...".
+
+    >>> without_each_own(np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [5.0, 4.0, 1.0]
+    """
+    own = np.einsum("cc...->c...", table)
+    total = own.sum(axis=0)
+    return np.concatenate([total[None], total - own])
+
+
+def u_squares(table: np.ndarray) -> np.ndarray:
+    """Inner products of a U-centred table "class class" with that of its transpose, "left".
+
+        sum_{i != j} K_ij K_ji - (|r|^2 + |c|^2) / (n - 2) + s^2 / ((n - 1)(n - 2))
+
+    with r and c the sums of rows and columns and s the sum of all, without the diagonal.
+
+    >>> round(float(u_squares(np.ones((5, 5)))[0]), 12)
+    0.0
+    """
+    off = table - np.diag(np.diagonal(table))
+    rows, columns, total = off.sum(axis=1), off.sum(axis=0), off.sum()
+    crossed = (off * off.T).sum(axis=1)
+    k = len(off)
+    n = k - np.r_[0, np.ones(k)]
+    # without a class, a row loses its product with that class, and the class its own row
+    by_row = (rows**2).sum() - rows**2 - 2 * off.T @ rows + (off**2).sum(axis=0)
+    by_column = (columns**2).sum() - columns**2 - 2 * off @ columns + (off**2).sum(axis=1)
+    squares = np.r_[(rows**2).sum() + (columns**2).sum(), by_row + by_column]
+    sums = np.r_[total, total - rows - columns]
+    products = np.r_[crossed.sum(), crossed.sum() - 2 * crossed]
+    return products - squares / (n - 2) + sums**2 / ((n - 1) * (n - 2))
+
+
+def without_each_meeting(gram: np.ndarray) -> np.ndarray:
+    """Class effects of each half along the other's domain effects, multiplied and summed, "left".
+
+    `gram` is "class domain class domain", the first two of one half.
+    """
+    n, n_domains = gram.shape[:2]
+    first = gram.sum(axis=1)  # class class domain: effects of classes along domains
+    second = gram.sum(axis=3).transpose(2, 0, 1)
+    ends = [_without_one(each) / n_domains for each in (first, second)]
+    kept = np.vstack([np.ones(n), 1 - np.eye(n)])[:, :, None]
+    met = kept
+    for each in ends:
+        mean = each / kept.sum(axis=1)[:, None]
+        rows = mean.mean(axis=2, keepdims=True)
+        columns = (mean * kept).sum(axis=1, keepdims=True) / kept.sum(axis=1)[:, None]
+        middle = columns.mean(axis=2, keepdims=True)
+        met = met * (mean - rows - columns + middle)
+    return met.sum(axis=(1, 2))
+
+
+def _without_one(table: np.ndarray) -> np.ndarray:
+    """Sums over the second axis of "class class domain", "left class domain"."""
+    total = table.sum(axis=1)
+    return np.concatenate([total[None], total[None] - table.swapaxes(0, 1)])
+
 
 LEAST_CLASSES = 5
 """Four for unbiased products of classes, and one to leave out."""
@@ -34,11 +102,9 @@ def dealt_cells(
     deals = [artist_halves(frame, names, seed=seed, split=split) for split in range(n_splits)]
     classes = halved_classes(frame, deals, names)
     if len(names) < 2 or len(classes) < LEAST_CLASSES:
+        given = f"{len(names)} domains, {len(classes)} classes by two artists in each"
         raise SampleError(
-            f"factorise {listed(names)}",
-            f"{len(names)} domains and {len(classes)} classes with pictures by two artists in each",
-            f"at least two domains and {LEAST_CLASSES} classes",
-            "give more classes, or leave a domain out that has few",
+            f"factorise {listed(names)}", given, f"2 and {LEAST_CLASSES}", "add classes"
         )
     return classes, [CellLayout.of(frame, deal, classes, names) for deal in deals]
 
@@ -257,3 +323,70 @@ def exchanges(
             orders[place, :, domain] = generator.permutation(n)
         turns[place] = np.argsort(generator.random((n, n_domains)), axis=1)
     return orders, turns
+
+
+@dataclass(frozen=True)
+class ShrunkCovariance:
+    """A covariance shrunk by Ledoit and Wolf's (2004) share towards a multiple of the identity.
+
+    It is kept by its axes, so that no "feature feature" matrix is made.
+
+    Args:
+        squares: Variances along the axes, "axis".
+        axes: Unit vectors, "axis feature". Across them only the multiple of the identity is left.
+        share: How far it is shrunk, 0 to 1.
+        level: The mean variance that it is shrunk towards.
+
+    >>> plain = ShrunkCovariance(np.array([4.0]), np.array([[1.0, 0.0]]), share=0.5, level=2.0)
+    >>> plain.times(np.array([[3.0, 1.0]]), power=1).tolist()
+    [[9.0, 1.0]]
+    """
+
+    squares: np.ndarray
+    axes: np.ndarray
+    share: float
+    level: float
+
+    @staticmethod
+    def of(inner: np.ndarray) -> "ShrunkCovariance":
+        """The covariance of rows "picture feature" that are centred already."""
+        squares, axes = _components(inner)
+        share, level = _ledoit_wolf(squares, (inner**2).sum(axis=1), inner.shape[1])
+        return ShrunkCovariance(squares, axes, share, level)
+
+    def times(self, rows: np.ndarray, *, power: float) -> np.ndarray:
+        """Rows times a power of the covariance: -1 weighs by it, -1/2 whitens.
+
+        Rows of zeros where there is no variance at all.
+        """
+        least = self.share * self.level
+        if least <= 0:
+            return np.zeros_like(rows)
+        along = ((1 - self.share) * self.squares + least) ** power - least**power
+        return rows * least**power + ((rows @ self.axes.T) * along) @ self.axes
+
+
+def _components(inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances along the principal axes of centred rows, and the axes "axis feature".
+
+    From the smaller of the two products of the rows. Axes without variance are left out.
+    """
+    n, width = inner.shape
+    small = inner @ inner.T if n < width else inner.T @ inner
+    squares, found = np.linalg.eigh(small / n)
+    kept = squares > 1e-12 * max(squares[-1], 0.0)
+    squares, found = squares[kept], found[:, kept]
+    axes = found.T @ inner / np.sqrt(n * squares)[:, None] if n < width else found.T
+    return squares, axes
+
+
+def _ledoit_wolf(squares: np.ndarray, norms: np.ndarray, width: int) -> tuple[float, float]:
+    """Share of shrinking, and the mean variance shrunk towards, from a covariance's eigenvalues."""
+    n, level = len(norms), float(squares.sum()) / width
+    total = float((squares**2).sum())
+    spread = total / width - level**2
+    noise = (float((norms**2).sum()) / n - total) / (width * n)
+    if spread <= 1e-15 * level**2:
+        return 1.0, level
+    # a covariance of few rows may leave nothing to shrink; it must still have an inverse
+    return float(np.clip(noise / spread, 1e-6, 1.0)), level

@@ -13,18 +13,15 @@ from interp.core.errors import (
     SpecificationError,
     check_known,
 )
-from interp.probes.features.matrices import Features
+from interp.probes.features.features import Features, narrowed, varies
+from interp.probes.representational_similarity.cka import cross_validated_cka, u_centred
 from interp.probes.representational_similarity.halved_pairs import HalvedPair
-from interp.probes.representational_similarity.kernel_alignment import (
-    cross_validated_cka,
-    u_centred,
-)
 from interp.probes.representational_similarity.measures import (
     MEASURES,
     SimilarityMeasure,
     find_measure,
+    refuse_incomplete,
 )
-from interp.probes.representational_similarity.rows import narrowed, varies
 
 ROWS = ("class mean", "class structure", "picture pair")
 CROSS_VALIDATED = "cross_validated_cka"
@@ -67,14 +64,14 @@ class ComparisonDesign:
         check_known(asked, "rows", [self.rows], ROWS, SpecificationError)
         fits = self.rows == "class mean"
         if self.measure != CROSS_VALIDATED:
-            find_measure(self.measure, asked)
+            refuse_incomplete(find_measure(self.measure, asked))
             fits = self.rows != "class structure" or self.measure == "cka"
         if not fits:
             raise SpecificationError(
                 asked,
                 f"measure={self.measure!r} with rows={self.rows!r}",
-                "class structure by cka alone, cross-validated CKA of class means alone",
-                "say rows='class mean', which every measure takes",
+                "rows that it takes",
+                "say rows='class mean'",
             )
 
     @property
@@ -199,7 +196,7 @@ def _structure(x: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndar
         raise SampleError(
             "compare class structure",
             "one picture of a class in a half, which has no covariance",
-            "at least two in each half",
+            "two in each",
             "give more pictures",
         )
     centred = _centred(x)

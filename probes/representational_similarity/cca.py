@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from interp.core.errors import SampleError, SpecificationError
-from interp.probes.representational_similarity.rows import paired_rows
+from interp.probes.features.features import paired_rows
 
 VARIANCE = 0.99
 """The share of variance that SVCCA keeps, as in Raghu et al. 2017."""

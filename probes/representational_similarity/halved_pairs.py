@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_halves, halved_classes, meeting_halves
+from interp.core.artists import (
+    artist_halves,
+    artists_of,
+    dealt_artists,
+    equally_many,
+    halved_classes,
+    meeting_halves,
+)
 from interp.core.errors import SampleError
+from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import counts_of
 
 
@@ -79,13 +87,11 @@ class HalvedPair:
         """What a table says of the classes that are left out; empty if none is."""
         here = self.frame["domain"].isin([self.a, self.b])
         gone = self.frame["label"][here].nunique() - len(self.classes)
-        return f"{gone} classes left out: not by two artists in both domains" if gone else ""
+        return left_out(gone)
 
     def too_few(self, least: int) -> str:
         """What a table says of fewer than `least` classes; empty if there are so many."""
-        n = len(self.classes)
-        said = f"{n} classes by two artists in both domains, {least} are needed"
-        return said if n < least else ""
+        return too_few(len(self.classes), least)
 
     def rows(self, domain: str, split: int, half: int) -> np.ndarray:
         """Row numbers of a domain's pictures in one half."""
@@ -103,6 +109,17 @@ class HalvedPair:
         return share @ values[rows]
 
 
+def left_out(n_classes: int) -> str:
+    """What a table says of classes that are left out; empty for none."""
+    return f"{n_classes} classes left out: not by two artists in both domains" * bool(n_classes)
+
+
+def too_few(n_classes: int, least: int) -> str:
+    """What a table says of fewer than `least` classes; empty for enough."""
+    why = f"{n_classes} classes by two artists in both domains, {least} are needed"
+    return why if n_classes < least else ""
+
+
 def refuse_few_classes(n_classes: Iterable[int], least: int, asked: str, why: str = "") -> None:
     """Refuse to compare domains where no pair has `least` classes; `n_classes` has one per pair.
 
@@ -113,7 +130,104 @@ def refuse_few_classes(n_classes: Iterable[int], least: int, asked: str, why: st
     if most < least:
         raise SampleError(
             asked,
-            f"at most {most} classes with pictures by two artists in both of two domains",
+            f"{most} classes by 2 artists in both domains",
             f"at least {least}{why}",
-            "give more classes, or two pictures of each class and domain",
+            "add some",
         )
+
+
+def balanced_pictures(
+    frame: pd.DataFrame, domains: Sequence[str], half: np.ndarray, generator: np.random.Generator
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The classes that all domains have in both halves, and equally many pictures of each.
+
+    Args:
+        frame: The pictures.
+        domains: The domains among which a class is balanced, within a half.
+        half: `[picture]`, the half of the artist.
+        generator: Draws pictures where a domain has more than another.
+
+    Returns:
+        The classes, sorted; row numbers; and the place of each row's class.
+    """
+    label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
+    kept: list[np.ndarray] = []
+    classes: list[str] = []
+    found = pd.DataFrame({"label": label, "half": half, "domain": domain})
+    by_cell = found.groupby(["label", "half", "domain"]).indices
+    nobody = np.empty(0, dtype=int)
+    for name in sorted(set(label)):
+        cells = [[by_cell.get((name, side, d), nobody) for d in domains] for side in (0, 1)]
+        if min(len(rows) for side in cells for rows in side) == 0:
+            continue
+        classes.append(name)
+        for side in cells:
+            kept += equally_many(side, generator)
+    rows = np.concatenate(kept) if kept else np.empty(0, dtype=int)
+    return classes, rows, pd.Index(classes).get_indexer(label[rows])
+
+
+@dataclass(frozen=True)
+class DomainPair:
+    """Pictures of two domains, balanced: each class has as many in one as in the other, per half.
+
+    `rows` are places in the frame; aligned with them are `code` (the class's place in `classes`),
+    `half` (of the artist), `sign` (1 in domain a, -1 in b) and `drawn` "permutation picture", the
+    signs under relabelling.
+    """
+
+    a: str
+    b: str
+    classes: list[str]
+    rows: np.ndarray
+    code: np.ndarray
+    half: np.ndarray
+    sign: np.ndarray
+    drawn: np.ndarray
+    left_out: int
+
+
+def domain_pair(
+    frame: pd.DataFrame, a: str, b: str, *, n_permutations: int, seed: int
+) -> DomainPair:
+    """Classes that both domains have in both halves of the artists, and their pictures.
+
+    An artist stands in one half with all pictures. Relabelling keeps to what could have been: an
+    artist who drew a class in both domains has the two groups swapped or not; the groups of the
+    others are permuted among themselves, within class and half.
+
+    >>> frame = pd.DataFrame([(c, d, r) for c in "pq" for d in "ab" for r in "wxyz"],
+    ...                      columns=["label", "domain", "artist"])
+    >>> pair = domain_pair(frame, "a", "b", n_permutations=2, seed=0)
+    >>> len(pair.rows), pair.drawn.shape, int(pair.sign.sum())
+    (16, (2, 16), 0)
+    """
+    here = np.flatnonzero(frame["domain"].isin([a, b]).to_numpy())
+    part = frame.iloc[here].reset_index(drop=True)
+    half = dealt_artists(part, [a, b], seed=seed)
+    classes, rows, code = balanced_pictures(part, [a, b], half, rng("balanced pair", seed))
+    sign = np.where(part["domain"].to_numpy(object)[rows] == a, 1, -1).astype(np.int8)
+    drawn = _relabelled(
+        sign, code * 2 + half[rows], artists_of(part)[rows], n_permutations, rng("relabelled", seed)
+    )
+    left_out = part["label"].nunique() - len(classes)
+    return DomainPair(a, b, classes, here[rows], code, half[rows], sign, drawn, left_out)
+
+
+def _relabelled(
+    sign: np.ndarray, cell: np.ndarray, who: np.ndarray, n: int, generator: np.random.Generator
+) -> np.ndarray:
+    drawn = np.tile(sign, (n, 1))
+    for each in np.unique(cell):
+        alone: list[np.ndarray] = []
+        for artist in sorted(set(who[cell == each])):
+            rows = np.flatnonzero((cell == each) & (who == artist))
+            if np.ptp(sign[rows]):  # drew it in both domains
+                drawn[:, rows] *= generator.choice(np.array([-1, 1], np.int8), size=(n, 1))
+            else:
+                alone.append(rows)
+        if alone:
+            given = np.tile([sign[rows[0]] for rows in alone], (n, 1))
+            for rows, labels in zip(alone, generator.permuted(given, axis=1).T, strict=True):
+                drawn[:, rows] = labels[:, None]
+    return drawn

@@ -4,13 +4,14 @@ Batches are added one after another. The sums of two processes add up to those o
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
+
+Batch = Mapping[str, np.ndarray | Tensor]
 
 ROWS = 2048
 """Pictures whose products are made together: a product is added at one price for few or many."""
@@ -75,7 +76,7 @@ class LayerSums:
         self.room = [torch.empty(0, d, device=device) for d in sizes]
         self.waiting = 0  # rows of `room`, about the origin, that are not yet in `cross`
 
-    def update(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> None:
+    def update(self, batch: Batch, other: Batch | None = None) -> None:
         """Add a batch of pictures.
 
         Args:
@@ -95,7 +96,7 @@ class LayerSums:
         if bad.any():
             raise NumericsError(
                 f"add a batch of {self._names()[int(bad.nonzero()[0])]}",
-                "a NaN or infinity, or features too large for their precision",
+                "a NaN, infinity or overflow",
                 "finite features",
                 "look at that layer",
             )
@@ -214,7 +215,7 @@ class LayerSums:
     def _names(self) -> list[str]:
         return [*self.first, *(self.second or [])]
 
-    def _checked(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[Tensor]:
+    def _checked(self, batch: Batch, other: Batch | None) -> list[Tensor]:
         """The layers' features in order, in one precision that matrices multiply in."""
         found = [batch.get(name) for name in self.first]
         found += [(other or {}).get(name) for name in self.second or []]
@@ -225,12 +226,7 @@ class LayerSums:
             tensor = given.detach().to(at.device)
             if tensor.ndim != 2 or tensor.shape[1] != len(at) or len(tensor) != n:
                 shape = "nothing" if part is None else f"shape {tuple(tensor.shape)}"
-                raise ShapeError(
-                    f"add a batch of {name}",
-                    shape,
-                    f"(pictures, {len(at)}), as many pictures for each layer",
-                    "pool the activations to two axes",
-                )
+                raise ShapeError(f"add {name}", shape, f"({n}, {len(at)})", "pool to two axes")
             x.append(tensor)
         double = any(part.dtype == torch.float64 for part in x)
         return [part.double() if double else part.float() for part in x]
@@ -263,17 +259,14 @@ def ratios(
     if len(wild):
         raise NumericsError(
             f"measure CKA of {names[wild[0]]}",
-            "a NaN or infinity, or features too large for their precision",
-            "finite features",
-            "look at that layer, or give float64",
+            "a NaN, infinity or overflow",
+            "others",
+            "use float64",
         )
     flat = np.flatnonzero(~(own > 1e-13 * scale))
     if len(flat):
         raise NumericsError(
-            f"measure CKA of {names[flat[0]]}",
-            "constant features: every row is the same",
-            "features that vary",
-            "leave this site out",
+            f"measure CKA of {names[flat[0]]}", "constant features", "others", "leave it out"
         )
     ratio = hsic / np.sqrt(np.outer(own, own))
     return ratio if n_first is None else ratio[:n_first, n_first:]

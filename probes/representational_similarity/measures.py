@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 
-from interp.core.errors import NumericsError, SampleError, check_known
+from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known
+from interp.probes.features.features import narrowed, paired_rows
 from interp.probes.representational_similarity.cca import (
     pwcca,
     pwcca_dimensions,
@@ -18,7 +19,7 @@ from interp.probes.representational_similarity.cca import (
     svcca_dimensions,
     svcca_in_orders,
 )
-from interp.probes.representational_similarity.kernel_alignment import (
+from interp.probes.representational_similarity.cka import (
     biased_cka,
     cka,
     dealt_batches,
@@ -28,12 +29,11 @@ from interp.probes.representational_similarity.kernel_alignment import (
     rbf_cka,
     u_centred,
 )
-from interp.probes.representational_similarity.linear_prediction import (
+from interp.probes.representational_similarity.predictivity import (
     dealt_folds,
     predictivity,
     predictivity_in_orders,
 )
-from interp.probes.representational_similarity.rows import narrowed, paired_rows
 
 
 def procrustes(x: ArrayLike, y: ArrayLike) -> float:
@@ -211,12 +211,7 @@ def ranked_distances(centred: np.ndarray, distance: str) -> np.ndarray:
     ranks = ranks - ranks.mean()
     length = np.sqrt(2 * (ranks**2).sum())
     if not length > 0:
-        raise NumericsError(
-            "measure RSA",
-            "rows whose dissimilarities are all the same",
-            "rows with some geometry",
-            "give more rows or another distance",
-        )
+        raise NumericsError("measure RSA", "rows equally far apart", "rows that differ", "add rows")
     return squareform(ranks / length)
 
 
@@ -284,28 +279,9 @@ def _unit(matrix: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(matrix)
     if not length > 0:
         raise NumericsError(
-            "compare rows",
-            "rows that are all equally far apart",
-            "rows with some geometry",
-            "give more rows or another site",
+            "compare rows", "rows that are all equally far apart", "rows that differ", "add rows"
         )
     return matrix / length
-
-
-def _debiased(x: np.ndarray) -> np.ndarray:
-    return _unit(u_centred(x @ x.T))
-
-
-def _biased(x: np.ndarray) -> np.ndarray:
-    return _unit(x @ x.T)
-
-
-def _rbf(x: np.ndarray) -> np.ndarray:
-    return _unit(u_centred(gaussian_kernel(x)))
-
-
-def _near(x: np.ndarray) -> np.ndarray:
-    return _unit(neighbours(x, K).astype(float))
 
 
 def _rsa(title: str, distance: str, *, rotation: bool) -> SimilarityMeasure:
@@ -315,12 +291,24 @@ def _rsa(title: str, distance: str, *, rotation: bool) -> SimilarityMeasure:
 
 
 MEASURES: dict[str, SimilarityMeasure] = {
-    "cka": SimilarityMeasure("debiased CKA", cka, 4, _debiased, zero=True, squared=True),
-    "biased_cka": SimilarityMeasure("biased CKA", biased_cka, 2, _biased, squared=True),
-    "rbf_cka": SimilarityMeasure("debiased RBF CKA", rbf_cka, 4, _rbf, zero=True),
+    "cka": SimilarityMeasure(
+        "debiased CKA", cka, 4, lambda x: _unit(u_centred(x @ x.T)), zero=True, squared=True
+    ),
+    "biased_cka": SimilarityMeasure(
+        "biased CKA", biased_cka, 2, lambda x: _unit(x @ x.T), squared=True
+    ),
+    "rbf_cka": SimilarityMeasure(
+        "debiased RBF CKA", rbf_cka, 4, lambda x: _unit(u_centred(gaussian_kernel(x))), zero=True
+    ),
     "minibatch_cka": SimilarityMeasure(
-        "minibatch CKA", minibatch_cka, 4, zero=True, any_order=False, squared=True,
-        in_orders=minibatch_in_orders, deal=lambda groups: dealt_batches(len(groups)),
+        "minibatch CKA",
+        minibatch_cka,
+        4,
+        zero=True,
+        any_order=False,
+        squared=True,
+        in_orders=minibatch_in_orders,
+        deal=lambda groups: dealt_batches(len(groups)),
     ),
     "rsa": _rsa("RSA (correlation)", "correlation", rotation=False),
     "rsa_cosine": _rsa("RSA (cosine)", "cosine", rotation=True),
@@ -332,15 +320,28 @@ MEASURES: dict[str, SimilarityMeasure] = {
         "SVCCA", svcca, 4, in_orders=svcca_in_orders, dimensions=svcca_dimensions
     ),
     "pwcca": SimilarityMeasure(
-        "PWCCA", pwcca, 4, rotation=False, symmetric=False,
-        in_orders=pwcca_in_orders, dimensions=pwcca_dimensions,
+        "PWCCA",
+        pwcca,
+        4,
+        rotation=False,
+        symmetric=False,
+        in_orders=pwcca_in_orders,
+        dimensions=pwcca_dimensions,
     ),
-    "mutual_knn": SimilarityMeasure(f"mutual {K}-NN", mutual_knn, K + 2, _near),
+    "mutual_knn": SimilarityMeasure(
+        f"mutual {K}-NN", mutual_knn, K + 2, lambda x: _unit(neighbours(x, K).astype(float))
+    ),
     "predictivity": SimilarityMeasure(
-        "linear predictivity", predictivity, 10, zero=True, symmetric=False, any_order=False,
-        in_orders=predictivity_in_orders, deal=dealt_folds,
+        "linear predictivity",
+        predictivity,
+        10,
+        zero=True,
+        symmetric=False,
+        any_order=False,
+        in_orders=predictivity_in_orders,
+        deal=dealt_folds,
     ),
-}  # fmt: skip
+}
 
 
 def find_measure(name: str, asked: str) -> SimilarityMeasure:
@@ -351,3 +352,18 @@ def find_measure(name: str, asked: str) -> SimilarityMeasure:
     """
     check_known(asked, "measure", [name], MEASURES)
     return MEASURES[name]
+
+
+def refuse_incomplete(measure: SimilarityMeasure) -> None:
+    """Refuse to compare domains by a measure whose null nobody could compute.
+
+    Raises:
+        SpecificationError: For a measure with neither `matrix` nor `in_orders`.
+    """
+    if measure.matrix is None and measure.in_orders is None:
+        raise SpecificationError(
+            f"compare domains by {measure.title}",
+            "an entry of MEASURES that has `estimate` alone",
+            "`matrix`, or `in_orders` for a measure without one, from which the null comes",
+            "add either, or compare layers, which takes any measure (layer_similarity)",
+        )

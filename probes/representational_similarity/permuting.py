@@ -14,9 +14,9 @@ import numpy as np
 from interp.core.errors import InterpError
 from interp.core.progress import track
 from interp.core.statistics.resampling import class_permutations
+from interp.probes.features.features import centred_rows
 from interp.probes.representational_similarity.arranging import ComparisonDesign, Side
 from interp.probes.representational_similarity.measures import SimilarityMeasure
-from interp.probes.representational_similarity.rows import centred_rows
 
 Meetings = Sequence[tuple[int, int]]
 """The halves of A and of B that are compared."""

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from interp.probes.features.matrices import Features
-from interp.probes.representational_similarity.between_layers import (
+from interp.probes.features.features import Features
+from interp.probes.representational_similarity.layer_similarity import (
     BLOCK,
     gram_hsic,
     layer_similarity,

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from interp.probes.representational_similarity.between_layers import gram_hsic, minibatch_hsic
-from interp.probes.representational_similarity.kernel_alignment import u_centred
+from interp.probes.representational_similarity.cka import u_centred
+from interp.probes.representational_similarity.layer_similarity import gram_hsic, minibatch_hsic
 from tests.benchmarks.layers import gram_of_each, layered, scaled
 
 PEERS = {"torch-cka": "torch_cka", "ckatorch": "ckatorch", "pytorch-cka": "cka"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.probes.dictionaries.crosscoders import STEADY
+from interp.probes.dictionaries.crosscoder import STEADY
 from interp.validation.standings import bound
 from tests.benchmarks.judging import filled
 from tests.benchmarks.recovering import markdown

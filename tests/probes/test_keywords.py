@@ -14,8 +14,8 @@ from interp.core.arguments import Resampling, ResamplingKeywords
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.probes.concept_erasure.edits import Answering, AnsweringKeywords
-from interp.probes.dictionaries.training import Descent, DescentKeywords
-from interp.probes.representational_similarity.between_domains import (
+from interp.probes.dictionaries.train_dictionaries import Descent, DescentKeywords
+from interp.probes.representational_similarity.similarity import (
     ComparisonKeywords,
     ComparisonOptions,
 )

@@ -19,7 +19,7 @@ from interp.declared.figures import (
 )
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.subject import Frames, Subject
-from interp.probes.geometry.linearity_and_rank import CLASS_RANK, DOMAIN_RANK, LINEARITY, WHITENED
+from interp.probes.geometry.linear_factors import CLASS_RANK, DOMAIN_RANK, LINEARITY, WHITENED
 
 LINEAR = FigureSpec(
     "linear-factors",

@@ -19,7 +19,7 @@ from interp.declared.figures import (
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.ladder import ladder_tables
 from interp.measures.subject import Frames, Subject
-from interp.probes.representational_similarity.planning import LEAST_CLASSES
+from interp.probes.representational_similarity.classes_needed import LEAST_CLASSES
 
 CKA = profile_spec(
     "similarity",

@@ -23,7 +23,7 @@ from interp.core.statistics.resampling import Interval, holm
 from interp.data.mixtures.intervention_arms import OWN, SHUFFLED, Arm, InterventionSpec
 from interp.data.mixtures.settings import NATURAL
 from interp.models.evaluation.accuracy import ALL, HELD_OUT, SEEN
-from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
+from interp.probes.geometry.directions import MEAN_DIFFERENCE
 from interp.verdicts.wording import AGAINST, APART, TOGETHER
 
 MARGIN = 0.02

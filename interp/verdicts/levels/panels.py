@@ -13,7 +13,7 @@ from interp.core.errors import DataError, InterpError, listed
 from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
 from interp.models.evaluation.learning import asked_rows, learning, that_learned, trained_models
-from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
+from interp.probes.geometry.directions import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
 from interp.verdicts.levels.l1_mixtures import LEAST as LEAST_MIXTURES
 from interp.verdicts.levels.l1_mixtures import across_mixtures, in_common, measured, mixture_means

@@ -9,7 +9,7 @@ from scipy import stats
 from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
 from interp.models.evaluation.learning import learning, that_learned
-from interp.probes.geometry.linearity_and_rank import CLASS_RANK, WHITENED
+from interp.probes.geometry.linear_factors import CLASS_RANK, WHITENED
 from interp.verdicts.levels.panels import (
     LINK,
     RUN,

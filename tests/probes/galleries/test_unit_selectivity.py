@@ -8,8 +8,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.core.artists import artist_sides
-from interp.probes.galleries.ranked_units import Ranked, clusters, clusters_in, traded
-from interp.probes.galleries.unit_selectivity import Selectivity, placements
+from interp.probes.galleries.unit_selectivity import (
+    Ranked,
+    Selectivity,
+    clusters,
+    clusters_in,
+    placements,
+    traded,
+)
 from tests.probes.conftest import make_frame
 
 DOMAINS = ("real", "sketch")

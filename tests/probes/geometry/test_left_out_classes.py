@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from interp.probes.geometry.cell_products import CellLayout, CellProducts
-from interp.probes.geometry.left_out_classes import (
+from interp.probes.geometry.cell_products import (
+    CellLayout,
+    CellProducts,
     u_squares,
     without_each,
     without_each_meeting,
     without_each_own,
 )
-from interp.probes.representational_similarity.kernel_alignment import u_centred
+from interp.probes.representational_similarity.cka import u_centred
 
 CLASSES, DOMAINS = 7, 3
 

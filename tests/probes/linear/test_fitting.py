@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from interp.probes.linear.fitting import STRENGTHS, TrainingSet, _strengths, fit_probes
+from interp.probes.linear.linear_probe import STRENGTHS, TrainingSet, _strengths, fit_probes
 from tests.probes.linear.reference import plain_probe
 
 

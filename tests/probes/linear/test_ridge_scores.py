@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.probes.linear.ridge_scores import ridge, ridge_without
+from interp.probes.linear.solver import ridge, ridge_without
 
 
 @pytest.mark.parametrize("width", [7, 23, 60])

@@ -18,9 +18,9 @@ from interp.probes import (
     rsa,
     similarity,
 )
+from interp.probes.representational_similarity.classes_needed import null_deviation
 from interp.probes.representational_similarity.permuting import expected
-from interp.probes.representational_similarity.planning import null_deviation
-from tests.probes.representational_similarity.test_between_domains import means
+from tests.probes.representational_similarity.test_similarity import means
 
 QUICK = {"n_splits": 1, "n_permutations": 49}
 
@@ -112,7 +112,7 @@ def test_two_models_are_compared_within_and_between_domains(planted) -> None:
 def test_rows_that_a_measure_cannot_take_are_refused(planted) -> None:
     features = planted(1.0, n_classes=6)
     for measure in ("svcca", "rsa"):
-        with pytest.raises(SpecificationError, match="by cka alone"):
+        with pytest.raises(SpecificationError, match="rows='class structure'"):
             similarity(features, measure=measure, rows="class structure")
     with pytest.raises(SpecificationError, match="class mean"):
         similarity(features, rows="class means")

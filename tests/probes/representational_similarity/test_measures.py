@@ -20,14 +20,14 @@ from interp.probes import (
     rsa,
     svcca,
 )
-from interp.probes.representational_similarity.linear_prediction import STRENGTHS, _folds
+from interp.probes.features.features import centred_rows
 from interp.probes.representational_similarity.measures import (
     MEASURES,
     SimilarityMeasure,
     find_measure,
 )
-from interp.probes.representational_similarity.rows import centred_rows
-from tests.probes.representational_similarity.test_kernel_alignment import related, song
+from interp.probes.representational_similarity.predictivity import STRENGTHS, _folds
+from tests.probes.representational_similarity.test_cka import related, song
 
 every_measure = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 
@@ -308,7 +308,7 @@ def test_other_refusals_say_what_would_do() -> None:
         mutual_knn(flat, y, k=3)
     with pytest.raises(NumericsError, match="in every feature"):
         rsa(x[:, :1], y)
-    with pytest.raises(SampleError, match="batches of 3 rows"):
+    with pytest.raises(SampleError, match="batch_size=3"):
         minibatch_cka(x, y, batch_size=3)
     with pytest.raises(SampleError, match="2 groups"):
         predictivity(x, y, groups=[0, 1] * 6)

@@ -9,13 +9,14 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import RidgeCV
 
+from interp.core.errors import SpecificationError
 from interp.core.statistics.resampling import class_permutations, jackknife
-from interp.probes import Features, cka, predictivity, procrustes, similarity
+from interp.probes import Features, SimilarityMeasure, cka, predictivity, procrustes, similarity
 from interp.probes.representational_similarity.arranging import ComparisonDesign
-from interp.probes.representational_similarity.between_domains import compare
-from interp.probes.representational_similarity.linear_prediction import STRENGTHS, dealt_folds
 from interp.probes.representational_similarity.measures import MEASURES
 from interp.probes.representational_similarity.permuting import NULL_DRAWS, orders_without
+from interp.probes.representational_similarity.predictivity import STRENGTHS, dealt_folds
+from interp.probes.representational_similarity.similarity import compare
 from tests.probes.representational_similarity.test_arranging import halves
 
 QUICK = {"n_splits": 1, "n_permutations": 49}
@@ -228,3 +229,11 @@ def test_a_site_that_fails_leaves_the_others(planted) -> None:
     frame = similarity(replace(features, values=flat), measure="procrustes", **QUICK).frame
     assert frame["reason"].tolist() == ["constant features in real, sketch", ""]
     assert frame["verdict"].tolist() == ["cannot tell", "shared"]
+
+
+def test_a_measure_with_an_estimate_alone_is_refused_at_the_door(planted, monkeypatch) -> None:
+    monkeypatch.setitem(MEASURES, "mine", SimilarityMeasure("my measure", cka, 4))
+    with pytest.raises(SpecificationError, match="my measure") as refused:
+        similarity(planted(0.5, n_classes=6), measure="mine")
+    error = refused.value
+    assert "estimate" in error.given and "in_orders" in error.right and error.do

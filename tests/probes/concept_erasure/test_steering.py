@@ -1,0 +1,161 @@
+"""Steering: what is added, to whom, and what is said then; closed forms and planted models."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from interp.circuits import Chain, planted_vit
+from interp.core.artists import artist_sides
+from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.core.images import ImageTable
+from interp.models import open_tower
+from interp.probes import steered_answers, steering
+from interp.probes.concept_erasure.edits import site_rows
+from interp.probes.concept_erasure.steering import fit_directions
+
+LABELS = "abcdef"
+SITE = "hook_embedding"
+
+
+def pictures(*, artists: int = 4, labels: str = LABELS) -> ImageTable:
+    """A picture of every class by every artist in two domains."""
+    rows = [
+        (label, domain, f"artist {n}")
+        for label in labels
+        for domain in "xy"
+        for n in range(artists)
+    ]
+    frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
+    frame = frame.assign(split="analysis", caption="", path=[str(n) for n in range(len(rows))])
+
+    def read(row: pd.Series) -> Image.Image:
+        place, right = LABELS.index(row["label"]), int(row["domain"] == "y")
+        return Image.new("RGB", (1, 1), (place, right, int(row["artist"][-1])))
+
+    return ImageTable(frame, reader=read)
+
+
+class World:
+    """Six features for the classes of domain x, six for those of y (`shared`: x's for both), and a
+    flag that says which domain it is; y's features are heard where the flag is up.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self.shared = shared
+
+    def preprocess(self, picture: Image.Image) -> Tensor:
+        label, right, artist = picture.getpixel((0, 0))  # type: ignore[misc]
+        features = torch.zeros(1, 13)
+        features[0, label + (0 if self.shared else 6 * right)] = 1.0
+        features[0, :12] += 0.01 * artist
+        features[0, 12] = right
+        return features
+
+    def classifier(self, x: Tensor) -> Tensor:
+        features, right = x.flatten(1)[:, :12], x.flatten(1)[:, 12:]
+        if self.shared:
+            return features[:, :6]
+        return features[:, :6] * (1 - right) + features[:, 6:] * right
+
+    def words(self) -> dict[str, Any]:
+        return {
+            "preprocess": self.preprocess,
+            "classifier": self.classifier,
+            "class_names": list(LABELS),
+        }
+
+
+def steered(world: World, **options: Any) -> pd.DataFrame:
+    tower = Chain([torch.nn.Identity()])
+    return steering(tower, pictures(), SITE, **world.words(), **options).frame
+
+
+def test_a_shared_direction_works_in_both_domains_and_a_private_one_in_its_own() -> None:
+    shared = steered(World(shared=True), doses=(0.0, 2.0)).set_index(
+        ["domain_a", "domain_b", "dose"]
+    )
+    assert (shared["value"].xs(2.0, level="dose") == 1).all()
+    assert (shared["value"].xs(0.0, level="dose") == 0).all()
+    assert (shared["null"] == 0).all()
+    apart = steered(World(shared=False), doses=(2.0,)).set_index(["domain_a", "domain_b"])
+    assert apart.loc[("x", "x"), "value"] == apart.loc[("y", "y"), "value"] == 1
+    assert apart.loc[("x", "y"), "value"] == apart.loc[("y", "x"), "value"] == 0
+    assert apart["ceiling"].eq(1).all()
+    assert apart.loc[("x", "x"), "p"] < 0.05
+
+
+def test_every_row_has_its_evidence() -> None:
+    table = steering(Chain([torch.nn.Identity()]), pictures(), SITE, **World(shared=True).words())
+    rows = table.frame
+    assert len(rows) == 2 * 2 * 5 and (rows["unit"] == "class").all()
+    # pictures by the other half of the artists alone
+    assert (rows["n_pictures"] == len(LABELS) * 2).all()
+    assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+
+
+def test_directions_are_a_class_less_the_mean_of_the_others_by_the_first_half() -> None:
+    world, tower, images = World(shared=False), Chain([torch.nn.Identity()]), pictures()
+    fitted = fit_directions(tower, images, SITE, ["x", "y"], **world.words())
+    first = images[artist_sides(images.frame) == 0]
+    features = site_rows(tower, first, SITE, preprocess=world.preprocess).mean(dim=1).numpy()
+    for domain in "xy":
+        here = (first.domain == domain).to_numpy()
+        means = {
+            label: features[here & (first.label == label).to_numpy()].mean(axis=0)
+            for label in LABELS
+        }
+        others = np.mean([means[label] for label in LABELS if label != "c"], axis=0)
+        found = fitted.by_domain[domain][fitted.labels.index("c")]
+        np.testing.assert_allclose(found, means["c"] - others, atol=1e-6)
+
+
+def test_the_edit_moves_each_picture_to_its_own_class() -> None:
+    world, images = World(shared=True), pictures()
+    fitted = fit_directions(Chain([torch.nn.Identity()]), images, SITE, ["x"], **world.words())
+    edit = fitted.added("x", ["b", "e", "a"], 3.0)
+    moved = edit(torch.zeros(2, 1, 13), np.array([1, 2]))
+    rows = fitted.by_domain["x"]
+    np.testing.assert_allclose(moved[0, 0], 3 * rows[4], atol=1e-5)
+    np.testing.assert_allclose(moved[1, 0], 3 * rows[0], atol=1e-5)
+
+
+def test_planted_classes_are_turned_up_where_they_are_read() -> None:
+    planted = planted_vit("all shared", seed=1)
+    rows = steering(
+        open_tower(planted.source), planted.pictures(6), "blocks.2.hook_resid_post",
+        preprocess=planted.preprocess, classifier=planted.classifier, pool="class",
+        class_names=list(planted.classifier.names), doses=(0.0, 2.0),
+    ).frame  # fmt: skip
+    assert (rows[rows["dose"] == 2]["value"] == 1).all()
+    assert (rows[rows["dose"] == 0]["value"] == 0).all()
+
+
+def test_answers_add_up_and_begin_with_the_class_that_is_turned_up() -> None:
+    world = World(shared=True)
+    rows = steered_answers(
+        Chain([torch.nn.Identity()]), pictures(), SITE, ["b"], fitted_in="x", doses=(0.0, 2.0),
+        most=3, **world.words(),
+    )  # fmt: skip
+    assert rows.groupby(["domain", "dose"])["share"].sum().round(9).eq(1).all()
+    per_view = rows.groupby(["domain", "dose"])["answer"].agg(list)
+    assert all(each[0] == "b" and each[-1] == "others" for each in per_view)
+    assert per_view.map(tuple).nunique() == 1  # the same bars in both domains, at every dose
+    assert rows[(rows["dose"] == 2) & (rows["answer"] == "b")]["share"].eq(1).all()
+    assert set(rows["n_pictures"]) == {10}
+
+
+def test_what_cannot_be_steered_is_said() -> None:
+    world, tower = World(shared=True), Chain([torch.nn.Identity()])
+    with pytest.raises(SpecificationError, match="no doses"):
+        steering(tower, pictures(), SITE, doses=(), **world.words())
+    with pytest.raises(SampleError, match="three or more"):
+        steering(tower, pictures(labels="ab"), SITE, **world.words())
+    with pytest.raises(DataError, match="domain"):
+        steering(tower, pictures(), SITE, domains=["x", "z"], **world.words())
+    with pytest.raises(DataError, match="class"):
+        steered_answers(tower, pictures(), SITE, ["g"], fitted_in="x", **world.words())
