@@ -398,19 +398,9 @@ def test_a_method_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "a_method.py").write_text("def shared(puzzle):\n    return 'shared'\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    chosen = ("--seeds", "0", "--condition", "all shared", "--tier", "easy")
-    done = call(
-        "judge",
-        "a_method:shared",
-        *chosen,
-        "--jobs",
-        "1",
-        "--out",
-        "judged",
-        "--write",
-        "models",
-        "--json",
-    )
+    chosen = ("--seeds", "0", "--condition", "all shared", "--tier", "easy", "--jobs", "1")
+    places = ("--out", "judged", "--write", "models")
+    done = call("judge", "a_method:shared", *chosen, *places, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert {row["rung"] for row in told["standing"]} == {"R2", "R3", "R4", "R5", "R6"}

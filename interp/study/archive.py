@@ -20,7 +20,7 @@ from interp.core.errors import DataError, SpecificationError, check_known, liste
 from interp.core.faces.doors import door
 from interp.core.storage.store import fingerprint, replacing, told_when_full
 from interp.core.tables import Table
-from interp.study.blocks import pictures_asked
+from interp.study.blocks import pictures_hash
 from interp.study.grid import Cell
 from interp.study.specification import Specification
 
@@ -102,7 +102,7 @@ def identity(cell: Cell, spec: Specification) -> str:
     real differed by one level of one pixel.
     """
     mixture = replace(cell.mixture, base="")  # whose path is of a machine
-    return fingerprint(cell.run.recipe, cell.training, mixture, pictures_asked(spec, cell.block))
+    return fingerprint(cell.run.recipe, cell.training, mixture, pictures_hash(spec, cell.block))
 
 
 def tables_of(

@@ -63,7 +63,7 @@ def open_blocks(
     return [Block(seed, pool, held_out, foreign) for seed in wanted]
 
 
-def pictures_asked(spec: Specification, block: Block) -> str:
+def pictures_hash(spec: Specification, block: Block) -> str:
     """What the pictures of a block are asked to be, in a hash that is the same on every machine."""
     if spec.images.source:
         return fingerprint(block.pool.fingerprint, spec.images.size)

@@ -28,7 +28,7 @@ from interp.data.mixtures.templates import prompts
 from interp.study.blocks import Block, open_block, open_blocks
 from interp.study.checkpoint import checkpoint_hash, exact_convolutions
 from interp.study.grid import Cell
-from interp.study.results import Result, open_result, versions
+from interp.study.results import Facts, Result, open_result, versions
 from interp.study.specification import Specification
 
 TABLES = ("stitching", "model_similarity")
@@ -283,7 +283,7 @@ def models_compared(
     return {name: Table.with_evidence(name, frame) for name, frame in frames.items()}
 
 
-def _pictures(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+def _pictures(facts: Facts) -> tuple[object, ...]:
     """What says which pictures every model was trained on and not: blocks draw their own."""
     asked = facts["specification"]
     return facts["source_hash"], asked["images"], bool(asked["blocks"])
@@ -304,7 +304,7 @@ def _models(result: Result) -> dict[tuple[Any, ...], dict[int, Path]]:
     return found
 
 
-def _specification(facts: Mapping[str, Any]) -> Specification:
+def _specification(facts: Facts) -> Specification:
     """The part of a study's specification that says which pictures its models are asked about."""
     spec = facts["specification"]
     named: Any = {name: spec["mixtures"][name] for name in ("natural", "test_domains", "held_out")}

@@ -10,7 +10,6 @@ which none is in both, are compared over blocks: a difference of two means.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from interp.core.errors import InterpError
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
 from interp.declared.measures import units_of_tables
-from interp.study.results import Result, open_result
+from interp.study.results import Facts, Result, open_result
 
 
 def match(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -35,11 +34,9 @@ def match(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
     >>> [float(each.loc["site=a", "value"]) for each in match(one, two)]
     [1.0, 1.0]
     """
-    keyed = [frame.set_index("place") for frame in _with_places((a, b))]
-    twice = set().union(*(each.index[each.index.duplicated()] for each in keyed))
-    return keyed[0].drop(index=list(twice), errors="ignore"), keyed[1].drop(
-        index=list(twice), errors="ignore"
-    )
+    one, two = (frame.set_index("place") for frame in _with_places((a, b)))
+    twice = [*one.index[one.index.duplicated()], *two.index[two.index.duplicated()]]
+    return one.drop(index=twice, errors="ignore"), two.drop(index=twice, errors="ignore")
 
 
 def _with_places(
@@ -63,14 +60,11 @@ def _with_places(
 def _words(frame: pd.DataFrame, names: list[str]) -> pd.Series:
     """`name=value; ...` of every row, without empty values."""
     words = pd.Series("", index=frame.index, dtype=object)
-    for name in names:
-        if name not in frame:
-            continue
+    for name in [name for name in names if name in frame]:
         column = frame[name]
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            text = column.map(lambda number: "" if np.isnan(number) else f"{number:g}")
-        else:
-            text = column.map(lambda value: "" if pd.isna(value) else str(value))
+        number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        form = "{:g}".format if number else str
+        text = column.map(lambda value, form=form: "" if pd.isna(value) else form(value))
         words += np.where(text != "", f"{name}=" + text.astype(object) + "; ", "")
     return words.str.removesuffix("; ")
 
@@ -84,13 +78,12 @@ def means_by_unit(
     row is another statistic of them, and left out.
     """
     where = units_of_tables()[name]
-    nothing = pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))
     if where.table not in tables or not len(rows):
-        return nothing
+        return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))
     examples = tables[where.table]
-    keys = [name for name, column in COLUMNS.items() if column.key or name == "seed"]
+    others = (where.unit, "class_set", "example")
+    keys = [n for n, column in COLUMNS.items() if (column.key or n == "seed") and n not in others]
     keys = [name for name in keys if name in rows and name in examples]
-    keys = [name for name in keys if name not in (where.unit, "class_set", "example")]
     numbers = examples["value"] - (examples[where.less] if where.less else 0)
     parts = examples[[*keys, where.unit]].assign(mean=numbers)
     if "class_set" in examples:
@@ -204,8 +197,7 @@ def compare_results(
     parts = []
     for name in sorted(set(one) & set(two)):
         if not _quantities(one[name], two[name]):
-            a_frame, b_frame = one[name], two[name]
-            same = list(a_frame.columns) == list(b_frame.columns) and a_frame.equals(b_frame)
+            same = one[name].equals(two[name])
             rest[name] = "the same" if same else "differs; it has no value with an interval"
             continue
         compared, left = _compared(name, one, two)
@@ -253,9 +245,7 @@ def _compared(
 
 def _parted(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of single runs, and means over runs, which no seed belongs to."""
-    several = frame["seed"].isna()
-    if "n_runs" in frame:
-        several |= frame["n_runs"] > 1
+    several = frame["seed"].isna() | (frame.get("n_runs", 1) > 1)
     return frame[~several], frame[several].drop(columns="seed")
 
 
@@ -263,20 +253,17 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
     """Means over blocks, in A and in B, and how many rows had to be left out."""
     sides = _with_places((a, b), within=["seed"])
     once = [side[~side.duplicated(["place", "seed"], keep=False)] for side in sides]
-    here, there = (pd.Index(side["place"].unique()) for side in once)
-    common, parts = _both(name, here, there)
+    common, parts = _both(name, *(pd.Index(side["place"].unique()) for side in once))
     own = [key for key, column in COLUMNS.items() if column.of_one_model and key in a]
     numbered = once[0].loc[once[0][own].notna().any(axis=1), "place"]
     for quantity in _quantities(a, b):
         grouped = (side.groupby("place")[quantity].agg(["mean", "var", "count"]) for side in once)
         first, second = (each.reindex(common) for each in grouped)
         made = _of_means(first, second)
-        elsewhere = made.index.isin(numbered)
-        made.loc[elsewhere, ["p", "low", "high"]] = np.nan
-        made.loc[elsewhere, "reason"] = "each block's models number their parts otherwise"
-        if name in BOUND_TOGETHER:
-            made[["p", "low", "high"]] = np.nan
-            made["reason"] = BOUND_TOGETHER[name]
+        apart = pd.Series(made.index.isin(numbered), made.index) | (name in BOUND_TOGETHER)
+        made.loc[apart, ["p", "low", "high"]] = np.nan
+        otherwise = "each block's models number their parts otherwise"
+        made.loc[apart, "reason"] = BOUND_TOGETHER.get(name, otherwise)
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     lost = sum(len(side) for side in sides) - sum(len(side) for side in once)
     return _joined(parts), lost
@@ -415,7 +402,7 @@ def _with_changes(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:
     return frame
 
 
-def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _facts(a: Facts, b: Facts) -> list[tuple[str, str, str]]:
     """Names of facts that differ, with both values."""
     one, two = _flat(a), _flat(b)
     values = [(name, one.get(name, "–"), two.get(name, "–")) for name in {**one, **two}]
@@ -424,7 +411,7 @@ def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, s
     ]
 
 
-def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, str]:
+def _flat(facts: Mapping[str, object], above: str = "") -> dict[str, str]:
     """Facts by dotted names, as text."""
     flat: dict[str, str] = {}
     for name, value in facts.items():

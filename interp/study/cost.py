@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from interp.core.errors import listed
+from interp.core.images import ImageTable
 from interp.declared.measures import UNTRAINED, all_measures
 from interp.models.loading.presets import is_full_size, is_small_vit
 from interp.study.blocks import block_numbers, check_measurable, compared_domains, open_blocks
@@ -166,7 +167,7 @@ class Cost:
             return None
         return self.training_minutes + self.measuring_minutes
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
 
@@ -382,7 +383,7 @@ def cost_of_model(
     return Cost(0, 1, 0.0, minutes, TABLES, text)
 
 
-def _forward(clip: Any, pictures: Any) -> float:
+def _forward(clip: Any, pictures: ImageTable) -> float:
     """Seconds that a picture takes, after a first run that warms up."""
     import torch
 

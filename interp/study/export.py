@@ -4,10 +4,11 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.wire import Wiring, node_of
@@ -18,6 +19,9 @@ from interp.core.tables import Table
 from interp.report.drawing import result_figures
 from interp.study.results import Result, open_result
 from interp.verdicts.rungs import PLACE
+
+Figures: TypeAlias = dict[str, go.Figure]
+Writer: TypeAlias = Callable[[Result, Path, Figures], list[Path]]
 
 PIXELS = 2
 """Pixels of a PNG per pixel of its figure."""
@@ -84,7 +88,7 @@ def export(
     return found
 
 
-def _csv(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
+def _csv(result: Result, folder: Path, figures: Figures) -> list[Path]:
     """Tables byte for byte, and what their columns mean."""
     written, meanings = [], []
     for name, table in result.tables.items():
@@ -95,7 +99,7 @@ def _csv(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
     return [*written, folder / "columns.csv"]
 
 
-def _html(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
+def _html(result: Result, folder: Path, figures: Figures) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         path = folder / f"{name}.html"
@@ -104,7 +108,7 @@ def _html(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
     return [*paths, _captions(folder, figures)]
 
 
-def _captions(folder: Path, figures: dict[str, Any]) -> Path:
+def _captions(folder: Path, figures: Figures) -> Path:
     """What each figure shows: a picture without its n and its null is none."""
     rows = [
         (name, *(each.layout.meta[key] for key in ("alt", "caption")))
@@ -115,8 +119,8 @@ def _captions(folder: Path, figures: dict[str, Any]) -> Path:
     return folder / "captions.csv"
 
 
-def _picture(kind: str) -> Callable[[Result, Path, dict[str, Any]], list[Path]]:
-    def write(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
+def _picture(kind: str) -> Writer:
+    def write(result: Result, folder: Path, figures: Figures) -> list[Path]:
         paths = [folder / f"{name}.{kind}" for name in figures]
         jobs = []
         for path, figure in zip(paths, figures.values(), strict=True):
@@ -130,7 +134,7 @@ def _picture(kind: str) -> Callable[[Result, Path, dict[str, Any]], list[Path]]:
     return write
 
 
-def _with_kaleido(jobs: list[dict[str, Any]]) -> None:
+def _with_kaleido(jobs: list[dict[str, object]]) -> None:
     """Draw pictures in one browser, which is told to fetch nothing."""
     right, html = "kaleido, and Chrome or Chromium", "; --what html needs neither"
     try:
@@ -152,7 +156,7 @@ def _with_kaleido(jobs: list[dict[str, Any]]) -> None:
         ) from None
 
 
-def _mib(result: Result, folder: Path, figures: dict[str, Any]) -> list[Path]:
+def _mib(result: Result, folder: Path, figures: Figures) -> list[Path]:
     """A file per model and domain: every edge with its score, and whether it was drawn."""
     table = result.tables.get("edges")
     if table is None or not len(table):
@@ -206,7 +210,7 @@ def _whole(wiring: Wiring) -> bool:
     return set(places) == set(wiring.nodes[1:]) and len(heads) <= 1
 
 
-FORMATS: dict[str, Callable[[Result, Path, dict[str, Any]], list[Path]]] = {
+FORMATS: dict[str, Writer] = {
     "csv": _csv,
     "html": _html,
     "png": _picture("png"),

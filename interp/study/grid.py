@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -38,6 +38,9 @@ from interp.study.specification import Specification, TrainingSpec
 
 UNTRAINED = "epoch 0"
 
+Manifest: TypeAlias = dict[str, Any]
+"""What a mixture holds, as its JSON says it."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -46,7 +49,7 @@ class Cell:
     training: TrainingSpec
     mixture: MixtureSpec
     block: Block
-    manifest: dict[str, Any]
+    manifest: Manifest
     run: Run
     arm: str = ""
 
@@ -138,7 +141,7 @@ class Grid:
         self,
         training: TrainingSpec,
         block: Block,
-        mixture: tuple[MixtureSpec, Path, dict[str, Any]],
+        mixture: tuple[MixtureSpec, Path, Manifest],
         model: Path,
         steps: Path,
     ) -> list[Cell]:
@@ -176,9 +179,7 @@ class Grid:
             )
         ]
 
-    def _mixtures(
-        self, block: Block, steps: Path
-    ) -> list[tuple[MixtureSpec, Path, dict[str, Any]]]:
+    def _mixtures(self, block: Block, steps: Path) -> list[tuple[MixtureSpec, Path, Manifest]]:
         """Write the mixtures that are not there yet, and hold each against its manifest."""
         specs = self._specs(block)
         pictures = block.pool.fingerprint, str(block.pool.root)
@@ -200,7 +201,7 @@ class Grid:
             for spec, folder in zip(specs, folders, strict=True)
         ]
 
-    def _counted(self, block: Block, steps: Path) -> list[tuple[MixtureSpec, Path, dict[str, Any]]]:
+    def _counted(self, block: Block, steps: Path) -> list[tuple[MixtureSpec, Path, Manifest]]:
         """The mixtures as they would be written, known by their pictures and captions."""
         return [
             (made.spec, steps, made.manifest() | {"tsv_hash": made.identity()})
@@ -270,7 +271,7 @@ def train_cells(cells: Sequence[Cell], *, jobs: int, device: str | None) -> None
     train(runs, jobs=jobs, device=device)
 
 
-def kept_checkpoints(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
+def kept_checkpoints(cells: Sequence[Cell], folder: Path) -> list[dict[str, object]]:
     """Where the kept checkpoints of cells are, by what their results are filed under."""
     found = []
     for cell in cells:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
@@ -21,7 +21,12 @@ from interp.core.storage.store import write_atomic
 from interp.core.tables import Table
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from interp.models.clip import Clip
+
+Facts: TypeAlias = dict[str, Any]
+"""What is needed to repeat a result, as JSON holds it."""
 
 PACKAGES = (
     "interp",
@@ -56,12 +61,12 @@ class Result:
         }
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """What is needed to repeat it: specification, held-out classes, versions, seconds."""
         return json.loads((self.folder / "facts.json").read_text())
 
     @cached_property
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> "dict[str, go.Figure]":
         """Every figure of the page by name, as plotly figures; see `interp.report`."""
         from interp.report import result_figures
 
@@ -174,7 +179,7 @@ def open_result(folder: str | Path) -> Result:
 
 
 def write_result(
-    folder: Path, frames: dict[str, pd.DataFrame], plates: Sequence[Plate], facts: dict[str, Any]
+    folder: Path, frames: dict[str, pd.DataFrame], plates: Sequence[Plate], facts: Facts
 ) -> Result:
     """Write tables, plates and facts, ready for the page.
 
@@ -200,7 +205,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> dict[str, Any]:
+def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> Facts:
     """Versions, machine, seconds, and whose pictures they are."""
     return {
         "versions": {**versions(), "python": platform.python_version()},
@@ -214,7 +219,7 @@ def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> di
     }
 
 
-def credit(images: ImageTable) -> list[dict[str, Any]]:
+def credit(images: ImageTable) -> list[dict[str, object]]:
     """The artists whose drawings the pictures are made from, with their licences."""
     if "artist" not in images.frame.columns:
         return []

@@ -36,7 +36,7 @@ from interp.study.compare_settings import (
 )
 from interp.study.cost import OF_ARMS, cost_of_study, rehearse
 from interp.study.grid import Cell, Grid, check_trained, kept_checkpoints, loss_table, train_cells
-from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
+from interp.study.results import Facts, Result, contact_sheets, provenance, thumbnails, write_result
 from interp.study.specification import Specification, TrainingSpec
 
 
@@ -315,7 +315,7 @@ class Work:
             results.append(write_result(folder, part, plates, facts))
         return replace(results[0], replications=tuple(results[1:]))
 
-    def facts(self, training: TrainingSpec, blocks: Sequence[Block]) -> dict[str, Any]:
+    def facts(self, training: TrainingSpec, blocks: Sequence[Block]) -> Facts:
         """What a reader needs to repeat the study."""
         spec, images = self.specification, blocks[0].images
         held_out = sorted({label for block in blocks for label in block.held_out})
