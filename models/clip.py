@@ -55,12 +55,9 @@ def build_head(
     [1.0, 0.0]
     """
     if not class_names or not templates:
-        raise SampleError(
-            "build a zero-shot head",
-            f"{len(class_names)} classes and {len(templates)} templates",
-            "at least one of each",
-            "name classes and templates",
-        )
+        given = f"{len(class_names)} classes and {len(templates)} templates"
+        right = "at least one of each"
+        raise SampleError("build a zero-shot head", given, right, "name classes and templates")
     sentences = [write(template, name) for name in class_names for template in templates]
     starts = range(0, len(sentences), batch_size)
     long = len(starts) > 4  # short work draws no bar
@@ -103,12 +100,9 @@ def _checked_templates(class_names: Sequence[str], templates: Iterable[Sentence]
     found = list(templates)
     for template in found:
         if isinstance(template, str) and "{}" not in template and "CLASS" not in template:
-            raise SpecificationError(
-                asked,
-                f"the template {template!r}",
-                "a text with {} (or CLASS) where the class name goes",
-                f"say {template + ' {}'!r}, or wherever the name belongs",
-            )
+            right = "a text with {} (or CLASS) where the class name goes"
+            do = f"say {template + ' {}'!r}, or wherever the name belongs"
+            raise SpecificationError(asked, f"the template {template!r}", right, do)
     return found
 
 
@@ -169,12 +163,10 @@ class Clip:
                 return self._tokenizer(length)
             return open_clip.get_tokenizer(self.architecture, context_length=length)
         except Exception as error:  # hubs and tokenizers raise classes of their own
-            raise CheckpointError(
-                f"open the tokenizer of {self.architecture}",
-                f"what open_clip refuses ({str(error).splitlines()[0]})",
-                "a tokenizer beside the model, or a network to fetch it",
-                "image towers need none",
-            ) from None
+            asked = f"open the tokenizer of {self.architecture}"
+            given = f"what open_clip refuses ({str(error).splitlines()[0]})"
+            right = "a tokenizer beside the model, or a network to fetch it"
+            raise CheckpointError(asked, given, right, "image towers need none") from None
 
     @cached_property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
@@ -253,12 +245,9 @@ class Clip:
             SpecificationError: For a bare text, which a tokenizer would read letter by letter.
         """
         if isinstance(sentences, str) or not isinstance(sentences, (Tensor, Iterable)):
-            raise SpecificationError(
-                "embed sentences",
-                f"{sentences!r}",
-                "a list of texts, or their tokens",
-                f"pass [{sentences!r}]" if isinstance(sentences, str) else "put them into a list",
-            )
+            right = "a list of texts, or their tokens"
+            do = f"pass [{sentences!r}]" if isinstance(sentences, str) else "put them into a list"
+            raise SpecificationError("embed sentences", f"{sentences!r}", right, do)
         if not isinstance(sentences, Tensor):
             sentences = self.tokenizer(list(sentences))
         tokens = sentences.to(self.device)
@@ -306,12 +295,10 @@ class Clip:
         sentences = _checked_templates(class_names, templates)
         names = [name.replace("_", " ") for name in class_names]
         if strange := unknown_words(self.tokenizer, names):
-            raise DataError(
-                "make a zero-shot classifier",
-                f"the words {listed(strange)}, which the tokenizer of this model does not know",
-                "class names of words that it was trained with",
-                "rename the classes, or leave these out",
-            )
+            asked = "make a zero-shot classifier"
+            given = f"the words {listed(strange)}, which the tokenizer of this model does not know"
+            right = "class names of words that it was trained with"
+            raise DataError(asked, given, right, "rename the classes, or leave these out")
         written = [write(template, name) for template in sentences for name in names[:1]]
         if strange := unknown_words(self.tokenizer, written):
             warnings.warn(

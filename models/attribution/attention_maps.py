@@ -115,12 +115,9 @@ class AttentionMaps:
         """
         rows, columns = self._need_grid()
         if keys.shape[-1] != self.pattern.shape[-1]:
-            raise ShapeError(
-                "lay keys on the grid",
-                f"shape {tuple(keys.shape)}",
-                f"(…, {self.pattern.shape[-1]})",
-                "pass rows of a pattern or of a rollout",
-            )
+            given = f"shape {tuple(keys.shape)}"
+            do = "pass rows of a pattern or of a rollout"
+            raise ShapeError("lay keys on the grid", given, f"(…, {self.pattern.shape[-1]})", do)
         return rearrange(
             keys[..., -rows * columns :], "... (row column) -> ... row column", column=columns
         )
@@ -255,12 +252,9 @@ class AttentionMaps:
 
     def _need_grid(self) -> tuple[int, int]:
         if self.grid is None:
-            raise SpecificationError(
-                "draw a map",
-                "the attention of a text tower",
-                "that of an image tower, whose keys are patches",
-                "read its numbers with .rows()",
-            )
+            given = "the attention of a text tower"
+            right = "that of an image tower, whose keys are patches"
+            raise SpecificationError("draw a map", given, right, "read its numbers with .rows()")
         return self.grid
 
     def _drawable(self, pictures: Pictures | Tensor, mean: Any, std: Any) -> list[Image.Image]:
@@ -357,12 +351,9 @@ def _reading(tower: Any, x: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
 
 def _check_patches(tower: HookedViT) -> None:
     if tower.source.patch_dropout.training:
-        raise SpecificationError(
-            "map a tower's attention",
-            "a tower that drops patches in training mode",
-            "evaluation mode, in which every patch is there",
-            "call tower.eval()",
-        )
+        given = "a tower that drops patches in training mode"
+        right = "evaluation mode, in which every patch is there"
+        raise SpecificationError("map a tower's attention", given, right, "call tower.eval()")
 
 
 @door
@@ -393,12 +384,9 @@ def attention_rollout(maps: AttentionMaps) -> Float[Tensor, "batch query key"]:
     """
     pattern = maps.pattern
     if pattern.shape[3] != pattern.shape[4]:
-        raise SpecificationError(
-            "roll attention out",
-            f"{pattern.shape[3]} query and {pattern.shape[4]} keys",
-            "a transformer, whose positions are queries and keys alike",
-            "use maps() of the pool",
-        )
+        given = f"{pattern.shape[3]} query and {pattern.shape[4]} keys"
+        right = "a transformer, whose positions are queries and keys alike"
+        raise SpecificationError("roll attention out", given, right, "use maps() of the pool")
     identity = torch.eye(pattern.shape[-1], device=pattern.device, dtype=pattern.dtype)
     rolled = identity.expand(pattern.shape[1], -1, -1)
     for layer in pattern:

@@ -197,12 +197,9 @@ class Decomposition:
 
     def _margins(self, head: Classifier, labels: Sequence[str]) -> Float[Tensor, "batch part"]:
         if len(labels) != len(self.parts) or not len(labels):
-            raise ShapeError(
-                "summarise parts",
-                f"{len(labels)} labels for {len(self.parts)} pictures",
-                "a class name for each picture",
-                "pass the labels of the batch that was decomposed",
-            )
+            given = f"{len(labels)} labels for {len(self.parts)} pictures"
+            do = "pass the labels of the batch that was decomposed"
+            raise ShapeError("summarise parts", given, "a class name for each picture", do)
         check_known("summarise parts", "class", labels, head.class_names)
         weight, n = self._class_weight(head), len(head.class_names)
         if n < 2:
@@ -217,12 +214,10 @@ class Decomposition:
 
     def _class_weight(self, head: Classifier) -> Float[Tensor, "classes d_embed"]:
         if head.weight.shape[-1] != self.parts.shape[-1]:
-            raise ShapeError(
-                "attribute logits to parts",
-                f"a head for embeddings of {head.weight.shape[-1]} numbers",
-                f"one for {self.parts.shape[-1]}",
-                "take the head from the same model",
-            )
+            asked = "attribute logits to parts"
+            given = f"a head for embeddings of {head.weight.shape[-1]} numbers"
+            right = f"one for {self.parts.shape[-1]}"
+            raise ShapeError(asked, given, right, "take the head from the same model")
         return head.weight.to(self.parts)
 
 
@@ -289,12 +284,10 @@ def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decompos
         whole = _assemble(embedding, pieces)
     bar = BARS.get(embedding.dtype, 1e-3)
     if len(embedding) and not whole.error <= bar:  # a NaN is no smaller than anything
-        raise NumericsError(
-            "decompose an embedding",
-            f"parts whose sum is off by {whole.error:.2g} of the embedding",
-            f"at most {bar:g} in {str(embedding.dtype).removeprefix('torch.')}",
-            "remove hooks that replace streams (tower.reset_hooks()), and look for NaN weights",
-        )
+        given = f"parts whose sum is off by {whole.error:.2g} of the embedding"
+        right = f"at most {bar:g} in {str(embedding.dtype).removeprefix('torch.')}"
+        do = "remove hooks that replace streams (tower.reset_hooks()), and look for NaN weights"
+        raise NumericsError("decompose an embedding", given, right, do)
     return whole
 
 
@@ -304,12 +297,9 @@ def _splitter(tower: Any) -> Callable[..., tuple[Tensor, list[EmbeddingPiece]]]:
         return partial(resnet_pieces, tower)
     if isinstance(tower, (HookedViT, HookedText)):
         return partial(transformer_pieces, tower)
-    raise SpecificationError(
-        "decompose an embedding",
-        f"a {type(tower).__name__}",
-        "a HookedViT, HookedText or HookedResNet, whose read-out is known",
-        "patch its sites instead",
-    )
+    given = f"a {type(tower).__name__}"
+    right = "a HookedViT, HookedText or HookedResNet, whose read-out is known"
+    raise SpecificationError("decompose an embedding", given, right, "patch its sites instead")
 
 
 def _assemble(embedding: Tensor, pieces: Sequence[EmbeddingPiece]) -> Decomposition:

@@ -117,24 +117,18 @@ def _chosen(
         if not alike or not torch.allclose(
             other.logits.to(first.logits), first.logits, rtol=1e-3, atol=1e-3
         ):
-            raise SpecificationError(
-                ASKED,
-                "maps of different pictures or sentences",
-                "maps of the same question",
-                "explain the same pictures and sentences by each method",
-            )
+            given = "maps of different pictures or sentences"
+            do = "explain the same pictures and sentences by each method"
+            raise SpecificationError(ASKED, given, "maps of the same question", do)
     if sentence is None:
         return first.logits.argmax(dim=1)
     chosen = torch.as_tensor(np.asarray(sentence), device=first.logits.device)
     n, names = first.logits.shape
     whole = chosen.shape == (n,) and not chosen.is_floating_point()
     if not whole or not bool(((chosen >= 0) & (chosen < names)).all()):
-        raise ShapeError(
-            ASKED,
-            f"sentences {list(np.asarray(sentence).ravel()[:4])} of {names} for {n} pictures",
-            f"{n} places from 0, below {names}",
-            "give one for each picture",
-        )
+        given = f"sentences {list(np.asarray(sentence).ravel()[:4])} of {names} for {n} pictures"
+        right = f"{n} places from 0, below {names}"
+        raise ShapeError(ASKED, given, right, "give one for each picture")
     return chosen
 
 

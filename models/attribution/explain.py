@@ -228,22 +228,16 @@ def explain(
     """
     check_known(ASKED, "method", [method], METHODS, SpecificationError)
     if pairs and method not in EXACT:
-        raise SpecificationError(
-            ASKED,
-            f"pairs by method={method!r}",
-            f"{' or '.join(EXACT)}, which are sums over pairs",
-            f"leave pairs out, or use method={EXACT[0]!r}",
-        )
+        right = f"{' or '.join(EXACT)}, which are sums over pairs"
+        do = f"leave pairs out, or use method={EXACT[0]!r}"
+        raise SpecificationError(ASKED, f"pairs by method={method!r}", right, do)
     question, spoken = _asked(model, pictures, sentences, preprocess, method)
     if contrast:
         question = replace(question, directions=_less_others(question.directions))
     if pairs and spoken is None:
-        raise SpecificationError(
-            ASKED,
-            "pairs without words that are known",
-            "sentences, and a text tower of open_clip's own kind",
-            "leave pairs out",
-        )
+        given = "pairs without words that are known"
+        right = "sentences, and a text tower of open_clip's own kind"
+        raise SpecificationError(ASKED, given, right, "leave pairs out")
     if not len(question):
         raise SampleError(ASKED, "no pictures", "one or more", "check the selection")
     check_evaluation(question.tower, ASKED)
@@ -401,12 +395,9 @@ def _asked(
         names = tuple(sentences.names)
         return LogitQuestion(tower, directions, names, source, preprocess, drawn), None
     if clip is None:
-        raise SpecificationError(
-            ASKED,
-            f"sentences for a bare {type(tower).__name__}",
-            "a Clip, whose text tower reads them, or a classifier in their place",
-            "pass clip instead of clip.visual",
-        )
+        given = f"sentences for a bare {type(tower).__name__}"
+        right = "a Clip, whose text tower reads them, or a classifier in their place"
+        raise SpecificationError(ASKED, given, right, "pass clip instead of clip.visual")
     texts = [sentences] if isinstance(sentences, str) else list(sentences)
     read = read_sentences(clip.tokenizer, texts)
     with torch.no_grad():
@@ -437,12 +428,9 @@ def _pictures(
         return pictures, None, partial(_seen, pictures)
     transform = preprocess or (clip.preprocess if clip else None)
     if transform is None:
-        raise SpecificationError(
-            ASKED,
-            "pictures for a bare tower",
-            "a preprocess= from a picture to the tower's input, or preprocessed pictures",
-            "pass preprocess, or a Clip",
-        )
+        given = "pictures for a bare tower"
+        right = "a preprocess= from a picture to the tower's input, or preprocessed pictures"
+        raise SpecificationError(ASKED, given, right, "pass preprocess, or a Clip")
     if isinstance(pictures, ImageTable):
         return pictures, transform, pictures.picture
     some = [pictures] if isinstance(pictures, Image.Image) else list(pictures)

@@ -152,20 +152,14 @@ def logit_attrs(
     asked = "attribute logits to parts of the stream"
     tower, embedding = cache.tower, cache["hook_embedding"]
     if not isinstance(tower, (HookedViT, HookedText)):
-        raise SpecificationError(
-            asked,
-            f"a cache of a {type(tower).__name__}",
-            "one of a hooked transformer, whose stream is read out at once",
-            "use decompose(tower, x).logits(head)",
-        )
+        given = f"a cache of a {type(tower).__name__}"
+        right = "one of a hooked transformer, whose stream is read out at once"
+        raise SpecificationError(asked, given, right, "use decompose(tower, x).logits(head)")
     n, last = len(embedding), cache[f"blocks.{tower.n_layers - 1}.hook_resid_post"]
     if residual_stack.ndim != 4 or residual_stack.shape[1:] != last.shape:
-        raise ShapeError(
-            asked,
-            f"a stack of shape {tuple(residual_stack.shape)}",
-            f"(component, {', '.join(map(str, last.shape))}), with every position of the stream",
-            "leave pos_slice out",
-        )
+        given = f"a stack of shape {tuple(residual_stack.shape)}"
+        right = f"(component, {', '.join(map(str, last.shape))}), with every position of the stream"
+        raise ShapeError(asked, given, right, "leave pos_slice out")
     reading = read_out(tower, cache.input, cache)
     direction = _directions(asked, head, labels, n).to(reading.matrix)
     if foils is not None:
@@ -198,12 +192,9 @@ def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:
     streams = find_sites([str(pattern) for pattern in patterns], tower.sites)
     wrong = [site for site in streams if not site.endswith(STREAMS)]
     if wrong:
-        raise SiteError(
-            "read a stream through the lens",
-            listed(wrong, limit=3),
-            f"sites that end in {listed(STREAMS)}",
-            "for what a head or an MLP adds, use decompose",
-        )
+        right = f"sites that end in {listed(STREAMS)}"
+        do = "for what a head or an MLP adds, use decompose"
+        raise SiteError("read a stream through the lens", listed(wrong, limit=3), right, do)
     return streams
 
 

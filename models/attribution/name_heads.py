@@ -108,12 +108,10 @@ def _written_parts(
     """The pictures in `rows`; side 1, which has the more artists, chooses."""
     halves = [rows[side[rows] == number] for number in (1, 0)]
     if min(map(len, halves)) < 2:
-        raise SampleError(
-            f"name heads in {domain}",
-            f"{len(halves[0])} and {len(halves[1])} pictures by two halves of the artists",
-            "two or more each: one half chooses the words, the other measures them",
-            "give pictures by more artists, or drop the domain",
-        )
+        asked = f"name heads in {domain}"
+        given = f"{len(halves[0])} and {len(halves[1])} pictures by two halves of the artists"
+        right = "two or more each: one half chooses the words, the other measures them"
+        raise SampleError(asked, given, right, "give pictures by more artists, or drop the domain")
     device = parts.parts.device
     unit, number = _units(frame.iloc[halves[1]])
     chosen = [torch.from_numpy(half).to(device) for half in halves]
@@ -136,12 +134,9 @@ def _written(parts: Decomposition, rows: Tensor) -> Float[np.ndarray, "part"]:
     whole = parts.embedding[rows].double()
     variance = whole.var(dim=0, correction=0).sum()
     if not variance > 1e-12 * whole.square().sum(dim=-1).mean():
-        raise AlikeError(
-            "name heads",
-            f"{len(rows)} pictures that the tower embeds alike",
-            "pictures whose embeddings differ",
-            "give other pictures, or look at the tower's weights",
-        )
+        given = f"{len(rows)} pictures that the tower embeds alike"
+        do = "give other pictures, or look at the tower's weights"
+        raise AlikeError("name heads", given, "pictures whose embeddings differ", do)
     return (of_parts / variance).cpu().numpy()
 
 
@@ -358,12 +353,9 @@ def name_heads(
     """
     tower, preprocess, words = _opened(model, words, preprocess)
     if n_null < FEWEST_DRAWS:
-        raise SpecificationError(
-            "name heads",
-            f"n_null = {n_null}",
-            f"{FEWEST_DRAWS} or more: with fewer no p is below {LEVEL}",
-            "leave n_null at its default",
-        )
+        given = f"n_null = {n_null}"
+        right = f"{FEWEST_DRAWS} or more: with fewer no p is below {LEVEL}"
+        raise SpecificationError("name heads", given, right, "leave n_null at its default")
     parts, error = _contributions(tower, images, preprocess, kinds, batch_size)
     naming = Naming(words, n_words, n_null, seed)
     rows = rows_of_names(parts, images.frame, naming)
@@ -378,23 +370,18 @@ def _opened(
     """The image tower, its preprocessing, and the words embedded."""
     tower = model.visual if isinstance(model, Clip) else model
     if not isinstance(tower, (HookedViT, HookedResNet)):
-        raise SpecificationError(
-            "name heads",
-            f"a {type(tower).__name__}, whose embedding is not taken apart",
-            "a HookedViT, or a HookedResNet, whose heads are those of its attention pool",
-            "for other towers read features instead: probes.collect, probes.directions",
-        )
+        given = f"a {type(tower).__name__}, whose embedding is not taken apart"
+        right = "a HookedViT, or a HookedResNet, whose heads are those of its attention pool"
+        do = "for other towers read features instead: probes.collect, probes.directions"
+        raise SpecificationError("name heads", given, right, do)
     if isinstance(words, Classifier):
         embedded = words
     elif isinstance(model, Clip):
         embedded = model.zero_shot(words)
     else:
-        raise SpecificationError(
-            "name heads",
-            "words for a tower, which embeds none",
-            "a Classifier of words, or a Clip",
-            "pass clip, or words=clip.zero_shot(words)",
-        )
+        given = "words for a tower, which embeds none"
+        do = "pass clip, or words=clip.zero_shot(words)"
+        raise SpecificationError("name heads", given, "a Classifier of words, or a Clip", do)
     found = preprocess or (model.preprocess if isinstance(model, Clip) else None)
     if found is None:
         raise SpecificationError(

@@ -128,12 +128,8 @@ def drawable(
             if isinstance(pictures, Tensor)
             else f"{len(pictures)} pictures"
         )
-        raise ShapeError(
-            "draw maps over pictures",
-            given,
-            f"{n} pictures, one for each example, in a list or a tensor with four axes",
-            "pass the batch that was run",
-        )
+        right = f"{n} pictures, one for each example, in a list or a tensor with four axes"
+        raise ShapeError("draw maps over pictures", given, right, "pass the batch that was run")
     if isinstance(pictures, Tensor):
         pictures = _from_tensor(pictures, mean, std)
     return [enlarged(picture, shape=shape) for picture in pictures]

@@ -133,22 +133,17 @@ def read_sentences(tokenizer: Any, texts: Sequence[str]) -> Sentences:
     if not len(texts):
         raise SpecificationError(ASKED, "no sentence", "one or more", "write one")
     if strange := unknown_words(tokenizer, texts):
-        raise DataError(
-            ASKED,
-            f"the words {listed(strange)}, which the tokenizer of this model does not know",
-            "words that the model was trained with",
-            "say it in other words",
-        )
+        given = f"the words {listed(strange)}, which the tokenizer of this model does not know"
+        right = "words that the model was trained with"
+        raise DataError(ASKED, given, right, "say it in other words")
     tokens = tokenizer(list(texts))
     whole = token_numbers(tokenizer, texts)
     for text, numbers in zip(texts, whole, strict=True):
         if len(numbers) > tokens.shape[1]:
-            raise SpecificationError(
-                ASKED,
-                f"a sentence of {len(numbers)} tokens, {text[:40]!r}…",
-                f"at most {tokens.shape[1]}, beginning and end included",
-                "shorten it, since the model would not see its end",
-            )
+            given = f"a sentence of {len(numbers)} tokens, {text[:40]!r}…"
+            right = f"at most {tokens.shape[1]}, beginning and end included"
+            do = "shorten it, since the model would not see its end"
+            raise SpecificationError(ASKED, given, right, do)
     words = tuple(tuple(_word(tokenizer, number) for number in numbers) for numbers in whole)
     return Sentences(tuple(texts), tokens, words)
 

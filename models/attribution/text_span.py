@@ -113,30 +113,21 @@ def directions_of(
     """
     asked, least = f"name a part in {n} words", n + centred
     if words.embeddings.shape[-1] != d_embed:
-        raise ShapeError(
-            asked,
-            f"words embedded in {words.embeddings.shape[-1]} numbers",
-            f"in {d_embed}, as the part is",
-            "embed the words with the same model",
-        )
+        given = f"words embedded in {words.embeddings.shape[-1]} numbers"
+        right = f"in {d_embed}, as the part is"
+        raise ShapeError(asked, given, right, "embed the words with the same model")
     if n < 1 or len(words.names) < least:
-        raise SampleError(
-            asked,
-            f"{len(words.names)} words to choose from",
-            f"at least {max(least, 1 + centred)}, and one or more to choose",
-            "give more words, or ask for fewer",
-        )
+        given = f"{len(words.names)} words to choose from"
+        right = f"at least {max(least, 1 + centred)}, and one or more to choose"
+        raise SampleError(asked, given, right, "give more words, or ask for fewer")
     found = normalize(words.embeddings.detach().double(), dim=-1)
     found = found - found.mean(dim=0) if centred else found
     sizes = torch.linalg.svdvals(found)
     rank = int((sizes > ROUNDING * max(float(sizes[0]), 1.0)).sum())
     if rank < n:
-        raise AlikeError(
-            asked,
-            f"{len(words.names)} words that differ in {rank} directions",
-            f"words that differ in {n} or more",
-            "give words that mean different things, or ask for fewer",
-        )
+        given = f"{len(words.names)} words that differ in {rank} directions"
+        do = "give words that mean different things, or ask for fewer"
+        raise AlikeError(asked, given, f"words that differ in {n} or more", do)
     return normalize(found, dim=-1)
 
 
@@ -159,12 +150,8 @@ def spread_of(parts: Float[Tensor, "picture d_embed"]) -> Float[Tensor, "d_embed
     wide = parts.detach().double()
     _, sizes, axes = torch.linalg.svd(wide - wide.mean(dim=0), full_matrices=False)
     if float(sizes[0]) <= torch.finfo(parts.dtype).eps * float(wide.norm()):
-        raise AlikeError(
-            asked,
-            "a part that is the same in all pictures",
-            "one that varies",
-            "give other pictures, or name another part",
-        )
+        do = "give other pictures, or name another part"
+        raise AlikeError(asked, "a part that is the same in all pictures", "one that varies", do)
     kept = sizes > ROUNDING * sizes[0]
     return axes[kept].T * sizes[kept] / len(parts) ** 0.5
 

@@ -80,12 +80,10 @@ class Keep:
             if getattr(self, axis) is not None and not any(
                 set(names) & set(tower.axes(site)) for site in sites
             ):
-                raise SiteError(
-                    f"keep a part of the {axis} axis",
-                    f"{listed(sites, limit=4)}",
-                    f"a site that has the axis {' or '.join(names)}",
-                    f"leave {axis}= out, or choose other sites",
-                )
+                asked = f"keep a part of the {axis} axis"
+                given = f"{listed(sites, limit=4)}"
+                right = f"a site that has the axis {' or '.join(names)}"
+                raise SiteError(asked, given, right, f"leave {axis}= out, or choose other sites")
         return sites
 
     def part(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
@@ -183,12 +181,9 @@ def visit(
         tower(x, **stop)
     silent = [site for site in sites if site not in reached]
     if silent:
-        raise SiteError(
-            f"read {listed(silent)}",
-            "a run that never came there",
-            "a run that computes the site",
-            "check the tower's layer() of this site",
-        )
+        given = "a run that never came there"
+        do = "check the tower's layer() of this site"
+        raise SiteError(f"read {listed(silent)}", given, "a run that computes the site", do)
 
 
 def watch(
@@ -221,12 +216,9 @@ def _plain(places: Any, axis: str) -> slice | tuple[int, ...] | None:
     except TypeError:
         numbers = (int(places),)
     if not numbers or min(numbers) < 0:
-        raise ShapeError(
-            f"keep a part of the {axis} axis",
-            f"the places {listed(numbers)}",
-            "at least one, counted from 0",
-            "count from the start of the axis",
-        )
+        asked = f"keep a part of the {axis} axis"
+        do = "count from the start of the axis"
+        raise ShapeError(asked, f"the places {listed(numbers)}", "at least one, counted from 0", do)
     return numbers
 
 
@@ -236,24 +228,19 @@ def _select(value: Tensor, dim: int, places: Any, *, axis: str, site: str) -> Te
     size = value.shape[dim]
     chosen = list(range(*places.indices(size))) if isinstance(places, slice) else list(places)
     if not chosen or max(chosen) >= size:
-        raise ShapeError(
-            f"keep a part of {site}",
-            f"{axis} {listed(chosen)}",
-            f"some of 0 to {size - 1}",
-            "count from the start of the axis",
-        )
+        given = f"{axis} {listed(chosen)}"
+        right = f"some of 0 to {size - 1}"
+        raise ShapeError(f"keep a part of {site}", given, right, "count from the start of the axis")
     return value.index_select(dim, torch.tensor(chosen, device=value.device))
 
 
 def _check_range(activation: Tensor, stored: Tensor, site: str) -> None:
     """Refuse numbers that are infinite in the kept format and were not before."""
     if stored.isinf().any() and not activation.isinf().any():
-        raise NumericsError(
-            f"keep {site} as {str(stored.dtype).removeprefix('torch.')}",
-            f"values up to {float(activation.abs().max()):.3g}",
-            f"at most {torch.finfo(stored.dtype).max:.3g}",
-            "keep it as bfloat16 or float32",
-        )
+        asked = f"keep {site} as {str(stored.dtype).removeprefix('torch.')}"
+        given = f"values up to {float(activation.abs().max()):.3g}"
+        right = f"at most {torch.finfo(stored.dtype).max:.3g}"
+        raise NumericsError(asked, given, right, "keep it as bfloat16 or float32")
 
 
 @dataclass(frozen=True)
@@ -323,12 +310,8 @@ def forecast(tower: Tower, batch: Any, keep: Keep | None = None) -> Forecast:
     """
     if not isinstance(batch, Tensor) or not batch.ndim or not len(batch):
         given = f"shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-        raise ShapeError(
-            "forecast the memory of a run",
-            given,
-            "a batch of one example or more",
-            "pass the batch",
-        )
+        right = "a batch of one example or more"
+        raise ShapeError("forecast the memory of a run", given, right, "pass the batch")
     keep = Keep() if keep is None else keep
     kept: dict[str, Tensor] = {}
 

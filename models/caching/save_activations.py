@@ -80,12 +80,9 @@ Rows = TableRows | BatchRows
 
 def _check_batch(batch: object) -> None:
     if not isinstance(batch, Tensor) or not batch.ndim:
-        raise ShapeError(
-            "read examples",
-            f"a batch of type {type(batch).__name__}",
-            "an image table, or an iterable of tensors whose first axis is the batch",
-            "pass pictures or tokens as tensors",
-        )
+        given = f"a batch of type {type(batch).__name__}"
+        right = "an image table, or an iterable of tensors whose first axis is the batch"
+        raise ShapeError("read examples", given, right, "pass pictures or tokens as tensors")
 
 
 def open_examples(examples: Any, preprocess: Preprocess | None, tower: Any) -> Rows:
@@ -94,12 +91,9 @@ def open_examples(examples: Any, preprocess: Preprocess | None, tower: Any) -> R
     like = next((p for p in parameters if p.is_floating_point()), torch.empty(0)).detach()
     if isinstance(examples, ImageTable):
         if preprocess is None:
-            raise SpecificationError(
-                "read the pictures of an image table",
-                "no preprocess",
-                "what makes a tensor of a picture",
-                "pass preprocess=clip.preprocess",
-            )
+            asked = "read the pictures of an image table"
+            do = "pass preprocess=clip.preprocess"
+            raise SpecificationError(asked, "no preprocess", "what makes a tensor of a picture", do)
         return TableRows(examples, preprocess, like)
     return BatchRows([examples] if isinstance(examples, Tensor) else examples, like)
 

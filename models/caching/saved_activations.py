@@ -41,12 +41,9 @@ def as_array(value: Tensor) -> np.ndarray:
 def refuse_shards(folder: Path) -> None:
     """Refuse a folder in the form before this one, and say how to convert it."""
     if (folder / SHARDS).exists() and not (folder / FACTS).exists():
-        raise DataError(
-            f"use the saved activations {folder}",
-            "shards, the form before this one",
-            "one file per site",
-            f"convert them with interp.models.convert_shards({str(folder)!r}, a new folder)",
-        )
+        given = "shards, the form before this one"
+        do = f"convert them with interp.models.convert_shards({str(folder)!r}, a new folder)"
+        raise DataError(f"use the saved activations {folder}", given, "one file per site", do)
 
 
 @door
@@ -82,12 +79,10 @@ def convert_shards(folder: str | Path, target: str | Path) -> "SavedActivations"
             if index["finished"]:
                 writer.finish(done)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise DataError(
-            f"convert the saved activations {source}",
-            f"files that do not read ({error})",
-            f"{SHARDS} and the shards that it lists",
-            "save the activations again",
-        ) from None
+        asked = f"convert the saved activations {source}"
+        given = f"files that do not read ({error})"
+        right = f"{SHARDS} and the shards that it lists"
+        raise DataError(asked, given, right, "save the activations again") from None
     return SavedActivations(target)
 
 
@@ -116,12 +111,9 @@ class SavedSite:
                 places = places if places.size else places.astype(int)
             found = self.matrix[places]
         except IndexError as error:
-            raise SampleError(
-                f"read rows of {self.site}",
-                str(error),
-                f"a row number, a slice, a list or a mask of {len(self)} rows",
-                "index other axes on the tensor that this returns",
-            ) from None
+            right = f"a row number, a slice, a list or a mask of {len(self)} rows"
+            do = "index other axes on the tensor that this returns"
+            raise SampleError(f"read rows of {self.site}", str(error), right, do) from None
         return torch.from_numpy(np.array(found)).view(self.dtype)
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:

@@ -168,12 +168,10 @@ class Question:
         """
         scores = logits.detach().double().cpu().numpy()
         if np.isnan(scores).any():
-            raise NumericsError(
-                f"read the answers of the {classifier} classifier",
-                f"{int(np.isnan(scores).any(axis=1).sum())} pictures whose logits are NaN",
-                "finite embeddings",
-                "look for NaN in the checkpoint, or evaluate in float32",
-            )
+            asked = f"read the answers of the {classifier} classifier"
+            given = f"{int(np.isnan(scores).any(axis=1).sum())} pictures whose logits are NaN"
+            do = "look for NaN in the checkpoint, or evaluate in float32"
+            raise NumericsError(asked, given, "finite embeddings", do)
         named = {"prompts": prompts, "classifier": classifier}
         frame = pictures[[c for c in ("label", "domain", "drawing") if c in pictures]]
         parts = [_read(frame, scores, self.class_names, self.held_out).assign(**named)]
@@ -335,12 +333,10 @@ def ask_examples(
             probe = _logits_of_probe(training, own, test.vectors[rows], class_names)
             parts.append(question.answers(frame.iloc[rows], probe, classifier=LINEAR_OWN))
     if not parts:
-        raise SampleError(
-            "learn classifiers from pictures",
-            f"{len(shown)} training pictures with fewer than two classes in every domain",
-            "two classes in a domain at least",
-            "give more training pictures",
-        )
+        asked = "learn classifiers from pictures"
+        given = f"{len(shown)} training pictures with fewer than two classes in every domain"
+        right = "two classes in a domain at least"
+        raise SampleError(asked, given, right, "give more training pictures")
     return parts[0].with_(parts[1:])
 
 

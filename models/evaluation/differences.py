@@ -40,12 +40,10 @@ class Contrast:
     def __post_init__(self) -> None:
         total = sum(self.weights.values())
         if abs(total) > 1e-9 or not any(self.weights.values()):
-            raise SpecificationError(
-                f"compare settings by {self.name!r}",
-                f"weights that add up to {total:g}",
-                "weights that add up to 0, not all of them 0",
-                "mend the weights",
-            )
+            asked = f"compare settings by {self.name!r}"
+            given = f"weights that add up to {total:g}"
+            right = "weights that add up to 0, not all of them 0"
+            raise SpecificationError(asked, given, right, "mend the weights")
 
     @classmethod
     def between(cls, better: str, worse: str) -> "Contrast":

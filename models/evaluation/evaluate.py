@@ -176,12 +176,10 @@ def exposures(
     """
     missing = [c for c in ("label", "domain", "n_pictures") if c not in trained_on]
     if missing:
-        raise DataError(
-            "count what a class was trained on",
-            f"a table without {listed(missing)}",
-            "the columns label, domain, n_pictures",
-            "pass the counts of the mixture's manifest",
-        )
+        asked = "count what a class was trained on"
+        given = f"a table without {listed(missing)}"
+        right = "the columns label, domain, n_pictures"
+        raise DataError(asked, given, right, "pass the counts of the mixture's manifest")
     parts = []
     for name, cells in (
         (EVERYWHERE, trained_on),

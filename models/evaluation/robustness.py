@@ -57,12 +57,10 @@ class Line:
         """
         a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
         if len(a) < FEWEST or np.ptp(a) == 0:
-            raise SampleError(
-                "fit a line through reference models",
-                f"{len(a)} models with {len(np.unique(a))} in-domain accuracies",
-                f"{FEWEST} models that differ",
-                "name more reference models, or more of their epochs",
-            )
+            given = f"{len(a)} models with {len(np.unique(a))} in-domain accuracies"
+            right = f"{FEWEST} models that differ"
+            do = "name more reference models, or more of their epochs"
+            raise SampleError("fit a line through reference models", given, right, do)
         square = float(((a - a.mean()) ** 2).sum())
         slope = float(((a - a.mean()) * (b - b.mean())).sum() / square)
         intercept = float(b.mean() - slope * a.mean())
@@ -217,12 +215,10 @@ def _accuracy_pairs(
         join="inner",
     )
     if both.empty:
-        raise SampleError(
-            "measure effective robustness",
-            f"no model with an accuracy in {inside} and in {outside}",
-            "models evaluated in both domains",
-            "evaluate them there, or name other domains",
-        )
+        asked = "measure effective robustness"
+        given = f"no model with an accuracy in {inside} and in {outside}"
+        right = "models evaluated in both domains"
+        raise SampleError(asked, given, right, "evaluate them there, or name other domains")
     words = {"value_in": "accuracy_in", "value_out": "accuracy_out", "n_pictures_in": "n_in"}
     return both.rename(columns={**words, "n_pictures_out": "n_pictures"}).reset_index()
 

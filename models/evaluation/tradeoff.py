@@ -108,12 +108,9 @@ class _Kind:
 def _kinds(part: pd.DataFrame, held_out: Sequence[str]) -> tuple[_Kind, _Kind]:
     withheld = part["label"].isin(list(held_out)).to_numpy()
     if withheld.all() or not withheld.any():
-        raise SampleError(
-            "trade seen for held-out accuracy",
-            f"{len(part)} pictures all of {'held-out' if withheld.all() else 'seen'} classes",
-            "pictures of both",
-            "evaluate on both kinds of classes, in one domain",
-        )
+        given = f"{len(part)} pictures all of {'held-out' if withheld.all() else 'seen'} classes"
+        do = "evaluate on both kinds of classes, in one domain"
+        raise SampleError("trade seen for held-out accuracy", given, "pictures of both", do)
     kinds = [
         _Kind(
             part["margin"].to_numpy(dtype=float)[keep],

@@ -48,27 +48,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"open {path}", given, "a state dict of tensors", "save the model's state_dict again"
         ) from None
     except FileNotFoundError:
-        raise CheckpointError(
-            f"open {path}",
-            "a file that does not exist",
-            "the path of a checkpoint",
-            "check the path",
-        ) from None
+        shown = "a file that does not exist"
+        right = "the path of a checkpoint"
+        raise CheckpointError(f"open {path}", shown, right, "check the path") from None
     except Exception as error:  # readers raise classes of their own, outside every hierarchy
-        raise CheckpointError(
-            f"open {path}",
-            f"a truncated or broken file ({first_line(error)})",
-            "a whole checkpoint",
-            "take an earlier epoch, or get the file again",
-        ) from None
+        shown = f"a truncated or broken file ({first_line(error)})"
+        do = "take an earlier epoch, or get the file again"
+        raise CheckpointError(f"open {path}", shown, "a whole checkpoint", do) from None
     weights = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise CheckpointError(
-            f"open {path}",
-            "a file without a state dict",
-            "tensors by name",
-            "save the model's state_dict",
-        )
+        do = "save the model's state_dict"
+        raise CheckpointError(f"open {path}", "a file without a state dict", "tensors by name", do)
     return {_bare(name): value for name, value in weights.items()}
 
 
@@ -177,12 +167,10 @@ def fill(model: nn.Module, weights: dict[str, Tensor], path: Path, architecture:
         wrong = [f"without {listed(missing, limit=3)}"] * bool(missing)
         wrong += [f"with {listed(extra, limit=3)}"] * bool(extra)
         wrong += [f"shaped {listed(sorted(unlike), limit=3)}"] * bool(unlike)
-        raise CheckpointError(
-            f"load {path} into {architecture}",
-            f"weights {'; '.join(wrong)}",
-            "weights of that architecture",
-            "pass model= of the architecture",
-        )
+        asked = f"load {path} into {architecture}"
+        given = f"weights {'; '.join(wrong)}"
+        right = "weights of that architecture"
+        raise CheckpointError(asked, given, right, "pass model= of the architecture")
     model.load_state_dict(weights)
 
 
@@ -204,12 +192,9 @@ def check_finite(model: nn.Module, name: str) -> None:
         and not key.endswith("attn_mask")
     ]
     if bad:
-        raise NumericsError(
-            f"open {name}",
-            f"weights that are not finite ({listed(bad, limit=3)})",
-            "finite weights",
-            "take an earlier epoch: training diverged",
-        )
+        given = f"weights that are not finite ({listed(bad, limit=3)})"
+        do = "take an earlier epoch: training diverged"
+        raise NumericsError(f"open {name}", given, "finite weights", do)
 
 
 def first_line(error: Exception) -> str:
@@ -283,20 +268,14 @@ def open_clip_folder(folder: Path) -> nn.Module:
             str(folder), local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # safetensors and transformers raise classes of their own
-        raise CheckpointError(
-            f"open {folder}",
-            f"what transformers refuses ({first_line(error)})",
-            "a whole CLIPModel folder: config.json and model.safetensors",
-            "get its files again",
-        ) from None
+        given = f"what transformers refuses ({first_line(error)})"
+        right = "a whole CLIPModel folder: config.json and model.safetensors"
+        raise CheckpointError(f"open {folder}", given, right, "get its files again") from None
     source, report = loaded
     if report["missing_keys"]:
-        raise CheckpointError(
-            f"open {folder}",
-            f"weights without {sorted(report['missing_keys'])[0]}",
-            "all weights of its configuration",
-            "get its files again",
-        )
+        given = f"weights without {sorted(report['missing_keys'])[0]}"
+        right = "all weights of its configuration"
+        raise CheckpointError(f"open {folder}", given, right, "get its files again")
     model = CLIP(**_configuration(source.config, folder))
     state = model.state_dict()
     weights = _renamed(source.state_dict())
@@ -308,12 +287,9 @@ def _configuration(config: Any, folder: Path) -> dict[str, Any]:
     vision, text = config.vision_config, config.text_config
     functions = {vision.hidden_act, text.hidden_act}
     if not functions <= {"gelu", "quick_gelu"} or len(functions) > 1:
-        raise CheckpointError(
-            f"open {folder}",
-            f"activation function {' and '.join(sorted(functions))}",
-            "gelu or quick_gelu in both towers",
-            "open it with transformers, and its towers through nnsight",
-        )
+        given = f"activation function {' and '.join(sorted(functions))}"
+        do = "open it with transformers, and its towers through nnsight"
+        raise CheckpointError(f"open {folder}", given, "gelu or quick_gelu in both towers", do)
     end = text.eos_token_id
     pooling = {"pool_type": "argmax"} if end == LEGACY_END else {"pool_type": "eos", "eos_id": end}
     return {

@@ -150,12 +150,10 @@ def load_classifier(
     if not {"head.weight", "head.bias"} <= weights.keys() or len(classes) != len(
         weights["head.bias"]
     ):
-        raise CheckpointError(
-            f"open {source} as a classifier",
-            "weights without a linear head and its class names",
-            "the checkpoint of a supervised run",
-            "open a CLIP with load_clip",
-        )
+        asked = f"open {source} as a classifier"
+        given = "weights without a linear head and its class names"
+        right = "the checkpoint of a supervised run"
+        raise CheckpointError(asked, given, right, "open a CLIP with load_clip")
     architecture = model or architecture_of(source)
     clip_model = create(architecture, load_weights=False)
     tower = {

@@ -98,12 +98,9 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
     import open_clip
 
     if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
-        raise CheckpointError(
-            "open a CLIP",
-            repr(name),
-            "an open_clip name, hf-hub:…, local-dir:…, a folder or a checkpoint's path",
-            f"did you mean {nearest(name, open_clip.list_models())}?",
-        )
+        right = "an open_clip name, hf-hub:…, local-dir:…, a folder or a checkpoint's path"
+        do = f"did you mean {nearest(name, open_clip.list_models())}?"
+        raise CheckpointError("open a CLIP", repr(name), right, do)
     if tag is None:
         if name.startswith("local-dir:") and not _has_weights(Path(name.removeprefix(SCHEMAS[1]))):
             say(f"{name}: a configuration without .safetensors, .bin or .pth: weights are random")
@@ -112,22 +109,18 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
         return create(name, require_pretrained=name.startswith("hf-hub:"))
     known = open_clip.get_pretrained_cfg(name, str(tag))
     if not known:
-        raise CheckpointError(
-            f"open {name} with the tag {str(tag)!r}",
-            "a tag that it does not have",
-            "a tag of this architecture, or a file of weights",
-            f"try {nearest(str(tag), open_clip.list_pretrained_tags_by_model(name))}",
-        )
+        given = "a tag that it does not have"
+        right = "a tag of this architecture, or a file of weights"
+        do = f"try {nearest(str(tag), open_clip.list_pretrained_tags_by_model(name))}"
+        raise CheckpointError(f"open {name} with the tag {str(tag)!r}", given, right, do)
     ours = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
     theirs = bool(known.get("quick_gelu", False))
     if ours != theirs:
         other = f"{name}-quickgelu" if theirs else name.removesuffix("-quickgelu")
-        raise CheckpointError(
-            f"open {name} with the tag {str(tag)!r}",
-            f"a model with {_gelu(ours)} for weights trained with {_gelu(theirs)}",
-            "the same activation function in both",
-            f"open {other} instead",
-        )
+        asked = f"open {name} with the tag {str(tag)!r}"
+        given = f"a model with {_gelu(ours)} for weights trained with {_gelu(theirs)}"
+        right = "the same activation function in both"
+        raise CheckpointError(asked, given, right, f"open {other} instead")
     return create(name, pretrained=str(tag), require_pretrained=True)
 
 
@@ -135,22 +128,17 @@ def _from_file(path: Path, architecture: str) -> nn.Module:
     """Open a checkpoint, with the overrides that its run was started with."""
     weights, options = read_weights(path), run_options(path)
     if "head.weight" in weights and "logit_scale" not in weights:
-        raise CheckpointError(
-            f"open {path} as a CLIP",
-            "a supervised classifier, which has no text tower",
-            "the checkpoint of a CLIP",
-            "open it with interp.models.loading.load_classifier.load_classifier",
-        )
+        given = "a supervised classifier, which has no text tower"
+        do = "open it with interp.models.loading.load_classifier.load_classifier"
+        raise CheckpointError(f"open {path} as a CLIP", given, "the checkpoint of a CLIP", do)
     trained = str(options.get("model", architecture))
     forced = options.get("force_quick_gelu") is True
     ours, theirs = _quick_gelu(architecture), _quick_gelu(trained)
     if not forced and None not in (ours, theirs) and ours != theirs:
-        raise CheckpointError(
-            f"load {path} into {architecture}",
-            f"{_gelu(bool(ours))} for weights of {trained}, trained with {_gelu(bool(theirs))}",
-            "the activation function that the run was trained with",
-            f"pass model={trained!r}, or none",
-        )
+        asked = f"load {path} into {architecture}"
+        given = f"{_gelu(bool(ours))} for weights of {trained}, trained with {_gelu(bool(theirs))}"
+        right = "the activation function that the run was trained with"
+        raise CheckpointError(asked, given, right, f"pass model={trained!r}, or none")
     overrides: dict[str, Any] = {
         f"force_{name}": options[f"force_{name}"]
         for name in ("quick_gelu", "custom_text", "image_size", "context_length")
@@ -180,12 +168,9 @@ def _from_archive(path: Path) -> nn.Module:
 
     weights = read_weights(path)
     if "input_resolution" not in weights or "visual.conv1.weight" not in weights:
-        raise CheckpointError(
-            f"open {path}",
-            "a TorchScript archive that is not OpenAI's",
-            "OpenAI's archive, or a state dict",
-            "save the model's state_dict, and pass model=",
-        )
+        given = "a TorchScript archive that is not OpenAI's"
+        do = "save the model's state_dict, and pass model="
+        raise CheckpointError(f"open {path}", given, "OpenAI's archive, or a state dict", do)
     clip_model = build_model_from_openai_state_dict(weights).float()
     clip_model.visual.preprocess_cfg = vars(PreprocessCfg(size=clip_model.visual.image_size))  # type: ignore[assignment]
     return clip_model
@@ -200,12 +185,9 @@ def _from_folder(folder: Path) -> tuple[nn.Module, str, Tokenizers | None]:
         return _from_name(name, None), name, None
     if is_clip_folder(folder):
         return open_clip_folder(folder), f"CLIPModel {folder.name}", _tokenizer_of(folder)
-    raise CheckpointError(
-        f"open {folder}",
-        f"a folder without {CONFIGURATION} and without a CLIPModel's config.json",
-        "a folder that open_clip or transformers saved, or the path of a checkpoint",
-        "name the file",
-    )
+    given = f"a folder without {CONFIGURATION} and without a CLIPModel's config.json"
+    right = "a folder that open_clip or transformers saved, or the path of a checkpoint"
+    raise CheckpointError(f"open {folder}", given, right, "name the file")
 
 
 def create(name: str, *, device: str = "cpu", **options: Any) -> nn.Module:
@@ -230,12 +212,10 @@ def create(name: str, *, device: str = "cpu", **options: Any) -> nn.Module:
     try:
         return open_clip.create_model(name, device=device, pretrained_text=False, **options)
     except Exception as error:  # whatever a hub, a file system or a pickle can raise
-        raise CheckpointError(
-            f"open {name!r}",
-            f"what open_clip refuses ({first_line(error)})",
-            "a complete model folder, or a tag that can be had",
-            "check the name, the folder, or the network",
-        ) from None
+        given = f"what open_clip refuses ({first_line(error)})"
+        right = "a complete model folder, or a tag that can be had"
+        do = "check the name, the folder, or the network"
+        raise CheckpointError(f"open {name!r}", given, right, do) from None
     finally:
         logging.getLogger().setLevel(quiet)
 
@@ -259,18 +239,11 @@ def architecture_of(path: Path) -> str:
     if trained is not None:
         return str(trained)
     if not path.is_file():
-        raise CheckpointError(
-            f"open {path}",
-            "a file that does not exist",
-            "the path of a checkpoint",
-            "check the path",
-        )
-    raise CheckpointError(
-        f"open {path}",
-        "no params.txt of the run that made it",
-        "an architecture for its weights, GELU or QuickGELU included",
-        'pass model="RN50", model="RN50-quickgelu" or model="local-dir:FOLDER"',
-    )
+        given = "a file that does not exist"
+        raise CheckpointError(f"open {path}", given, "the path of a checkpoint", "check the path")
+    right = "an architecture for its weights, GELU or QuickGELU included"
+    do = 'pass model="RN50", model="RN50-quickgelu" or model="local-dir:FOLDER"'
+    raise CheckpointError(f"open {path}", "no params.txt of the run that made it", right, do)
 
 
 def _quick_gelu(architecture: str) -> bool | None:

@@ -121,12 +121,10 @@ class Encoder:
             DataError: For a class that it was not taught.
         """
         if self.head is None:
-            raise SpecificationError(
-                f"ask {self.architecture} for classes",
-                "an encoder without text, which was taught none",
-                "pictures of each class to learn them from",
-                "call teach(images) first",
-            )
+            asked = f"ask {self.architecture} for classes"
+            given = "an encoder without text, which was taught none"
+            right = "pictures of each class to learn them from"
+            raise SpecificationError(asked, given, right, "call teach(images) first")
         return self.head.of(class_names)
 
     def certify(self, **options: Any) -> Table:
@@ -167,12 +165,9 @@ def taught_head(
     """
     names = np.asarray(list(labels), dtype=str)
     if len(set(names)) < 2 or len(names) <= len(set(names)):
-        raise SampleError(
-            "teach an encoder classes",
-            f"{len(names)} pictures of {listed(sorted(set(names))) or 'no class'}",
-            "pictures of two classes or more, several of some class",
-            "give more pictures",
-        )
+        given = f"{len(names)} pictures of {listed(sorted(set(names))) or 'no class'}"
+        right = "pictures of two classes or more, several of some class"
+        raise SampleError("teach an encoder classes", given, right, "give more pictures")
     chosen = learner
     if chosen is None:  # classes count alike, however many pictures there are of each
         even = np.full(len(set(names)), 1 / len(set(names)))
@@ -249,20 +244,13 @@ def load_encoder(
     elif source.startswith("torchvision:"):
         module, own = _from_torchvision(source.removeprefix("torchvision:"), fetched)
     else:
-        raise CheckpointError(
-            "open an encoder",
-            repr(source),
-            "timm:NAME, torchvision:NAME or a module",
-            "open a CLIP with load_clip",
-        )
+        right = "timm:NAME, torchvision:NAME or a module"
+        raise CheckpointError("open an encoder", repr(source), right, "open a CLIP with load_clip")
     reader = preprocess or own
     if reader is None:
-        raise SpecificationError(
-            f"open {name}",
-            "a module and no preprocess",
-            "how a picture becomes its input",
-            "pass preprocess=...",
-        )
+        given = "a module and no preprocess"
+        right = "how a picture becomes its input"
+        raise SpecificationError(f"open {name}", given, right, "pass preprocess=...")
     if stored is not None:
         _fill(module, Path(stored), name)
     if isinstance(source, str) and not fetched and stored is None:
@@ -336,12 +324,10 @@ def _from_torchvision(name: str, fetched: bool) -> tuple[nn.Module, Any]:
     module = models.get_model(name, weights=weights if fetched else None)
     layers = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
     if not layers:
-        raise CheckpointError(
-            f"open torchvision:{name}",
-            "a model without a linear classification layer",
-            "one whose embedding goes into such a layer",
-            "open the module itself, with preprocess",
-        )
+        asked = f"open torchvision:{name}"
+        given = "a model without a linear classification layer"
+        right = "one whose embedding goes into such a layer"
+        raise CheckpointError(asked, given, right, "open the module itself, with preprocess")
     holder, _, leaf = layers[-1].rpartition(".")
     setattr(module.get_submodule(holder), leaf, nn.Identity())
     return module, weights.transforms()
@@ -349,24 +335,20 @@ def _from_torchvision(name: str, fetched: bool) -> tuple[nn.Module, Any]:
 
 def _check_known(library: str, name: str, known: Sequence[str]) -> None:
     if name.split(".")[0] not in known:
-        raise CheckpointError(
-            f"open {library}:{name}",
-            f"a name that {library} does not know",
-            f"one of its {len(known)} models",
-            f"did you mean {nearest(name, known)}?",
-        )
+        asked = f"open {library}:{name}"
+        given = f"a name that {library} does not know"
+        right = f"one of its {len(known)} models"
+        raise CheckpointError(asked, given, right, f"did you mean {nearest(name, known)}?")
 
 
 def _fill(module: nn.Module, path: Path, name: str) -> None:
     try:
         module.load_state_dict(read_weights(path))
     except RuntimeError as error:
-        raise CheckpointError(
-            f"load {path} into {name}",
-            str(error).splitlines()[0],
-            "weights of this model without its classification layer",
-            "check the model's name",
-        ) from error
+        asked = f"load {path} into {name}"
+        given = str(error).splitlines()[0]
+        right = "weights of this model without its classification layer"
+        raise CheckpointError(asked, given, right, "check the model's name") from error
 
 
 def _example(preprocess: Preprocess) -> Tensor:

@@ -301,12 +301,10 @@ def write_model_folder(
     vision = config["vision_cfg"]
     if image_size not in (None, vision["image_size"]):
         if "timm_model_name" in vision:
-            raise SpecificationError(
-                f"make the model {preset}",
-                f"pictures of {image_size} pixels",
-                f"{vision['image_size']}, which its positions are made for",
-                "leave image_size out: pictures are resized on the way in",
-            )
+            given = f"pictures of {image_size} pixels"
+            right = f"{vision['image_size']}, which its positions are made for"
+            do = "leave image_size out: pictures are resized on the way in"
+            raise SpecificationError(f"make the model {preset}", given, right, do)
         vision["image_size"] = image_size
     with complete(folder) as temporary:
         if not full:

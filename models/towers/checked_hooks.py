@@ -107,12 +107,9 @@ class _CheckedHook:
         value = answer[0] if isinstance(answer, tuple) and len(answer) == 1 else answer
         if value is not None and getattr(value, "shape", None) != tensor.shape:
             given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ShapeError(
-                f"replace {hook.name}",
-                f"{given} from the hook",
-                f"a tensor of shape {tuple(tensor.shape)}",
-                "return a tensor of that shape, or None to leave it as it is",
-            )
+            right = f"a tensor of shape {tuple(tensor.shape)}"
+            do = "return a tensor of that shape, or None to leave it as it is"
+            raise ShapeError(f"replace {hook.name}", f"{given} from the hook", right, do)
         return answer
 
 
@@ -221,12 +218,9 @@ class CheckedHooks(HookedRootModule):
             return [name] if name in self.hook_dict else find_sites(name, self.sites)
         matching = [site for site in self.sites if names(site)]
         if not matching:
-            raise SiteError(
-                "find sites",
-                f"a filter that refuses all {len(self.sites)} of them",
-                "a filter that is true of some name",
-                f"try it on {listed(self.sites, limit=4)}",
-            )
+            given = f"a filter that refuses all {len(self.sites)} of them"
+            right = "a filter that is true of some name"
+            raise SiteError("find sites", given, right, f"try it on {listed(self.sites, limit=4)}")
         return matching
 
     def add_hook(self, name: Names, hook: Hook, *args: Any, **kwargs: Any) -> None:
@@ -303,12 +297,9 @@ class CheckedHooks(HookedRootModule):
 
     def _hook_of(self, patch: Any) -> tuple[str, Hook]:
         if not isinstance(patch, Patch):
-            raise SpecificationError(
-                "patch a run",
-                f"something of type {type(patch).__name__}",
-                "a list of patches",
-                "write Patch(site, value, where={'pos': 0})",
-            )
+            given = f"something of type {type(patch).__name__}"
+            do = "write Patch(site, value, where={'pos': 0})"
+            raise SpecificationError("patch a run", given, "a list of patches", do)
         return patch.site, lambda tensor, hook: patch.apply(tensor, axes=self.axes(hook.name))
 
     def _watch(
@@ -491,12 +482,9 @@ _STORING = {
 def _check_fired(silent: Iterable[str]) -> None:
     names = list(dict.fromkeys(silent))
     if names:
-        raise SiteError(
-            f"hook {listed(names)}",
-            "a run that never came there",
-            "a run that computes the site",
-            "move start_at_layer or stop_at_layer, or hook another site",
-        )
+        given = "a run that never came there"
+        do = "move start_at_layer or stop_at_layer, or hook another site"
+        raise SiteError(f"hook {listed(names)}", given, "a run that computes the site", do)
 
 
 def _notice(tensor: Tensor, hook: HookPoint) -> None:

@@ -170,12 +170,10 @@ class HookedTower(CheckedHooks, ABC):
         n = self.n_layers
         first, last = (0 if start is None else start), (n if stop is None else stop)
         if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last <= n):
-            raise SiteError(
-                "run a part of the tower",
-                f"start_at_layer={start!r}, stop_at_layer={stop!r}",
-                f"0 <= start_at_layer <= stop_at_layer <= {n}",
-                "count the blocks from the beginning, not from the end",
-            )
+            given = f"start_at_layer={start!r}, stop_at_layer={stop!r}"
+            right = f"0 <= start_at_layer <= stop_at_layer <= {n}"
+            do = "count the blocks from the beginning, not from the end"
+            raise SiteError("run a part of the tower", given, right, do)
         return first, last
 
     @property

@@ -174,12 +174,8 @@ def open_tower(
         tower = _of_clip(module, which)
     for names, words in (axes or {}).items():
         if not isinstance(tower, TracedTower):
-            raise SpecificationError(
-                "name axes",
-                f"a {type(tower).__name__}, whose axes have names",
-                "a traced module",
-                "leave axes out",
-            )
+            given = f"a {type(tower).__name__}, whose axes have names"
+            raise SpecificationError("name axes", given, "a traced module", "leave axes out")
         tower.name_axes(names, words)
     return tower
 
@@ -211,12 +207,10 @@ def trace_pictures(source: Any) -> TracedTower:
     """
     size = getattr(source, "image_size", None)
     if size is None:
-        raise SpecificationError(
-            f"trace a {type(source).__name__}",
-            "a module that does not say the size of its pictures",
-            "one with an image_size",
-            "pass a batch of its input: open_tower(module, example=x)",
-        )
+        given = "a module that does not say the size of its pictures"
+        right = "one with an image_size"
+        do = "pass a batch of its input: open_tower(module, example=x)"
+        raise SpecificationError(f"trace a {type(source).__name__}", given, right, do)
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     pictures = rng("traced example", 0).standard_normal((EXAMPLES, 3, height, width))
     return TracedTower(source, torch.tensor(pictures, dtype=torch.float32), label="visual")
@@ -239,12 +233,10 @@ def trace_texts(source: Any) -> TracedTower:
     config = getattr(source, "config", None)
     length, words = getattr(source, "context_length", 0), getattr(source, "vocab_size", 0)
     if not words:
-        raise SpecificationError(
-            f"trace a {type(source).__name__}",
-            "a module that does not say how many tokens it knows",
-            "one with a vocab_size",
-            "pass a batch of its input: open_tower(module, example=x)",
-        )
+        given = "a module that does not say how many tokens it knows"
+        right = "one with a vocab_size"
+        do = "pass a batch of its input: open_tower(module, example=x)"
+        raise SpecificationError(f"trace a {type(source).__name__}", given, right, do)
     padding = getattr(config, "pad_token_id", 0)
     end = getattr(source, "text_eos_id" if merged else "eos_id", None) or words - 1
     return TracedTower(
@@ -268,12 +260,8 @@ def check_opened(asked: str, tower: object) -> None:
         SpecificationError: If it is no hooked tower.
     """
     if not isinstance(tower, HookedTower):
-        raise SpecificationError(
-            asked,
-            f"something of type {type(tower).__name__}",
-            "a hooked tower",
-            "pass clip.visual or clip.text",
-        )
+        given = f"something of type {type(tower).__name__}"
+        raise SpecificationError(asked, given, "a hooked tower", "pass clip.visual or clip.text")
 
 
 def _texts(words: int, length: int, *, end: int, padding: int) -> Tensor:

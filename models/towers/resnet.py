@@ -176,12 +176,9 @@ class HookedResNet(HookedTower):
     def _check_stream(self, stream: Tensor, layer: int) -> None:
         right = self._map_shape(layer)
         if stream.ndim != 4 or tuple(stream.shape[1:]) != right:
-            raise ShapeError(
-                f"resume at layer {layer}",
-                f"shape {tuple(stream.shape)}",
-                f"(batch, {right[0]}, {right[1]}, {right[2]})",
-                "pass what stop_at_layer or hook_resid_pre gave at that layer",
-            )
+            wanted = f"(batch, {right[0]}, {right[1]}, {right[2]})"
+            do = "pass what stop_at_layer or hook_resid_pre gave at that layer"
+            raise ShapeError(f"resume at layer {layer}", f"shape {tuple(stream.shape)}", wanted, do)
 
     def _map_shape(self, layer: int) -> tuple[int, int, int]:
         """Channels, rows and columns of the map that enters a block, or the pool."""

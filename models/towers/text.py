@@ -109,12 +109,9 @@ class HookedText(TransformerTower):
     def _need(self, tokens: Tensor | None, stream: Tensor) -> Tensor:
         if tokens is None or len(tokens) != len(stream):
             given = "no tokens" if tokens is None else f"{len(tokens)} rows of tokens"
-            raise ShapeError(
-                "resume a text tower",
-                f"{given} for {len(stream)} streams",
-                "a row of tokens for every stream, to know where each text ends",
-                "pass tokens=",
-            )
+            shown = f"{given} for {len(stream)} streams"
+            right = "a row of tokens for every stream, to know where each text ends"
+            raise ShapeError("resume a text tower", shown, right, "pass tokens=")
         return tokens
 
 
@@ -132,16 +129,8 @@ def check_tokens(x: Tensor, *, length: int, fewer: bool = False) -> None:
     fits = isinstance(x, Tensor) and x.ndim == 2 and 0 < x.shape[1] <= length
     if not fits or (x.shape[1] < length and not fewer):
         given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ShapeError(
-            "embed a text",
-            given,
-            f"token numbers of shape (batch, {'up to ' if fewer else ''}{length})",
-            "use the model's own tokenizer",
-        )
+        right = f"token numbers of shape (batch, {'up to ' if fewer else ''}{length})"
+        raise ShapeError("embed a text", given, right, "use the model's own tokenizer")
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ShapeError(
-            "embed a text",
-            f"numbers of type {x.dtype}",
-            "whole numbers",
-            "use the model's own tokenizer",
-        )
+        shown = f"numbers of type {x.dtype}"
+        raise ShapeError("embed a text", shown, "whole numbers", "use the model's own tokenizer")

@@ -104,12 +104,10 @@ class TracedTower(HookedTower):
     def _embedding(self, answer: Any) -> Tensor:
         tensor = first_tensor(answer)
         if tensor is None:
-            raise SpecificationError(
-                f"trace a {type(self.source).__name__}",
-                f"a {type(answer).__name__} for its result",
-                "a tensor, or a tuple or dictionary that holds one",
-                "trace the part of it that gives the embedding",
-            )
+            given = f"a {type(answer).__name__} for its result"
+            right = "a tensor, or a tuple or dictionary that holds one"
+            do = "trace the part of it that gives the embedding"
+            raise SpecificationError(f"trace a {type(self.source).__name__}", given, right, do)
         return tensor
 
     # the run
@@ -138,12 +136,9 @@ class TracedTower(HookedTower):
         def visit(value: Any) -> Any:
             tensor = first_tensor(value)
             if tensor is None:
-                raise SiteError(
-                    f"hook {point.name}",
-                    f"a {type(value).__name__} in this run",
-                    "a tensor, as on the example",
-                    "hook another site",
-                )
+                given = f"a {type(value).__name__} in this run"
+                right = "a tensor, as on the example"
+                raise SiteError(f"hook {point.name}", given, right, "hook another site")
             new = point(tensor)
             if found.overwritten:  # what a hook has kept must stay what it was
                 new = new.clone()
@@ -165,32 +160,24 @@ class TracedTower(HookedTower):
             check_tokens(x, length=self.longest or right.shape[1], fewer=self.longest is not None)
         elif not isinstance(x, Tensor) or x.shape[1:] != right.shape[1:]:
             given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ShapeError(
-                "run a traced tower",
-                given,
-                f"a batch of {tuple(right.shape[1:])}, as its example",
-                "pass such a batch, or trace the module with another example",
-            )
+            wanted = f"a batch of {tuple(right.shape[1:])}, as its example"
+            do = "pass such a batch, or trace the module with another example"
+            raise ShapeError("run a traced tower", given, wanted, do)
 
     def _check_stream(self, stream: Tensor, layer: int) -> None:
         right = self._survey.embedding[1:]
         if not isinstance(stream, Tensor) or tuple(stream.shape[1:]) != right:
             given = f"shape {tuple(stream.shape)}" if isinstance(stream, Tensor) else "no tensor"
-            raise ShapeError(
-                "resume behind a traced tower",
-                given,
-                f"its embedding, (batch, {listed(right)})",
-                "pass what stop_at_layer=0 gave",
-            )
+            asked = "resume behind a traced tower"
+            wanted = f"its embedding, (batch, {listed(right)})"
+            raise ShapeError(asked, given, wanted, "pass what stop_at_layer=0 gave")
 
     def _span(self, start: int | None, stop: int | None) -> tuple[int, int]:
         if start not in (None, 0) or stop not in (None, 0):
-            raise SiteError(
-                "run a part of a traced tower",
-                f"start_at_layer={start!r}, stop_at_layer={stop!r}",
-                "neither, or 0, which is behind the whole",
-                "read or patch its sites in whole runs",
-            )
+            asked = "run a part of a traced tower"
+            given = f"start_at_layer={start!r}, stop_at_layer={stop!r}"
+            right = "neither, or 0, which is behind the whole"
+            raise SiteError(asked, given, right, "read or patch its sites in whole runs")
         return 0, 0
 
     # names
@@ -257,12 +244,9 @@ class TracedTower(HookedTower):
             if len(set(words)) < len(words) or batch != [
                 axis if axis.startswith("batch") else "" for axis in words
             ]:
-                raise SiteError(
-                    f"name the axes of {site}",
-                    listed(words),
-                    f"a name for each of {listed(current)}, the batch in its place",
-                    "name all of them, each by a word of its own",
-                )
+                right = f"a name for each of {listed(current)}, the batch in its place"
+                do = "name all of them, each by a word of its own"
+                raise SiteError(f"name the axes of {site}", listed(words), right, do)
             self._given_axes[site] = words
 
     @cached_property
@@ -298,12 +282,9 @@ class TracedTower(HookedTower):
     def _match(self, names: Names) -> list[str]:
         if isinstance(names, str) and names not in self.hook_dict and names in self.unreachable:
             kin = [site for site in self.sites if site.startswith((f"{names}#", f"{names}."))]
-            raise SiteError(
-                f"hook {names}",
-                f"a module that {self.unreachable[names]}",
-                "a site of the tower",
-                f"try {listed(kin, limit=3) if kin else nearest(names, self.sites)}",
-            )
+            given = f"a module that {self.unreachable[names]}"
+            do = f"try {listed(kin, limit=3) if kin else nearest(names, self.sites)}"
+            raise SiteError(f"hook {names}", given, "a site of the tower", do)
         return super()._match(names)
 
     def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[HookRequest]]:
@@ -325,12 +306,10 @@ class TracedTower(HookedTower):
         Raises:
             SpecificationError: Always.
         """
-        raise SpecificationError(
-            "describe a traced tower in TransformerLens's terms",
-            f"a {type(self.source).__name__}",
-            "a hooked transformer or ResNet",
-            "read its caches as plain dictionaries",
-        )
+        asked = "describe a traced tower in TransformerLens's terms"
+        given = f"a {type(self.source).__name__}"
+        right = "a hooked transformer or ResNet"
+        raise SpecificationError(asked, given, right, "read its caches as plain dictionaries")
 
     def __repr__(self) -> str:
         return super().__repr__() if self._surveyed else f"TracedTower({self.extra_repr()})"

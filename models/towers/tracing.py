@@ -139,12 +139,10 @@ class Net:
                             self._visit(place, visit)
                     answer.append(tracer.result)
             except OutOfOrderError:
-                raise SiteError(
-                    f"stop at the {waiting[0].end} of {waiting[0].path}",
-                    "a run that did not come there, or not in the order of the run before",
-                    "a module that runs whatever the input",
-                    "hook another site, or run in eval mode",
-                ) from None
+                asked = f"stop at the {waiting[0].end} of {waiting[0].path}"
+                given = "a run that did not come there, or not in the order of the run before"
+                do = "hook another site, or run in eval mode"
+                raise SiteError(asked, given, "a module that runs whatever the input", do) from None
         return answer[0]
 
     def _visit(self, place: Place, visit: Callable[[Any], Any]) -> None:
@@ -207,12 +205,9 @@ class Net:
 
     def _refuse_nesting(self) -> None:
         if self._running:
-            raise SpecificationError(
-                "run a traced tower",
-                "a call from one of its own hooks",
-                "one run at a time",
-                "run it before, and keep what the hook needs",
-            )
+            given = "a call from one of its own hooks"
+            do = "run it before, and keep what the hook needs"
+            raise SpecificationError("run a traced tower", given, "one run at a time", do)
 
 
 _ABSENT = object()

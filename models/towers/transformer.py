@@ -427,12 +427,10 @@ class TransformerTower(HookedTower):
             SiteError: For another site.
         """
         if self.added_to(site) is None:
-            raise SiteError(
-                f"enter a block at {site}",
-                "a site behind which positions are mixed, or outside the blocks",
-                f"one of {listed(ADDED_TO, limit=6)} of a block",
-                "begin before the block, with start_at_layer",
-            )
+            asked = f"enter a block at {site}"
+            given = "a site behind which positions are mixed, or outside the blocks"
+            right = f"one of {listed(ADDED_TO, limit=6)} of a block"
+            raise SiteError(asked, given, right, "begin before the block, with start_at_layer")
         at, last = self.layer(site), self.n_layers - 1
         name = site.removeprefix(f"blocks.{at}.")
         block: Any = self.blocks[at]
@@ -461,12 +459,10 @@ class TransformerTower(HookedTower):
     def _check_stream(self, stream: Tensor, layer: int) -> None:
         right = (self._n_ctx(stream), self.source.positional_embedding.shape[1])
         if stream.ndim != 3 or tuple(stream.shape[1:]) != right:
-            raise ShapeError(
-                "resume from a residual stream",
-                f"shape {tuple(stream.shape)}",
-                f"(batch, {right[0]}, {right[1]})",
-                "pass what stop_at_layer or hook_resid_pre gave",
-            )
+            asked = "resume from a residual stream"
+            given = f"shape {tuple(stream.shape)}"
+            wanted = f"(batch, {right[0]}, {right[1]})"
+            raise ShapeError(asked, given, wanted, "pass what stop_at_layer or hook_resid_pre gave")
 
     def _add_positions(
         self, tokens: Float[Tensor, "batch pos d_model"]

@@ -183,16 +183,10 @@ def check_pictures(x: Tensor, *, size: tuple[int, int]) -> None:
     right = (3, *size)
     if not isinstance(x, Tensor) or x.ndim != 4 or tuple(x.shape[1:]) != right:
         given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ShapeError(
-            "embed pictures",
-            given,
-            f"a tensor of shape (batch, {right[0]}, {right[1]}, {right[2]})",
-            "resize them with the model's own transform",
-        )
+        asked = "embed pictures"
+        wanted = f"a tensor of shape (batch, {right[0]}, {right[1]}, {right[2]})"
+        raise ShapeError(asked, given, wanted, "resize them with the model's own transform")
     if not x.is_floating_point():
-        raise ShapeError(
-            "embed pictures",
-            f"numbers of type {x.dtype}",
-            "floating-point numbers",
-            "scale and normalise them with the model's own transform",
-        )
+        shown = f"numbers of type {x.dtype}"
+        do = "scale and normalise them with the model's own transform"
+        raise ShapeError("embed pictures", shown, "floating-point numbers", do)

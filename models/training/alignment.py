@@ -222,12 +222,10 @@ def find_block(model: nn.Module, site: str = "") -> nn.Module:
     elif isinstance(visual, VisionTransformer):
         blocks = [*visual.transformer.resblocks]
     else:
-        raise SpecificationError(
-            f"align classes in a {type(visual).__name__}",
-            "a tower whose blocks have no names here",
-            "open_clip's ViT or ModifiedResNet",
-            "choose another preset",
-        )
+        asked = f"align classes in a {type(visual).__name__}"
+        given = "a tower whose blocks have no names here"
+        right = "open_clip's ViT or ModifiedResNet"
+        raise SpecificationError(asked, given, right, "choose another preset")
     from interp.models.towers.open_tower import (
         open_tower,  # a trainer that aligns nothing needs none
     )
@@ -326,12 +324,9 @@ def _read_manifest(tsv: Path) -> tuple[str, str, set[str]]:
             set(specification["held_out"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"align classes in {tsv}",
-            f"no manifest that says which are held out ({type(error).__name__}: {error})",
-            f"{path.name} of the mixture beside it",
-            "make the mixture again",
-        ) from None
+        given = f"no manifest that says which are held out ({type(error).__name__}: {error})"
+        right = f"{path.name} of the mixture beside it"
+        raise DataError(f"align classes in {tsv}", given, right, "make the mixture again") from None
 
 
 def derangement(n: int, seed: int) -> Sequence[int]:

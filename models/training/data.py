@@ -354,12 +354,9 @@ def _shards(args: Namespace, transform: Compose, target: Any, epoch: int) -> Dat
         )
     readers = max(1, args.workers) * args.world_size
     if len(urls) < readers:
-        raise SpecificationError(
-            "train on shards",
-            f"{len(urls)} shards for {readers} processes and workers",
-            "at least one for each",
-            "write smaller shards, or take fewer workers",
-        )
+        given = f"{len(urls)} shards for {readers} processes and workers"
+        do = "write smaller shards, or take fewer workers"
+        raise SpecificationError("train on shards", given, "at least one for each", do)
     info = get_wds_dataset(args, transform, True, epoch=epoch, tokenizer=target)
     stages: list[Any] = info.dataloader.pipeline[0].dataset.pipeline  # type: ignore[attr-defined]
     for index, stage in enumerate(stages):

@@ -178,12 +178,9 @@ def tensorboard(run: Path, args: Namespace) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise SpecificationError(
-            "report to TensorBoard",
-            "no tensorboard",
-            "the package tensorboard",
-            "run pip install tensorboard",
-        ) from None
+        right = "the package tensorboard"
+        do = "run pip install tensorboard"
+        raise SpecificationError("report to TensorBoard", "no tensorboard", right, do) from None
     return SummaryWriter(str(run / "tensorboard"))
 
 

@@ -63,12 +63,9 @@ def classes_of(tsv: Path) -> tuple[str, ...]:
     labels = read_tsv(tsv, "label")["label"]
     without = int((labels == "").sum())
     if without:
-        raise DataError(
-            f"train on the labels of {tsv}",
-            f"{without} rows without a label",
-            "a class for every row",
-            "leave the base set out of the mixture, or name its classes",
-        )
+        given = f"{without} rows without a label"
+        do = "leave the base set out of the mixture, or name its classes"
+        raise DataError(f"train on the labels of {tsv}", given, "a class for every row", do)
     return tuple(sorted(set(labels)))
 
 
@@ -112,12 +109,9 @@ class Base:
 
     def __post_init__(self) -> None:
         if self.pictures < 1 or not self.pattern:
-            raise SpecificationError(
-                "train on a base set",
-                f"{self.pictures} pictures in {self.pattern!r}",
-                "a pattern of shards and their number of pictures",
-                "count them",
-            )
+            given = f"{self.pictures} pictures in {self.pattern!r}"
+            right = "a pattern of shards and their number of pictures"
+            raise SpecificationError("train on a base set", given, right, "count them")
 
 
 def count_for(n_rows: int) -> int:
@@ -193,12 +187,9 @@ def readable(asked: str, path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            asked,
-            f"{path}, which does not read ({error.strerror or error})",
-            "a picture",
-            "restore it, or make the mixture again",
-        ) from None
+        given = f"{path}, which does not read ({error.strerror or error})"
+        right = "a picture"
+        raise DataError(asked, given, right, "restore it, or make the mixture again") from None
 
 
 def _files(row: int, filepath: str, title: str) -> Iterator[tuple[str, bytes]]:

@@ -117,19 +117,14 @@ class Recipe(Declared):
         if self.steps == -1:
             object.__setattr__(self, "steps", 0 if self.epochs > 0 else STEPS)
         if (self.steps > 0) == (self.epochs > 0):
-            raise SpecificationError(
-                "train a model",
-                f"{self.steps} steps and {self.epochs} epochs",
-                "at least one of the two, and one of the two alone",
-                "give one and leave the other out",
-            )
+            asked = "train a model"
+            given = f"{self.steps} steps and {self.epochs} epochs"
+            right = "at least one of the two, and one of the two alone"
+            raise SpecificationError(asked, given, right, "give one and leave the other out")
         if self.batch_size % self.accumulate:
-            raise SpecificationError(
-                "train a model",
-                f"a batch of {self.batch_size} in {self.accumulate} parts",
-                "parts of equal size",
-                "choose another number",
-            )
+            given = f"a batch of {self.batch_size} in {self.accumulate} parts"
+            right = "parts of equal size"
+            raise SpecificationError("train a model", given, right, "choose another number")
 
     def epochs_for(self, n_train: int) -> int:
         """The number of whole epochs: as given, or nearest to `steps`, at least one.
@@ -162,12 +157,9 @@ class Recipe(Declared):
         """
         batches = n_train // self.batch_size
         if batches < 1:
-            raise SampleError(
-                "train a model",
-                f"{n_train} training pictures",
-                f"at least one batch of {self.batch_size}",
-                "give more pictures or a smaller batch_size",
-            )
+            right = f"at least one batch of {self.batch_size}"
+            do = "give more pictures or a smaller batch_size"
+            raise SampleError("train a model", f"{n_train} training pictures", right, do)
         return batches
 
     def kept(self, epochs: int) -> tuple[int, ...]:
@@ -200,12 +192,10 @@ class Recipe(Declared):
         """
         parts = processes * self.accumulate
         if processes < 1 or self.batch_size % parts:
-            raise SpecificationError(
-                f"train on {processes} processes",
-                f"a batch of {self.batch_size} pictures in {parts} parts",
-                "a batch that the parts divide evenly",
-                f"choose batch_size = {max(1, self.batch_size // max(parts, 1)) * max(parts, 1)}",
-            )
+            given = f"a batch of {self.batch_size} pictures in {parts} parts"
+            right = "a batch that the parts divide evenly"
+            do = f"choose batch_size = {max(1, self.batch_size // max(parts, 1)) * max(parts, 1)}"
+            raise SpecificationError(f"train on {processes} processes", given, right, do)
         return self.batch_size // parts
 
 

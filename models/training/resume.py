@@ -60,12 +60,9 @@ def resume(
         if term is not None:
             term.load_state_dict(content["term"])
     except Exception as error:  # readers raise classes of their own, outside every hierarchy
-        raise CheckpointError(
-            f"go on from {latest}",
-            f"a file that does not read ({first_line(error)})",
-            "the state of this run",
-            "delete its folder and train again",
-        ) from None
+        given = f"a file that does not read ({first_line(error)})"
+        do = "delete its folder and train again"
+        raise CheckpointError(f"go on from {latest}", given, "the state of this run", do) from None
     return int(content["epoch"])
 
 
@@ -128,12 +125,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # PyTorch's writer wraps what the disk says
         temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"write {path}",
-            f"a disk that is full or does not take it ({first_line(error)})",
-            "free space",
-            "make room and run again; the epoch before is kept",
-        ) from None
+        given = f"a disk that is full or does not take it ({first_line(error)})"
+        do = "make room and run again; the epoch before is kept"
+        raise OutputError(f"write {path}", given, "free space", do) from None
 
 
 def diverged(args: Namespace, given: str) -> NumericsError:
@@ -249,9 +243,7 @@ def refuse_another(folder: Path, wanted: Mapping[str, Any]) -> None:
 
     unlike = differing(run_options(folder / "checkpoints" / LATEST), wanted)
     if unlike:
-        raise SpecificationError(
-            f"go on with the run {folder}",
-            f"a folder of another specification ({'; '.join(unlike)})",
-            "the options that the run was begun with",
-            "choose another name, or delete the folder",
-        )
+        asked = f"go on with the run {folder}"
+        given = f"a folder of another specification ({'; '.join(unlike)})"
+        right = "the options that the run was begun with"
+        raise SpecificationError(asked, given, right, "choose another name, or delete the folder")

@@ -86,12 +86,10 @@ class Run:
                     f"train {self.name}", f"{path}, which is not there", what, "check the path"
                 )
         if self.base is not None and self.recipe.objective == "supervised":
-            raise SpecificationError(
-                f"train {self.name} on labels",
-                f"the base set {self.base.pattern}, whose shards have captions only",
-                "a mixture without a base set of shards",
-                "leave the base set out",
-            )
+            asked = f"train {self.name} on labels"
+            given = f"the base set {self.base.pattern}, whose shards have captions only"
+            right = "a mixture without a base set of shards"
+            raise SpecificationError(asked, given, right, "leave the base set out")
 
         if self.recipe.align:
             self._check_alignment()
@@ -102,12 +100,10 @@ class Run:
         from interp.models.training.alignment import find_block
 
         if self.base is not None:
-            raise SpecificationError(
-                f"align classes in {self.name}",
-                f"the base set {self.base.pattern}, whose shards carry no classes and domains",
-                "a mixture without a base set of shards",
-                "leave the base set out, or give it as a TSV",
-            )
+            given = f"the base set {self.base.pattern}, whose shards carry no classes and domains"
+            right = "a mixture without a base set of shards"
+            do = "leave the base set out, or give it as a TSV"
+            raise SpecificationError(f"align classes in {self.name}", given, right, do)
         Pairing.of(self.tsv)
         model = create(f"local-dir:{self.model_folder}", load_weights=False)
         find_block(model, self.recipe.align_site)

@@ -132,12 +132,9 @@ def check_room(runs: Sequence[Run], *, jobs: int = 1) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise OutputError(
-            f"train {len(runs)} models into {runs[0].out}",
-            f"{_said(free)} of free disk",
-            f"{_said(need)}",
-            "make room, keep fewer epochs, or choose another folder",
-        )
+        asked = f"train {len(runs)} models into {runs[0].out}"
+        do = "make room, keep fewer epochs, or choose another folder"
+        raise OutputError(asked, f"{_said(free)} of free disk", f"{_said(need)}", do)
     say(f"checkpoints: {_said(need)} at most; {_said(free)} are free")
 
 
@@ -233,12 +230,9 @@ def train(
     if len(failed) == 1:
         raise failed[0]
     if failed:
-        raise InterpError(
-            f"train {len(waiting)} models",
-            f"{len(failed)} that failed, the first with {failed[0].given}",
-            "finished runs",
-            "mend that and run again; the others are finished",
-        )
+        given = f"{len(failed)} that failed, the first with {failed[0].given}"
+        do = "mend that and run again; the others are finished"
+        raise InterpError(f"train {len(waiting)} models", given, "finished runs", do)
 
 
 def _outcome(task: "Future[None]") -> InterpError | None:
@@ -306,12 +300,9 @@ def _supervise(
         _end(process)
     if not stop.is_set() and not run.final.exists():
         _tell(tail)
-        raise InterpError(
-            f"train {run.name}",
-            f"a trainer that ended with status {process.returncode} ({_cause(tail)})",
-            "a finished run",
-            f"mend that and run again; its log is {run.folder / 'out.log'}",
-        )
+        given = f"a trainer that ended with status {process.returncode} ({_cause(tail)})"
+        do = f"mend that and run again; its log is {run.folder / 'out.log'}"
+        raise InterpError(f"train {run.name}", given, "a finished run", do)
 
 
 def _tell(log: Sequence[str]) -> None:
