@@ -129,7 +129,7 @@ class Clip:
         self,
         model: nn.Module,
         architecture: str,
-        tokenizer: Callable[[int], Any] | None = None,
+        tokenizer: Callable[[int], Callable[..., Tensor]] | None = None,
         weights: str = "",
     ) -> None:
         """Keep the model; towers and tokenizer are made at first use."""

@@ -10,14 +10,17 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.illustrations import Plate
+from interp.core.tower import Hook
 from interp.models.attribution.overlays import Pictures, drawable, framed, laid_over, sheet
 from interp.models.attribution.transformer_parts import pooling_weight
 from interp.models.towers.open_tower import check_opened
 from interp.models.towers.resnet import HookedResNet
+from interp.models.towers.text import HookedText
 from interp.models.towers.vit import HookedViT
 
 
@@ -257,7 +260,9 @@ class AttentionMaps:
             raise SpecificationError("draw a map", given, right, "read its numbers with .rows()")
         return self.grid
 
-    def _drawable(self, pictures: Pictures | Tensor, mean: Any, std: Any) -> list[Image.Image]:
+    def _drawable(
+        self, pictures: Pictures | Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> list[Image.Image]:
         # square patches are assumed: the grid's shape is then the picture's
         n, shape = self.pattern.shape[1], self._need_grid()
         return drawable(pictures, n, shape=shape, mean=mean, std=std)
@@ -271,7 +276,7 @@ class AttentionMaps:
             _check_place("draw a map", "query", query, n_queries)
 
 
-def _check_place(asked: str, word: str, given: Any, n: int) -> None:
+def _check_place(asked: str, word: str, given: object, n: int) -> None:
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < n:
         raise SpecificationError(
             asked, f"{word} {given!r}", f"{word} 0 to {n - 1}", "count from the beginning"
@@ -310,17 +315,17 @@ def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
     sites = sites or ["attnpool.hook_pattern"]
     held: list[Tensor] = []
 
-    def keep(tensor: Tensor, hook: Any) -> None:
+    def keep(tensor: Tensor, hook: HookPoint) -> None:
         if not held:  # one block of memory for all, where a list and its stack would take two
             held.append(tensor.new_empty(len(sites), *tensor.shape))
-        held[0][sites.index(hook.name)] = tensor
+        held[0][sites.index(str(hook.name))] = tensor
 
     pool: dict[str, Tensor] = {}
 
-    def keep_pool(tensor: Tensor, hook: Any) -> None:
+    def keep_pool(tensor: Tensor, hook: object) -> None:
         pool["pattern"] = tensor
 
-    hooks: list[Any] = [(site, keep) for site in sites]
+    hooks: list[tuple[str, Hook]] = [(site, keep) for site in sites]
     if isinstance(tower, HookedViT) and tower.attnpool is not None:
         hooks.append(("attnpool.hook_pattern", keep_pool))
     with torch.no_grad():
@@ -337,7 +342,9 @@ def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
     return AttentionMaps(pattern, names, reads.to(pattern).expand(len(x), -1), grid)
 
 
-def _reading(tower: Any, x: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
+def _reading(
+    tower: HookedResNet | HookedViT | HookedText, x: Tensor
+) -> tuple[Tensor, tuple[int, int] | None]:
     """The weight of each query in the embedding, and the grid of patches."""
     if isinstance(tower, HookedResNet):
         _, *shape = tower._map_shape(tower.n_layers)

@@ -7,7 +7,6 @@ is patching.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -221,7 +220,7 @@ class Decomposition:
         return head.weight.to(self.parts)
 
 
-def _group_name(columns: Sequence[str], values: Sequence[Any]) -> str:
+def _group_name(columns: Sequence[str], values: Sequence[object]) -> str:
     words = [
         str(value) if column == "kind" else f"{column}.{value}"
         for column, value in zip(columns, values, strict=True)
@@ -291,7 +290,7 @@ def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decompos
     return whole
 
 
-def _splitter(tower: Any) -> Callable[..., tuple[Tensor, list[EmbeddingPiece]]]:
+def _splitter(tower: object) -> Callable[..., tuple[Tensor, list[EmbeddingPiece]]]:
     check_opened("decompose an embedding", tower)
     if isinstance(tower, HookedResNet):
         return partial(resnet_pieces, tower)

@@ -35,6 +35,7 @@ from interp.models.attribution.placed_logits import (
 )
 from interp.models.attribution.sentence_parts import ASKED, Sentences, read_sentences
 from interp.models.clip import Clip
+from interp.models.towers.hooked import HookedTower
 from interp.models.towers.text import HookedText
 
 METHODS = ("integrated gradients", "straight", "direct", "gradient x attention", "occlusion")
@@ -63,7 +64,7 @@ class LogitQuestion:
         drawn: The picture of a row, to draw on.
     """
 
-    tower: Any
+    tower: HookedTower
     directions: Float[Tensor, "sentence d_embed"]
     names: tuple[str, ...]
     source: ImageTable | Tensor
@@ -300,7 +301,7 @@ class _Spoken:
 class _Ways:
     """A method on an image tower: from pictures to what each patch adds."""
 
-    tower: Any
+    tower: HookedTower
     method: str
     layer: int | None
     asked_grid: Grid | None

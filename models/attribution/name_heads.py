@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -254,7 +253,7 @@ def _silent(about: Evidence, written: float) -> dict[str, object]:
     none = np.nan
     index = Index(none, none, none, "", "")
     row = about.row(Interval(none, none, none, none), null=none, index=index)
-    empty: dict[str, Any] = {"word": "", "word_again": "", "same_name": "", "verdict": NO_NAME}
+    empty: dict[str, object] = {"word": "", "word_again": "", "same_name": "", "verdict": NO_NAME}
     return row | empty | {"rank": 1, "cumulative": none, "components": none, "reason": reason}
 
 

@@ -64,7 +64,7 @@ def enlarged(picture: Image.Image, *, shape: tuple[int, int] | None = None) -> I
     """Enlarge a picture to at least `SMALLEST` pixels, cropped to a shape if one is given.
 
     Args:
-        picture: Any picture.
+        picture: The picture.
         shape: (rows, columns) whose proportion the picture is cropped to, as open_clip's default
             transform does; None crops nothing.
 
@@ -87,7 +87,7 @@ def square(picture: Image.Image, side: int) -> Image.Image:
     """The middle of a picture, as a model sees it, at a size.
 
     Args:
-        picture: Any picture.
+        picture: The picture.
         side: Pixels of its side.
 
     Returns:

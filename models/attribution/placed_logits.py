@@ -4,9 +4,8 @@ Two are exact sums, two go by gradients (of attention, and on the way from a pla
 covers place after place and looks what happens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -173,7 +172,7 @@ def by_attention(
         )
     patterns: list[Tensor] = []
 
-    def keep(tensor: Tensor, hook: Any) -> None:
+    def keep(tensor: Tensor, hook: object) -> None:
         patterns.append(tensor)
 
     with torch.no_grad():
@@ -196,7 +195,12 @@ def by_attention(
 
 
 @torch.no_grad()
-def _rolled(tower: Any, x: Tensor, patterns: Any, gradients: Any) -> Float[Tensor, "batch place"]:
+def _rolled(
+    tower: HookedViT | HookedText,
+    x: Tensor,
+    patterns: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+) -> Float[Tensor, "batch place"]:
     first = patterns[0]
     identity = torch.eye(first.shape[-1], device=first.device, dtype=first.dtype)
     rolled = identity.expand(len(first), -1, -1)
@@ -293,7 +297,7 @@ def covered(
     return torch.where(pixels, x.mean(dim=(2, 3), keepdim=True), x)
 
 
-def grid_of(tower: Any, layer: int) -> tuple[Grid | None, int]:
+def grid_of(tower: HookedTower, layer: int) -> tuple[Grid | None, int]:
     """The rows and columns of the places before a block, and how many places stand before them.
 
     Args:
@@ -311,7 +315,7 @@ def grid_of(tower: Any, layer: int) -> tuple[Grid | None, int]:
     return None, 0
 
 
-def where_places_count(tower: Any) -> int:
+def where_places_count(tower: HookedTower) -> int:
     """The block before which places are counted where nobody says.
 
     Args:

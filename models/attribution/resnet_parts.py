@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Float
+from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
+from interp.core.tower import Hook
 from interp.models.attribution.transformer_parts import EmbeddingPiece, Label, wide
 from interp.models.towers.resnet import HookedResNet
 
@@ -39,25 +41,25 @@ class ResNetFlow:
         self.out: Tensor = torch.empty(0)
         self.pattern: Tensor = torch.empty(0)
 
-    def hooks(self) -> list[tuple[str, Any]]:
+    def hooks(self) -> list[tuple[str, Hook]]:
         """The hooks to install for the run, as (site, function) pairs."""
-        blocks: list[Any] = self.tower.chain
-        hooks: list[tuple[str, Any]] = [("stem.hook_pool", self._begin)]
+        blocks = self.tower.chain
+        hooks: list[tuple[str, Hook]] = [("stem.hook_pool", self._begin)]
         for layer, block in enumerate(blocks):
             hooks.append((f"{block.name}.hook_out", self._keep))
             hooks.append((f"{block.name}.hook_resid_post", partial(self._pass, layer)))
         return [*hooks, ("attnpool.hook_pattern", self._end)]
 
-    def _begin(self, tensor: Tensor, hook: Any) -> None:
+    def _begin(self, tensor: Tensor, hook: object) -> None:
         self.maps = wide(tensor.detach())[None]
 
-    def _keep(self, tensor: Tensor, hook: Any) -> None:
+    def _keep(self, tensor: Tensor, hook: object) -> None:
         self.out = wide(tensor.detach())
 
-    def _end(self, tensor: Tensor, hook: Any) -> None:
+    def _end(self, tensor: Tensor, hook: object) -> None:
         self.pattern = wide(tensor.detach())
 
-    def _pass(self, layer: int, tensor: Tensor, hook: Any) -> None:
+    def _pass(self, layer: int, tensor: Tensor, hook: object) -> None:
         block: Any = self.tower.chain[layer]
         new = {block.name: Label(block.name, "block", layer)}
         grown = [self.maps, self.out[None]]
@@ -199,7 +201,7 @@ def _place_weight(pattern: Float[Tensor, "batch head key"]) -> Float[Tensor, "ba
 
 
 def _values(
-    pool: Any, x: Float[Tensor, "*lead head d_model"]
+    pool: AttentionPool2d, x: Float[Tensor, "*lead head d_model"]
 ) -> Float[Tensor, "*lead head d_head"]:
     """Each head's values of its own vector, without the bias."""
     weight = rearrange(
@@ -208,7 +210,7 @@ def _values(
     return einsum(x, weight.to(x), "... head d_model, head d_head d_model -> ... head d_head")
 
 
-def _position_values(pool: Any) -> Float[Tensor, "key head d_head"]:
+def _position_values(pool: AttentionPool2d) -> Float[Tensor, "key head d_head"]:
     """The values that the position embeddings alone give."""
     return rearrange(
         pool.positional_embedding @ pool.v_proj.weight.T,
@@ -217,18 +219,20 @@ def _position_values(pool: Any) -> Float[Tensor, "key head d_head"]:
     )
 
 
-def _w_o(pool: Any) -> Float[Tensor, "head d_head d_embed"]:
+def _w_o(pool: AttentionPool2d) -> Float[Tensor, "head d_head d_embed"]:
     return rearrange(
         pool.c_proj.weight, "d_embed (head d_head) -> head d_head d_embed", head=pool.num_heads
     )
 
 
-def _project(pool: Any, z: Float[Tensor, "*lead head d_head"]) -> Float[Tensor, "*lead d_embed"]:
+def _project(
+    pool: AttentionPool2d, z: Float[Tensor, "*lead head d_head"]
+) -> Float[Tensor, "*lead d_embed"]:
     return einsum(z, _w_o(pool).to(z), "... head d_head, head d_head d_embed -> ... d_embed")
 
 
 def _project_each(
-    pool: Any, z: Float[Tensor, "batch pos head d_head"]
+    pool: AttentionPool2d, z: Float[Tensor, "batch pos head d_head"]
 ) -> Float[Tensor, "batch head pos d_embed"]:
     return einsum(
         z, _w_o(pool).to(z), "batch pos head d_head, head d_head d_embed -> batch head pos d_embed"

@@ -13,6 +13,7 @@ from interp.core.faces.doors import door
 from interp.core.tower import check_evaluation
 from interp.models.attribution.placed_logits import straight_vectors
 from interp.models.loading.presets import token_numbers, unknown_words
+from interp.models.towers.hooked import HookedTower
 
 ASKED = "explain the logit of a sentence"
 
@@ -32,7 +33,10 @@ class Sentences:
     words: tuple[tuple[str, ...], ...]
 
     def vectors(
-        self, tower: Any, *, made: Callable[[Any, Tensor], Tensor] = straight_vectors
+        self,
+        tower: HookedTower,
+        *,
+        made: Callable[[HookedTower, Tensor], Tensor] = straight_vectors,
     ) -> tuple[list[Tensor], Float[Tensor, "sentence d_embed"]]:
         """What each word adds to the unit direction of its sentence, and that direction.
 
@@ -116,7 +120,7 @@ def sentence_parts(clip: Any, sentences: Sequence[str]) -> SentenceParts:
     return SentenceParts(read.words, tuple(own), rest)
 
 
-def read_sentences(tokenizer: Any, texts: Sequence[str]) -> Sentences:
+def read_sentences(tokenizer: Callable[..., Tensor], texts: Sequence[str]) -> Sentences:
     """Cut sentences into tokens.
 
     Args:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.models.towers.attention import Heads
 from interp.models.towers.text import HookedText
-from interp.models.towers.transformer import HookedNorm
+from interp.models.towers.transformer import HookedNorm, TransformerTower
 from interp.models.towers.vit import HookedQueries, HookedViT
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -281,7 +281,8 @@ def transformer_pieces(
         pieces = _places(tower, cache, reading)
     else:
         pieces = _entry(tower, cache, reading)
-    for layer, block in enumerate(tower.blocks):
+    blocks: Any = tower.blocks
+    for layer, block in enumerate(blocks):
         pieces += _block(block, cache, reading, layer, by)
     for name, constant in reading.constants.items():
         pieces.append(_one(name, "bias", tower.n_layers, partial(constant.expand, len(x), -1)))
@@ -292,7 +293,7 @@ def _one(name: str, kind: str, layer: int, make: Callable[[], Tensor]) -> Embedd
     return EmbeddingPiece([Label(name, kind, layer)], make)
 
 
-def _entered(tower: Any, cache: Any, site: str) -> Stream:
+def _entered(tower: TransformerTower, cache: Mapping[str, Tensor], site: str) -> Stream:
     """What a site before the first block adds to the stream, through the norm that may follow."""
     stream, norm = wide(cache[site]), getattr(tower, "ln_pre", None)
     if not isinstance(norm, HookedNorm):
@@ -301,7 +302,9 @@ def _entered(tower: Any, cache: Any, site: str) -> Stream:
     return centred / cache["ln_pre.hook_scale"] * norm.w
 
 
-def _entry(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
+def _entry(
+    tower: TransformerTower, cache: Mapping[str, Tensor], reading: ReadOut
+) -> list[EmbeddingPiece]:
     """The parts of the stream before the first block."""
     return [
         _one(name, name, -1, lambda name=name: reading(_entered(tower, cache, f"hook_{name}")))
@@ -309,15 +312,19 @@ def _entry(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
     ] + _entry_bias(tower, cache, reading)
 
 
-def _entry_bias(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
-    norm: Any = getattr(tower, "ln_pre", None)
+def _entry_bias(
+    tower: TransformerTower, cache: Mapping[str, Tensor], reading: ReadOut
+) -> list[EmbeddingPiece]:
+    norm = getattr(tower, "ln_pre", None)
     if not isinstance(norm, HookedNorm):
         return []
     shift = norm.b.expand_as(cache["hook_embed"])
     return [_one("ln_pre.b", "bias", -1, partial(reading, shift))]
 
 
-def _places(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
+def _places(
+    tower: TransformerTower, cache: Mapping[str, Tensor], reading: ReadOut
+) -> list[EmbeddingPiece]:
     """A part for each position: what attention read there, and what else stands there."""
 
     def make() -> Tensor:
@@ -325,7 +332,8 @@ def _places(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
             reading.places(_entered(tower, cache, site))
             for site in ("hook_embed", "hook_pos_embed")
         )
-        for layer, block in enumerate(tower.blocks):
+        blocks: Any = tower.blocks
+        for layer, block in enumerate(blocks):
             pattern, v, out = (wide(cache[f"blocks.{layer}.{name}"]) for name in INNER["place"])
             total = total + reading.tokens(pattern, v, block.attn.W_O).sum(dim=1)
             total = total + reading.places(out)
@@ -336,7 +344,9 @@ def _places(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
     return [EmbeddingPiece(labels, make), *_entry_bias(tower, cache, reading)]
 
 
-def _block(block: Any, cache: Any, reading: ReadOut, layer: int, by: str) -> list[EmbeddingPiece]:
+def _block(
+    block: Any, cache: Mapping[str, Tensor], reading: ReadOut, layer: int, by: str
+) -> list[EmbeddingPiece]:
     """The parts that a block wrote into the stream."""
     here = f"blocks.{layer}"
 

@@ -133,7 +133,7 @@ class Keep:
             stored = stored.clone(memory_format=torch.contiguous_format)
         return stored
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """The same in plain values, for an index or a fingerprint."""
         places = {
             axis: str(value) if isinstance(value := getattr(self, axis), slice) else value
@@ -188,7 +188,7 @@ def visit(
 
 def watch(
     tower: Tower, listener: Listener, sites: Sequence[str] | None, *, filling: Container[str]
-) -> AbstractContextManager[Any]:
+) -> AbstractContextManager[object]:
     """Call `listener(site, activation)` at some sites, or all but the costly, in a `with` block.
 
     Our own towers have listeners, which are cheap and leave the fused kernels in use; any other
@@ -198,7 +198,7 @@ def watch(
         return tower.listening(listener, sites, filling=filling)
 
     def hook_for(site: str) -> Hook:
-        def hook(activation: Tensor, hook: Any = None) -> None:
+        def hook(activation: Tensor, hook: object = None) -> None:
             listener(site, activation)
 
         return hook
@@ -222,7 +222,9 @@ def _plain(places: Any, axis: str) -> slice | tuple[int, ...] | None:
     return numbers
 
 
-def _select(value: Tensor, dim: int, places: Any, *, axis: str, site: str) -> Tensor:
+def _select(
+    value: Tensor, dim: int, places: slice | Sequence[int] | None, *, axis: str, site: str
+) -> Tensor:
     if places is None:
         return value
     size = value.shape[dim]
@@ -283,7 +285,7 @@ class Forecast:
         )
 
 
-def forecast(tower: Tower, batch: Any, keep: Keep | None = None) -> Forecast:
+def forecast(tower: Tower, batch: object, keep: Keep | None = None) -> Forecast:
     """Forecast the bytes that the activations of a batch will take, without computing them.
 
     Args:
@@ -348,7 +350,7 @@ def kept_buffers(tower: Tower, keep: Keep | None = None) -> Iterator[dict[str, T
     sites = keep.find(tower)
     axes = {site: tower.axes(site) for site in sites}
     cache: dict[str, Tensor] = {}
-    kinds: dict[str, Any] = {}
+    kinds: dict[str, object] = {}
 
     def listen(site: str, activation: Tensor) -> None:
         part = keep.part(activation, axes=axes[site], site=site)

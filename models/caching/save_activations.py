@@ -36,7 +36,7 @@ class TableRows:
             return self.like.new_empty(0)
         return self.images.tensors(self.preprocess, rows).to(self.like)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Which pictures these are."""
         images = self.images
         paths = fingerprint(str(images.root), [str(path) for path in images.path])
@@ -46,7 +46,7 @@ class TableRows:
 class BatchRows:
     """The rows of an iterable of batches, cut anew; ranges must be asked for in order."""
 
-    def __init__(self, batches: Iterable[Any], like: Tensor) -> None:
+    def __init__(self, batches: Iterable[Tensor], like: Tensor) -> None:
         self.n_rows: int | None = None
         if isinstance(batches, (list, tuple)):
             for batch in batches:
@@ -70,7 +70,7 @@ class BatchRows:
         here = self.held[: stop - start]
         return here.to(self.like) if here.is_floating_point() else here.to(self.like.device)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What is known of them beside the first."""
         return {"source": "batches", "n_rows": self.n_rows}
 
@@ -85,9 +85,9 @@ def _check_batch(batch: object) -> None:
         raise ShapeError("read examples", given, right, "pass pictures or tokens as tensors")
 
 
-def open_examples(examples: Any, preprocess: Preprocess | None, tower: Any) -> Rows:
+def open_examples(examples: Any, preprocess: Preprocess | None, tower: object) -> Rows:
     """Examples by row, on the device and in the format of the tower's weights."""
-    parameters = tower.parameters() if hasattr(tower, "parameters") else ()
+    parameters = getattr(tower, "parameters", tuple)()
     like = next((p for p in parameters if p.is_floating_point()), torch.empty(0)).detach()
     if isinstance(examples, ImageTable):
         if preprocess is None:
@@ -101,7 +101,7 @@ def open_examples(examples: Any, preprocess: Preprocess | None, tower: Any) -> R
 @door
 def save_activations(
     tower: Tower,
-    examples: ImageTable | Iterable[Any],
+    examples: ImageTable | Iterable[Tensor],
     folder: str | Path,
     keep: Keep,
     *,
@@ -235,7 +235,7 @@ def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return shard
 
 
-def describe_tower(tower: Any) -> dict[str, str]:
+def describe_tower(tower: object) -> dict[str, str]:
     """The kind of a tower and a hash of all its weights.
 
     >>> describe_tower(torch.nn.Linear(1, 1))["kind"]
@@ -244,7 +244,7 @@ def describe_tower(tower: Any) -> dict[str, str]:
     source = type(getattr(tower, "source", None)).__name__
     kind = type(tower).__name__ + (f" of {source}" if source != "NoneType" else "")
     digest = blake2b(digest_size=8)
-    state = tower.state_dict() if hasattr(tower, "state_dict") else {}
+    state = getattr(tower, "state_dict", dict)()
     for name, value in state.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(tensor_bytes(value))

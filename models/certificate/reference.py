@@ -7,6 +7,7 @@ if moreover every token attends only to itself, v; with the output projection cu
 head's result. Queries, keys and scores are plain matrix products, head by head.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.resnet import HookedResNet
@@ -39,6 +41,9 @@ class Reference(NamedTuple):
 
 References = dict[str, Reference]
 
+Call = dict[str, Any]
+"""The arguments of a call of `multi_head_attention_forward`."""
+
 
 @dataclass
 class Recording:
@@ -57,7 +62,7 @@ class Recording:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     masks: dict[str, Tensor | None] = field(default_factory=dict)
     kernels: dict[str, str] = field(default_factory=dict)
-    attention_calls: list[dict[str, Any]] = field(default_factory=list)
+    attention_calls: list[Call] = field(default_factory=list)
     embedding: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
@@ -68,7 +73,13 @@ class _Kernels(TorchDispatchMode):
         super().__init__()
         self.kernels, self.module = kernels, ""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple = (),
+        kwargs: dict | None = None,
+    ) -> object:
         if self.module and "attention" in func.__name__:
             self.kernels[self.module] = func.__name__.removesuffix(".default")
         return func(*args, **(kwargs or {}))
@@ -77,11 +88,17 @@ class _Kernels(TorchDispatchMode):
 class _AttentionCalls(TorchFunctionMode):
     """Records the arguments of `multi_head_attention_forward`."""
 
-    def __init__(self, calls: list[dict[str, Any]]) -> None:
+    def __init__(self, calls: list[Call]) -> None:
         super().__init__()
         self.calls = calls
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple = (),
+        kwargs: dict | None = None,
+    ) -> object:
         if func is F.multi_head_attention_forward:
             given = signature(func).bind(*args, **(kwargs or {})).arguments
             self.calls.append(
@@ -124,15 +141,17 @@ def record(tower: HookedTower, x: Tensor) -> Recording:
     return kept
 
 
-def _listen(name: str, module: nn.Module, kept: Recording, kernels: _Kernels) -> list[Any]:
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _listen(
+    name: str, module: nn.Module, kept: Recording, kernels: _Kernels
+) -> list[RemovableHandle]:
+    def before(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
         if args and isinstance(args[0], Tensor):
             kept.inputs[name] = args[0].detach().clone()
         if isinstance(module, nn.MultiheadAttention):
             kept.masks[name] = kwargs.get("attn_mask")
             kernels.module = name
 
-    def after(module: nn.Module, args: Any, output: Any) -> None:
+    def after(module: nn.Module, args: object, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         kept.outputs[name] = first.detach().clone()
         if isinstance(module, nn.MultiheadAttention):
@@ -172,7 +191,7 @@ def references(tower: HookedTower, x: Tensor) -> References:
 
 def _attention_call(
     attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The arguments with which the module itself calls PyTorch's function."""
     x = x.transpose(0, 1)  # the function wants positions first
     keys = x if keys is None else keys.transpose(0, 1)
@@ -199,12 +218,12 @@ def _attention_call(
     )
 
 
-def _ask(call: dict[str, Any], **changes: Any) -> tuple[Tensor, Tensor | None]:
+def _ask(call: Call, **changes: object) -> tuple[Tensor, Tensor | None]:
     out, weights = F.multi_head_attention_forward(**{**call, **changes})
     return out.transpose(0, 1), weights
 
 
-def _attention_sites(call: dict[str, Any]) -> dict[str, Tensor]:
+def _attention_sites(call: Call) -> dict[str, Tensor]:
     """q, k, v, scores, pattern and z of one call, for every position."""
     x, keys, heads = call["query"], call["key"], call["num_heads"]
     q, k = _project(call, 0), _project(call, 1)
@@ -226,7 +245,7 @@ def _attention_sites(call: dict[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def _project(call: dict[str, Any], part: int) -> Tensor:
+def _project(call: Call, part: int) -> Tensor:
     """Queries (part 0) or keys (part 1), one head after the other."""
     heads, x = call["num_heads"], call[("query", "key")[part]].transpose(0, 1)
     if call.get("use_separate_proj_weight"):
@@ -246,7 +265,7 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     return scores + (mask.view(scores.shape) if mask.ndim == 3 else mask)
 
 
-def _results(block: Any, call: dict[str, Any]) -> Tensor:
+def _results(block: Any, call: Call) -> Tensor:
     """Each head's contribution: output projections with other heads' columns zeroed, stacked."""
     weight, heads = call["out_proj_weight"], call["num_heads"]
     cut = torch.stack([torch.zeros_like(weight)] * heads)
@@ -259,7 +278,7 @@ def _results(block: Any, call: dict[str, Any]) -> Tensor:
 # towers
 
 
-def _norm_sites(prefix: str, norm: Any, x: Tensor) -> References:
+def _norm_sites(prefix: str, norm: nn.LayerNorm, x: Tensor) -> References:
     x = x if x.ndim == 3 else x[:, None]  # pooled before the norm: a `pos` axis of one
     normalized, _, rstd = torch.native_layer_norm(x, norm.normalized_shape, None, None, norm.eps)
     return {

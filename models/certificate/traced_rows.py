@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from transformer_lens.hook_points import HookPoint
 
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -95,7 +96,7 @@ def _hooked_by_torch(tower: TracedTower, places: set[Place]) -> Iterator[dict[Pl
     seen: dict[Place, Tensor] = {}
     calls: Counter[tuple[str, str]] = Counter()
 
-    def keep(path: str, end: str, value: Any) -> None:
+    def keep(path: str, end: str, value: object) -> None:
         place = Place(path, end, calls[path, end])
         calls[path, end] += 1
         tensor = first_tensor(value)
@@ -108,7 +109,7 @@ def _hooked_by_torch(tower: TracedTower, places: set[Place]) -> Iterator[dict[Pl
     def after(path: str) -> Callable[..., None]:
         return lambda _, args, output: keep(path, "output", output)
 
-    handles: list[Any] = []
+    handles: list[RemovableHandle] = []
     try:
         for path, module in tower.source.named_modules():
             handles.append(module.register_forward_pre_hook(before(path), with_kwargs=True))
@@ -151,9 +152,9 @@ def _steep(tower: TracedTower, x: Tensor) -> dict[str, int]:
     """The sites at which a projection of the embedding has a gradient other than zero, by size."""
     kept: dict[str, Tensor] = {}
 
-    def keep(tensor: Tensor, hook: Any) -> None:
+    def keep(tensor: Tensor, hook: HookPoint) -> None:
         if tensor.requires_grad:
-            kept[hook.name] = tensor
+            kept[str(hook.name)] = tensor
 
     with torch.enable_grad():
         start = x.detach().requires_grad_(x.is_floating_point())
@@ -203,7 +204,7 @@ def _noise(rows: slice, dice: torch.Generator, changed: set[str]) -> Callable[..
     Floating-point numbers get noise of their own size; integers and Booleans are rolled or negated.
     """
 
-    def change(tensor: Tensor, hook: Any) -> Tensor:
+    def change(tensor: Tensor, hook: HookPoint) -> Tensor:
         new, old = tensor.clone(), tensor[rows]
         if tensor.is_floating_point():
             size = old.abs().max().clamp(1e-3, 1e3)  # a mask has infinities in it
@@ -211,7 +212,7 @@ def _noise(rows: slice, dice: torch.Generator, changed: set[str]) -> Callable[..
         else:
             new[rows] = old.logical_not() if old.dtype == torch.bool else old.roll(1, dims=-1)
         if not torch.equal(new, tensor):
-            changed.add(hook.name)
+            changed.add(str(hook.name))
         return new
 
     return change

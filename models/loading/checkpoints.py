@@ -77,7 +77,7 @@ def read_classes(path: Path) -> list[str]:
     return list(content.get("classes", [])) if isinstance(content, dict) else []
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -93,7 +93,7 @@ def is_archive(path: Path) -> bool:
     """Whether a file is a TorchScript archive, the form in which OpenAI released its weights.
 
     Args:
-        path: Any file.
+        path: A file.
 
     Returns:
         True for such an archive.
@@ -110,7 +110,7 @@ def _bare(name: str) -> str:
     return name
 
 
-def run_options(checkpoint: Path) -> dict[str, Any]:
+def run_options(checkpoint: Path) -> dict[str, object]:
     """The options of the run that made a checkpoint, from open_clip's `params.txt` two folders up.
 
     Args:
@@ -126,7 +126,7 @@ def run_options(checkpoint: Path) -> dict[str, Any]:
     return {name: _value(word) for name, _, word in lines}
 
 
-def _value(word: str) -> Any:
+def _value(word: str) -> object:
     try:
         return ast.literal_eval(word.strip())
     except (ValueError, SyntaxError):
@@ -236,7 +236,7 @@ def is_clip_folder(folder: Path) -> bool:
     """Whether a folder holds a `CLIPModel`.
 
     Args:
-        folder: Any folder.
+        folder: A folder.
 
     Returns:
         True if its `config.json` says so.
@@ -283,7 +283,7 @@ def open_clip_folder(folder: Path) -> nn.Module:
     return model
 
 
-def _configuration(config: Any, folder: Path) -> dict[str, Any]:
+def _configuration(config: Any, folder: Path) -> dict[str, object]:
     vision, text = config.vision_config, config.text_config
     functions = {vision.hidden_act, text.hidden_act}
     if not functions <= {"gelu", "quick_gelu"} or len(functions) > 1:

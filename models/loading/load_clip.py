@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interp.core.errors import CheckpointError, nearest
 from interp.core.faces.doors import door
@@ -25,7 +25,7 @@ from interp.models.loading.checkpoints import (
 SCHEMAS = ("hf-hub:", "local-dir:")
 CONFIGURATION = "open_clip_config.json"
 
-Tokenizers = Callable[[int], Any]
+Tokenizers = Callable[[int], Callable[..., Tensor]]
 """From a context length to a tokenizer."""
 
 
@@ -266,7 +266,7 @@ def _has_weights(folder: Path) -> bool:
     return folder.is_dir() and any(path.suffix in suffixes for path in folder.iterdir())
 
 
-def _plain_tokenizer(length: int) -> Any:
+def _plain_tokenizer(length: int) -> Callable[..., Tensor]:
     import open_clip
 
     return open_clip.SimpleTokenizer(context_length=length)
@@ -277,7 +277,7 @@ def _tokenizer_of(folder: Path) -> Tokenizers:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         return _plain_tokenizer
 
-    def own(length: int) -> Any:
+    def own(length: int) -> Callable[..., Tensor]:
         from open_clip.tokenizer import HFTokenizer
 
         return HFTokenizer(str(folder), context_length=length)

@@ -220,7 +220,7 @@ def load_encoder(
         once outputs and gradients agree with the original's; that takes some seconds and, for a
         moment, the memory of two copies in float64. Its `state_dict` has open_clip's names.
 
-        Any other network is traced, and `traced` says why: sites are named by module path, and
+        Another network is traced, and `traced` says why: sites are named by module path, and
         `visual.block_sites` are what its blocks hand on.
 
     >>> load_encoder("timm:test_vit")
@@ -236,7 +236,7 @@ def load_encoder(
     name = source if isinstance(source, str) else type(source).__name__
     stored = pretrained if isinstance(pretrained, (str, Path)) else None
     fetched = pretrained is True
-    own: Any = None
+    own: Preprocess | None = None
     if isinstance(source, nn.Module):
         module = source
     elif source.startswith("timm:"):
@@ -316,7 +316,7 @@ def _from_timm(name: str, fetched: bool) -> tuple[nn.Module, Any]:
     return module, create_transform(**resolve_model_data_config(module), is_training=False)
 
 
-def _from_torchvision(name: str, fetched: bool) -> tuple[nn.Module, Any]:
+def _from_torchvision(name: str, fetched: bool) -> tuple[nn.Module, Preprocess]:
     from torchvision import models
 
     _check_known("torchvision", name, models.list_models(module=models))

@@ -1,7 +1,7 @@
 """Model configurations by name, and the folders that open_clip opens them from (`local-dir:`)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -87,7 +87,7 @@ def unreadable(tokenizer: Any, sentences: Sequence[str]) -> str:
     return "; ".join(reasons)
 
 
-def unknown_words(tokenizer: Any, sentences: Sequence[str]) -> list[str]:
+def unknown_words(tokenizer: object, sentences: Sequence[str]) -> list[str]:
     """The words that a tokenizer of whole words does not know; none for byte-pair tokenizers.
 
     Args:
@@ -128,7 +128,7 @@ def _numbers(inner: Any, texts: list[str]) -> list[list[int]]:
     return inner(texts, truncation=False, verbose=False)["input_ids"] if texts else []
 
 
-def remembering(tokenize: Any) -> Any:
+def remembering(tokenize: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Wrap a tokenizer so that each distinct caption is tokenized once.
 
     Args:
@@ -149,7 +149,7 @@ _TEXT = {"width": 128, "heads": 4, "layers": 1, "hf_tokenizer_name": "."}
 _DEEPER_TEXT = {**_TEXT, "layers": 2}
 
 
-def _vit(patch: int, width: int, layers: int, **more: Any) -> dict[str, Any]:
+def _vit(patch: int, width: int, layers: int, **more: object) -> dict[str, object]:
     """A small ViT: average pooling learns from few pictures where a class token does not."""
     return {
         "layers": layers,

@@ -181,7 +181,7 @@ class HookedAttention(nn.Module):
 
     source: Any
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: nn.Module) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()

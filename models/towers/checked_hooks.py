@@ -52,7 +52,7 @@ class ListeningPoint(HookPoint):
         return x
 
 
-def with_hooks(*points: Any) -> bool:
+def with_hooks(*points: HookPoint) -> bool:
     """Whether any of the points has a hook or a listener; what nobody reads is not computed.
 
     Args:
@@ -68,7 +68,7 @@ def with_hooks(*points: Any) -> bool:
     return False
 
 
-def only_heard(*points: Any) -> bool:
+def only_heard(*points: HookPoint) -> bool:
     """Whether none of the points has a hook that could change an activation or wants its gradient.
 
     Args:
@@ -136,7 +136,7 @@ class SiteCache(dict[Any, Tensor]):
     (torch.Size([1, 6, 5, 5]), torch.Size([1, 5, 6, 384]))
     """
 
-    def __init__(self, tower: Any, x: Any = None) -> None:
+    def __init__(self, tower: Any, x: object = None) -> None:
         super().__init__()
         self.tower, self.input = tower, x
 
@@ -269,8 +269,8 @@ class CheckedHooks(HookedRootModule):
             the forward must have reached its site.
         """
         requests: list[HookRequest] = []
-        forward: list[Any] = []
-        backward: list[Any] = []
+        forward: list[tuple[str, Hook]] = []
+        backward: list[tuple[str, Hook]] = []
         for name, hook in (*fwd_hooks, *map(self._hook_of, _listed(patches))):
             forward += self._watch(name, hook, requests)
         for name, hook in bwd_hooks:
@@ -295,7 +295,7 @@ class CheckedHooks(HookedRootModule):
         if self._forwards > before:
             _check_fired(request.name for request in requests if not request.fired)
 
-    def _hook_of(self, patch: Any) -> tuple[str, Hook]:
+    def _hook_of(self, patch: object) -> tuple[str, Hook]:
         if not isinstance(patch, Patch):
             given = f"something of type {type(patch).__name__}"
             do = "write Patch(site, value, where={'pos': 0})"

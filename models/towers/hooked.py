@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
@@ -12,8 +12,10 @@ from interp.core.errors import SiteError
 from interp.core.sites import Site
 from interp.models.towers.checked_hooks import CheckedHooks, ListeningPoint
 
+Item = TypeVar("Item")
 
-def share(owner: nn.Module, **modules: Any) -> None:
+
+def share(owner: nn.Module, **modules: nn.Module | None) -> None:
     """Let `owner` use modules of the open_clip model without registering them.
 
     Registered modules would be renamed by TransformerLens's `setup`, listed among the hook points'
@@ -93,7 +95,7 @@ class HookedTower(CheckedHooks, ABC):
     def _embed(self, x: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _context(self, stream: Tensor, tokens: Tensor | None) -> tuple[Any, ...]:
+    def _context(self, stream: Tensor, tokens: Tensor | None) -> tuple[Tensor | None, ...]:
         """What every block needs besides the stream."""
 
     @abstractmethod
@@ -187,7 +189,7 @@ class HookedTower(CheckedHooks, ABC):
 
     # parameters: open_clip's own, under open_clip's names
 
-    def _own(self, named: Iterable[tuple[str, Any]], prefix: str) -> Iterator[tuple[str, Any]]:
+    def _own(self, named: Iterable[tuple[str, Item]], prefix: str) -> Iterator[tuple[str, Item]]:
         dot = "." if prefix else ""
         for name, value in named:
             if not name.startswith(self.foreign):
@@ -206,8 +208,12 @@ class HookedTower(CheckedHooks, ABC):
         return self._own(self.source.named_buffers("", recurse, remove_duplicate), prefix)
 
     def state_dict(  # type: ignore[override]  # torch's own is overloaded for positional use
-        self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Any]:
+        self,
+        *,
+        destination: dict[str, Tensor] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+    ) -> dict[str, Tensor]:
         """The shared weights under open_clip's names."""
         state = {} if destination is None else destination
         for name, value in self.source.state_dict(keep_vars=keep_vars).items():
@@ -216,7 +222,7 @@ class HookedTower(CheckedHooks, ABC):
         return state
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+        self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False
     ) -> Any:
         """Load weights into the tower and the open_clip model alike."""
         rest = {

@@ -59,7 +59,7 @@ class HookedBottleneck(nn.Module):
 
     source: Any
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: nn.Module) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_resid_pre = HookPoint()
@@ -90,7 +90,7 @@ class HookedAttentionPool(nn.Module):
 
     source: Any
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: nn.Module) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -254,7 +253,7 @@ class _Look:
     tensors: dict[Place, tuple]
     overwritten: set[Place]
     remarks: dict[str, str]
-    answer: Any
+    answer: object
 
 
 _MAPS = (
@@ -368,8 +367,8 @@ def _look(net: Net, places: Sequence[Place], x: Tensor) -> _Look:
     seen: dict[Place, tuple[Tensor, int]] = {}
     remarks: dict[str, str] = {}
 
-    def note(place: Place) -> Callable[[Any], Any]:
-        def look(value: Any) -> Any:
+    def note(place: Place) -> Callable[[object], object]:
+        def look(value: object) -> object:
             tensor = first_tensor(value)
             if tensor is not None:
                 seen[place] = tensor, tensor._version
@@ -387,7 +386,7 @@ def _look(net: Net, places: Sequence[Place], x: Tensor) -> _Look:
     return _Look(shapes, lies, written, remarks, answer)
 
 
-def _remark(value: Any) -> str:
+def _remark(value: object) -> str:
     """The remark on an output that is no plain tensor."""
     kind = type(value).__name__
     if first_tensor(value) is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ EMBEDDING = "hook_embedding"
 
 
 class TracedTower(HookedTower):
-    """Any module as a tower: its sites are its modules' outputs and inputs, by module path.
+    """A module as a tower: its sites are its modules' outputs and inputs, by module path.
 
     Args:
         source: The module.
@@ -101,7 +100,7 @@ class TracedTower(HookedTower):
         """The embedding as the module itself computes it, without nnsight."""
         return self._embedding(getattr(self.source, self._method)(x))
 
-    def _embedding(self, answer: Any) -> Tensor:
+    def _embedding(self, answer: object) -> Tensor:
         tensor = first_tensor(answer)
         if tensor is None:
             given = f"a {type(answer).__name__} for its result"
@@ -132,8 +131,8 @@ class TracedTower(HookedTower):
         ]
         return self._embedding(self._net.run(x, heard))
 
-    def _visit(self, point: HookPoint, found: TracedSite) -> Callable[[Any], Any]:
-        def visit(value: Any) -> Any:
+    def _visit(self, point: HookPoint, found: TracedSite) -> Callable[[object], object]:
+        def visit(value: object) -> object:
             tensor = first_tensor(value)
             if tensor is None:
                 given = f"a {type(value).__name__} in this run"

@@ -34,11 +34,11 @@ class Place(NamedTuple):
     call: int = 0
 
 
-Visit = tuple[Place, Callable[[Any], Any]]
+Visit = tuple[Place, Callable[[object], object]]
 """A place, and what becomes of the value there; the same object back leaves the run alone."""
 
 
-def first_tensor(value: Any) -> Tensor | None:
+def first_tensor(value: object) -> Tensor | None:
     """The tensor itself, or the first one in a tuple, list or dictionary.
 
     Args:
@@ -53,13 +53,13 @@ def first_tensor(value: Any) -> Tensor | None:
     return next((part for _, part in _parts(value) if isinstance(part, Tensor)), None)
 
 
-def _parts(value: Any) -> list[tuple[Any, Any]]:
+def _parts(value: object) -> list[tuple[Any, object]]:
     if isinstance(value, Mapping):
         return list(value.items())
     return list(enumerate(value)) if isinstance(value, (tuple, list)) else [(None, value)]
 
 
-def with_first_tensor(value: Any, tensor: Tensor) -> Any:
+def with_first_tensor(value: Any, tensor: Tensor) -> object:
     """Replace the first tensor of a value, in a container of the same kind.
 
     Args:
@@ -100,7 +100,7 @@ class Net:
             self._net = NNsight(source)
         self._method = method
         self._envoys = {envoy.path.removeprefix(f"{ROOT}."): envoy for envoy in self._net.modules()}
-        self._installed: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._installed: list[tuple[nn.Module, dict[str, object]]] = []
         for module, old in before.items():
             added = {
                 key: value for key, value in module.__dict__.items() if old.get(key) is not value
@@ -109,7 +109,7 @@ class Net:
             _put(module, {key: old.get(key, _ABSENT) for key in added})
         self._running = False
 
-    def run(self, x: Tensor, visits: Sequence[Visit] = ()) -> Any:
+    def run(self, x: Tensor, visits: Sequence[Visit] = ()) -> object:
         """Run the module, visiting places on the way.
 
         Args:
@@ -128,7 +128,7 @@ class Net:
         if not visits:
             self._refuse_nesting()
             return getattr(self._net._module, self._method)(x)
-        answer: list[Any] = []
+        answer: list[object] = []
         waiting: list[Place] = []
         with self._instrumented():
             try:
@@ -145,7 +145,7 @@ class Net:
                 raise SiteError(asked, given, "a module that runs whatever the input", do) from None
         return answer[0]
 
-    def _visit(self, place: Place, visit: Callable[[Any], Any]) -> None:
+    def _visit(self, place: Place, visit: Callable[[object], object]) -> None:
         envoy = self._envoys[place.path]
         value = getattr(envoy, place.end)
         new = visit(value)
@@ -213,7 +213,7 @@ class Net:
 _ABSENT = object()
 
 
-def _put(module: nn.Module, values: Mapping[str, Any]) -> None:
+def _put(module: nn.Module, values: Mapping[str, object]) -> None:
     for key, value in values.items():
         if value is _ABSENT:
             module.__dict__.pop(key, None)

@@ -40,7 +40,7 @@ class HookedNorm(nn.Module):
         self, x: Float[Tensor, "*batch pos d_model"]
     ) -> Float[Tensor, "*batch pos d_model"]:
         """The normalised stream, with gain and bias."""
-        points = self._modules.values()  # quicker to come by than each as an attribute
+        points: Any = self._modules.values()  # quicker to come by than each as an attribute
         if not with_hooks(*points):
             return self.source(x)
         if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):

@@ -55,7 +55,12 @@ class Alignment:
     """
 
     def __init__(
-        self, n_classes: int, *, separates: bool = False, every: int = 1, device: Any = "cpu"
+        self,
+        n_classes: int,
+        *,
+        separates: bool = False,
+        every: int = 1,
+        device: str | torch.device = "cpu",
     ) -> None:
         """Start without running means."""
         self.n_classes, self.separates, self._every = n_classes, separates, every
@@ -94,7 +99,7 @@ class Alignment:
         self.running = torch.where(present[..., None], moved, self.running)
         self.met = self.met | present
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The state that later steps depend on."""
         return {"running": self.running, "met": self.met}
 
@@ -162,7 +167,7 @@ class Watched(nn.Module):
         self._kept: Tensor | None = None
         block.register_forward_hook(self._keep)
 
-    def _keep(self, block: nn.Module, given: Any, out: Tensor) -> None:
+    def _keep(self, block: nn.Module, given: object, out: Tensor) -> None:
         self._kept = out.mean(dim=(2, 3)) if out.ndim == 4 else out.mean(dim=1)
 
     @property

@@ -205,7 +205,7 @@ BYTES_PER_PIXEL = 4  # Pillow pads RGB
 SAMPLE = 64  # pictures whose sizes stand for all when memory is reckoned
 
 
-class Pictures(Dataset[tuple[Any, Tensor]]):
+class Pictures(Dataset[tuple[Tensor, Tensor]]):
     """Rows of a training TSV as `(picture after the transform, tokens or label)`.
 
     Args:
@@ -226,7 +226,7 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
         self,
         tsv: Path,
         *,
-        transform: Callable[[Image.Image], Any],
+        transform: Callable[[Image.Image], Tensor],
         target: Callable[[list[str]], Tensor],
         column: str,
         seed: int = 0,
@@ -260,7 +260,7 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> tuple[Any, Tensor]:
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
         picture = decode(self.paths[row]) if self._decoded is None else self._decoded[row]
         random.seed(f"crop/{self.seed}/{self.epoch.get_value()}/{row}")
         target = self.target([self.words[row]])[0]
@@ -338,13 +338,17 @@ def feed(
     return DataInfo(loader, sampler, pictures.epoch)
 
 
-def _together(finish: Callable[[Sequence[Any]], Tensor], rows: Sequence[tuple[Any, Tensor]]) -> Any:
+def _together(
+    finish: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[tuple[Tensor, Tensor]]
+) -> list[Tensor]:
     """Collate rows into a batch, in the form of PyTorch's own collation."""
     pictures, targets = zip(*rows, strict=True)
     return [finish(pictures), torch.stack(targets)]
 
 
-def _shards(args: Namespace, transform: Compose, target: Any, epoch: int) -> DataInfo:
+def _shards(
+    args: Namespace, transform: Compose, target: Callable[[list[str]], Tensor], epoch: int
+) -> DataInfo:
     """open_clip's shard loader, with a shuffle that a resumed run repeats."""
     urls, _ = expand_urls(args.train_data)
     missing = [url for url in urls if "://" not in url and not Path(url).is_file()]
@@ -372,11 +376,11 @@ class _Shuffle(detshuffle2):
     It also seeds the crops that follow in the same worker.
     """
 
-    def __init__(self, args: Namespace, epoch: Any, sizes: dict[str, int]) -> None:
+    def __init__(self, args: Namespace, epoch: SharedEpoch, sizes: dict[str, int]) -> None:
         super().__init__(**sizes, seed=args.seed, epoch=epoch)
         self._rank, self._seed = args.rank, args.seed
 
-    def run(self, src: Iterable[Any]) -> Iterable[Any]:
+    def run(self, src: Iterable[object]) -> Iterable[object]:
         worker = torch.utils.data.get_worker_info()
         which = f"{self._seed}/{self.epoch.get_value()}/{self._rank}/{worker.id if worker else 0}"  # type: ignore[union-attr]
         random.seed(f"crops/{which}")

@@ -7,7 +7,7 @@ schedule and the loss.
 import csv
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Journal:
     def judging(self, loss: Loss) -> Loss:
         """Wrap the loss, recording it; a loss that is not finite ends the run."""
 
-        def judge(**outputs: Any) -> dict[str, Tensor]:
+        def judge(**outputs: Tensor) -> dict[str, Tensor]:
             losses = loss(**outputs)
             self._losses.append(torch.stack([each.detach() for each in losses.values()]).sum())
             if self._weight:
@@ -110,7 +110,7 @@ class Journal:
                 handle.write(_text(rows, self._fields, header=False))
         self._clear()
 
-    def _rows(self, epoch: int, losses: list[float]) -> list[dict[str, Any]]:
+    def _rows(self, epoch: int, losses: list[float]) -> list[dict[str, object]]:
         every, n = self._args.accum_freq, len(losses)
         begun = [end - wait for end, wait in zip(self._ends, self._waits, strict=True)][::every]
         begun = [*begun[:n], begun[n] if len(begun) > n else time.perf_counter()]
@@ -141,7 +141,7 @@ class Timed:
         self._loader, self._tell = loader, tell
         self.num_batches, self.num_samples = loader.num_batches, loader.num_samples
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         batches = iter(self._loader)
         while True:
             start = time.perf_counter()
@@ -154,7 +154,9 @@ class Timed:
             yield batch
 
 
-def _text(rows: list[dict[str, Any]], fields: Sequence[str], *, header: bool = True) -> str:
+def _text(
+    rows: Sequence[Mapping[str, object]], fields: Sequence[str], *, header: bool = True
+) -> str:
     lines = [",".join(fields)] if header else []
     lines += [",".join(str(row[name]) for name in fields) for row in rows]
     return "".join(f"{line}\n" for line in lines)

@@ -250,7 +250,7 @@ def prepare(argv: list[str]) -> Namespace:
     return args
 
 
-def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Any]:
+def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Compose]:
     """Create the model in channels_last, the same on every rank, and its pictures' transform."""
     random_seed(args.seed, 0)
     precision = "fp32" if args.precision == "fp64" else args.precision
@@ -279,7 +279,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def build_target(args: Namespace) -> Any:
+def build_target(args: Namespace) -> Callable[[list[str]], Tensor]:
     """The function from the words of a row to tokens, or to the number of its class."""
     if args.objective == "supervised":
         return numbering(args.classes)

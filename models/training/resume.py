@@ -12,7 +12,7 @@ exists if and only if the run is finished.
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -20,6 +20,15 @@ from torch import nn
 from interp.core.errors import CheckpointError, NumericsError, OutputError, SpecificationError
 from interp.core.storage.store import file_hash, fingerprint, write_atomic
 from interp.models.loading.checkpoints import check_finite, first_line
+
+
+class Stateful(Protocol):
+    """What has a state to go on from: a gradient scaler, or a term of the loss."""
+
+    def state_dict(self) -> dict[str, object]: ...
+
+    def load_state_dict(self, state: dict[str, object], /) -> object: ...
+
 
 UNFINISHED = "writing.tmp"
 
@@ -31,7 +40,11 @@ def write_params(folder: Path, args: Namespace) -> None:
 
 
 def resume(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, term: Any = None
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: Stateful | None,
+    term: Stateful | None = None,
 ) -> int:
     """Load the latest epoch if there is one.
 
@@ -71,9 +84,9 @@ def save(
     epoch: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scaler: Any,
+    scaler: Stateful | None,
     args: Namespace,
-    term: Any = None,
+    term: Stateful | None = None,
 ) -> None:
     """Save an epoch: its weights for good if it is to be kept, and the state to continue from.
 
@@ -94,7 +107,11 @@ def save(
         check_finite(model, f"epoch {epoch} of {args.name}")
     except NumericsError as error:
         raise diverged(args, error.given) from None
-    content: dict[str, Any] = {"epoch": epoch, "name": args.name, "state_dict": model.state_dict()}
+    content: dict[str, object] = {
+        "epoch": epoch,
+        "name": args.name,
+        "state_dict": model.state_dict(),
+    }
     if args.classes:
         content["classes"] = list(args.classes)
     if epoch in args.keep:
@@ -107,7 +124,7 @@ def save(
         write(folder / LATEST, {**content, **parts})
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
+def write(path: Path, content: Mapping[str, object]) -> None:
     """Write a file whole or not at all; a full disk leaves the previous one.
 
     Args:
@@ -208,7 +225,7 @@ def inputs(model_folder: Path, data: str) -> dict[str, str]:
     }
 
 
-def differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differing(recorded: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
     """The decisive options that differ between a run folder and a new specification.
 
     Args:
@@ -229,7 +246,7 @@ def differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
-def refuse_another(folder: Path, wanted: Mapping[str, Any]) -> None:
+def refuse_another(folder: Path, wanted: Mapping[str, object]) -> None:
     """Refuse to continue in the folder of a run with another specification.
 
     Args:

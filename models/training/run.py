@@ -3,7 +3,6 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from interp.core.errors import DataError, SpecificationError
 from interp.models.training.alignment import Pairing
@@ -118,7 +117,7 @@ class Run:
         return self.tsv.parent / "shards"
 
     @property
-    def _data(self) -> dict[str, Any]:
+    def _data(self) -> dict[str, object]:
         """The options that say where the pictures are."""
         if self.base is None:
             return {"train-data": self.tsv, "dataset-type": "csv"}
@@ -128,7 +127,7 @@ class Run:
             "train-num-samples": self.pictures,
         }
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> dict[str, object]:
         """The options that decide the result, as `params.txt` has them."""
         recipe = self.recipe
         plain = ("objective", "lr", "wd", "beta2", "eps", "warmup", "optimizer", "crop", "seed")
@@ -145,17 +144,17 @@ class Run:
         }
 
     @property
-    def _varied(self) -> dict[str, Any]:
+    def _varied(self) -> dict[str, object]:
         """The options of augmentation beside crops that are asked for."""
         return {name: value for name in VARIED if (value := getattr(self.recipe, name))}
 
     @property
-    def _alignment(self) -> dict[str, Any]:
+    def _alignment(self) -> dict[str, object]:
         """The options of the term that aligns classes; none where it has no weight."""
         names = ("align", "align_site", "align_classes") if self.recipe.align else ()
         return {name: getattr(self.recipe, name) for name in names}
 
-    def options(self, *, device: str, world: int, track: bool) -> dict[str, Any]:
+    def options(self, *, device: str, world: int, track: bool) -> dict[str, object]:
         """The launcher's options and their values."""
         recipe = self.recipe
         precision = fast_precision(device) if recipe.precision == "auto" else recipe.precision
