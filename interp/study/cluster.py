@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.errors import InterpError, SpecificationError
-from interp.models.training.train import Run, check_room
+from interp.models.training.run import Run
+from interp.models.training.train import check_room
 
 
 def commands(runs: Sequence[Run], *, device: str, processes: int = 1) -> list[str]:

@@ -10,15 +10,10 @@ from interp.core.errors import SampleError
 from interp.core.progress import say
 from interp.data.mixtures.settings import HOLDS, MixtureSpec, is_upper_bound
 from interp.declared.measures import all_measures
-from interp.models.evaluation.evaluate import (
-    differences,
-    exposure,
-    exposures,
-    over_blocks,
-    robustness,
-    run_means,
-)
+from interp.models.evaluation.differences import differences, over_blocks, run_means
+from interp.models.evaluation.evaluate import exposure, exposures
 from interp.models.evaluation.learning import learning, that_learned
+from interp.models.evaluation.robustness import robustness
 from interp.study.archive import LOSSES
 from interp.study.grid import UNTRAINED, Cell, mixture_table
 from interp.study.specification import Specification

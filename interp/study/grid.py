@@ -30,7 +30,9 @@ from interp.data.mixtures.templates import longest_caption, vocabulary
 from interp.measures.options import AnalysisSpec
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
 from interp.models.training.journal import read_journal
-from interp.models.training.train import Base, Run, train
+from interp.models.training.lists import Base
+from interp.models.training.run import Run
+from interp.models.training.train import train
 from interp.study.blocks import Block, block_numbers, open_blocks
 from interp.study.checkpoint import Checkpoint
 from interp.study.results import versions
@@ -275,7 +277,7 @@ def kept_checkpoints(cells: Sequence[Cell], folder: Path) -> list[dict[str, obje
     """Where the kept checkpoints of cells are, by what their results are filed under."""
     found = []
     for cell in cells:
-        for epoch in cell.run.kept:
+        for epoch in cell.run.kept_epochs:
             path = cell.run.checkpoints / f"epoch_{epoch}.pt"
             if path.exists():  # a run may be here by its tables alone
                 place = {**cell.place, "epoch": epoch, "path": os.path.relpath(path, folder)}

@@ -263,7 +263,7 @@ class Work:
             floors.setdefault(block, replace(floor, only=only))
             end = cell.run.epochs
             begins = bool(only) and cell.setting == spec.intervention.setting
-            for epoch in cell.run.kept if (only or of_epochs) and not cell.arm else (end,):
+            for epoch in cell.run.kept_epochs if (only or of_epochs) and not cell.arm else (end,):
                 # of arms accuracy and sharing alone; both, too, where the arms begin
                 if cell.arm or (begins and epoch == end):
                     names = OF_ARMS

@@ -309,8 +309,11 @@ def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
     (torch.Size([12, 1, 6, 5, 5]), torch.Size([12, 1, 6, 2, 2]))
     """
     check_opened("map a tower's attention", tower)
-    if isinstance(tower, HookedViT) and getattr(tower.source.patch_dropout, "prob", 0):
-        _check_patches(tower)
+    dropout = tower.source.patch_dropout if isinstance(tower, HookedViT) else None
+    if dropout is not None and getattr(dropout, "prob", 0) and dropout.training:
+        given = "a tower that drops patches in training mode"
+        right = "evaluation mode, in which every patch is there"
+        raise SpecificationError("map a tower's attention", given, right, "call tower.eval()")
     sites = [site for site in tower.sites if site.endswith("attn.hook_pattern")]
     sites = sites or ["attnpool.hook_pattern"]
     held: list[Tensor] = []
@@ -354,13 +357,6 @@ def _reading(
         rows, columns = tower.source.grid_size
         grid = (int(rows), int(columns))
     return pooling_weight(tower, x), grid
-
-
-def _check_patches(tower: HookedViT) -> None:
-    if tower.source.patch_dropout.training:
-        given = "a tower that drops patches in training mode"
-        right = "evaluation mode, in which every patch is there"
-        raise SpecificationError("map a tower's attention", given, right, "call tower.eval()")
 
 
 @door

@@ -232,7 +232,7 @@ def explain(
         right = f"{' or '.join(EXACT)}, which are sums over pairs"
         do = f"leave pairs out, or use method={EXACT[0]!r}"
         raise SpecificationError(ASKED, f"pairs by method={method!r}", right, do)
-    question, spoken = _asked(model, pictures, sentences, preprocess, method)
+    question, spoken = _question(model, pictures, sentences, preprocess, method)
     if contrast:
         question = replace(question, directions=_less_others(question.directions))
     if pairs and spoken is None:
@@ -383,7 +383,7 @@ class _Ways:
         )
 
 
-def _asked(
+def _question(
     model: Any, pictures: Any, sentences: Any, preprocess: Preprocess | None, method: str
 ) -> tuple[LogitQuestion, _Spoken | None]:
     """The question in one form, with the sentences where they are texts."""
@@ -426,7 +426,7 @@ def _pictures(
 ) -> tuple[ImageTable | Tensor, Preprocess | None, Callable[[int], Image.Image]]:
     """Pictures as a table or tensor, their transform, and each as it is drawn."""
     if isinstance(pictures, Tensor):
-        return pictures, None, partial(_seen, pictures)
+        return pictures, None, partial(_picture, pictures)
     transform = preprocess or (clip.preprocess if clip else None)
     if transform is None:
         given = "pictures for a bare tower"
@@ -440,7 +440,7 @@ def _pictures(
     return made, None, some.__getitem__
 
 
-def _seen(pictures: Tensor, row: int) -> Image.Image:
+def _picture(pictures: Tensor, row: int) -> Image.Image:
     """A preprocessed picture, its darkest and lightest number as black and white."""
     own = pictures[row].detach().float().cpu()
     low, high = own.min(), own.max()

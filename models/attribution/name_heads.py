@@ -211,7 +211,7 @@ def _rows(
             word, is_name = step[place], named.is_name(part, rank)
             cumulative += float(word.terms[0, 0])
             row = _evidence(about, word, named.p[rank][place], is_name)
-            row |= _said(word, is_name, naming.words.class_names)
+            row |= _word_columns(word, is_name, naming.words.class_names)
             row |= {"rank": rank + 1, "cumulative": cumulative, "components": word.components}
             row["same_name"] = ""
             if is_name:
@@ -232,7 +232,7 @@ def _about(written: _WrittenParts, naming: Naming) -> Evidence:
     )
 
 
-def _said(word: HeldOutWord, is_name: bool, names: Sequence[str]) -> dict[str, object]:
+def _word_columns(word: HeldOutWord, is_name: bool, names: Sequence[str]) -> dict[str, object]:
     verdict = names[word.place] if is_name else NO_NAME
     return {"word": names[word.place], "word_again": names[word.again], "verdict": verdict}
 

@@ -114,10 +114,10 @@ def resnet_pieces(
     )
 
     def carried() -> Tensor:
+        # a head reads each position directly, and through the mean at position 0
+        weight = pattern[..., 1:] + pattern[..., :1] / (pattern.shape[-1] - 1)
         pooled = einsum(
-            _place_weight(pattern),
-            places,
-            "batch head pos, part batch pos d_model -> batch part head d_model",
+            weight, places, "batch head pos, part batch pos d_model -> batch part head d_model"
         )
         return _project(pool, _values(pool, pooled))
 
@@ -193,11 +193,6 @@ def _output_bias(tower: HookedResNet, x: Tensor) -> EmbeddingPiece:
     return EmbeddingPiece(
         [Label("attnpool.b_O", "bias", tower.n_layers)], lambda: bias.expand(len(x), -1)
     )
-
-
-def _place_weight(pattern: Float[Tensor, "batch head key"]) -> Float[Tensor, "batch head pos"]:
-    """How much of each position a head reads: directly, and through the mean at position 0."""
-    return pattern[..., 1:] + pattern[..., :1] / (pattern.shape[-1] - 1)
 
 
 def _values(

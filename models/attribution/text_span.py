@@ -316,7 +316,10 @@ def _turned(
     widths = [spread.shape[1] for spread in inner]
     found = directions.new_empty(len(parts), n_null, d_embed)
     for number in track(range(n_null if parts else 0), f"turned words, word {steps + 1}"):
-        turn = _random_turn(d_embed - steps, generator).to(directions)
+        normal = generator.normal(size=(d_embed - steps, d_embed - steps))
+        square, triangle = torch.linalg.qr(torch.from_numpy(normal))
+        # an orthogonal matrix, all of them alike likely (Mezzadri 2007)
+        turn = (square * triangle.diagonal().sign()).to(directions)
         # all parts side by side: a few large products take a tenth of the time of many small ones
         turned = (turn @ torch.cat(inner, dim=1)).split(widths, dim=1)
         outer = [frame.out_of(spread) for frame, spread in zip(frames, turned, strict=True)]
@@ -351,9 +354,3 @@ class _Complement:
             return columns
         nought = columns.new_zeros(self.steps, columns.shape[1])
         return torch.ormqr(*self._reflectors, torch.cat([nought, columns]))
-
-
-def _random_turn(d: int, generator: np.random.Generator) -> Float[Tensor, "d d"]:
-    """An orthogonal matrix, all of them alike likely (Mezzadri 2007)."""
-    square, triangle = torch.linalg.qr(torch.from_numpy(generator.normal(size=(d, d))))
-    return square * triangle.diagonal().sign()

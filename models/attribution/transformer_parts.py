@@ -350,18 +350,18 @@ def _block(
     """The parts that a block wrote into the stream."""
     here = f"blocks.{layer}"
 
-    def kept(name: str) -> Tensor:
+    def read(name: str) -> Tensor:
         return wide(cache[f"{here}.{name}"])
 
     if by == "layer":
         return [
             _one(
-                here, "block", layer, lambda: reading(kept("hook_attn_out") + kept("hook_mlp_out"))
+                here, "block", layer, lambda: reading(read("hook_attn_out") + read("hook_mlp_out"))
             )
         ]
-    mlp = _one(f"{here}.mlp", "mlp", layer, lambda: reading(kept("hook_mlp_out")))
+    mlp = _one(f"{here}.mlp", "mlp", layer, lambda: reading(read("hook_mlp_out")))
     if by == "component":
-        return [_one(f"{here}.attn", "attn", layer, lambda: reading(kept("hook_attn_out"))), mlp]
+        return [_one(f"{here}.attn", "attn", layer, lambda: reading(read("hook_attn_out"))), mlp]
     n_heads = block.attn.source.attn.num_heads
     shift = _one(
         f"{here}.attn.b_O",
@@ -375,15 +375,15 @@ def _block(
     if by == "head":
         heads = EmbeddingPiece(
             [Label(f"{name}.{head}", "head", layer, head) for head in range(n_heads)],
-            lambda: reading.heads(kept("attn.hook_z"), block.attn.W_O),
+            lambda: reading.heads(read("attn.hook_z"), block.attn.W_O),
         )
     else:
         heads = EmbeddingPiece(
             [
                 Label(f"{name}.{head}.pos.{pos}", "token", layer, head, pos)
                 for head in range(n_heads)
-                for pos in range(kept("attn.hook_v").shape[1])
+                for pos in range(read("attn.hook_v").shape[1])
             ],
-            lambda: reading.tokens(kept("attn.hook_pattern"), kept("attn.hook_v"), block.attn.W_O),
+            lambda: reading.tokens(read("attn.hook_pattern"), read("attn.hook_v"), block.attn.W_O),
         )
     return [heads, shift, mlp]

@@ -79,7 +79,7 @@ def rows_of_traced(
 
 def _read(tower: TracedTower, x: Tensor) -> dict[str, tuple[float, int]]:
     """Each site's distance from what forward hooks saw, and its size."""
-    places = {site: traced.place for site, traced in tower.found.items()}
+    places = {site: traced.place for site, traced in tower.traced_sites.items()}
     with _hooked_by_torch(tower, set(places.values())) as seen:
         embedding = tower.original(x)
     _, cache = tower.run_with_cache(x, names_filter="*")

@@ -15,47 +15,19 @@ from interp.core.statistics.association import spearman
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval
 from interp.core.tables import rows_by
-from interp.models.evaluation.accuracy import accuracy, accuracy_by_class, by_epoch
+from interp.models.evaluation.accuracy import accuracy, accuracy_by_class
 from interp.models.evaluation.ask import (
     ALL,
     HELD_OUT,
     SEEN,
     TEXT,
-    Answers,
     Embedded,
     Prompts,
     ZeroShotModel,
     ask,
     ask_examples,
 )
-from interp.models.evaluation.differences import Contrast, differences, over_blocks, run_means
-from interp.models.evaluation.robustness import robustness
 from interp.models.evaluation.tradeoff import tradeoff
-
-__all__ = [
-    "ALL",
-    "HELD_OUT",
-    "SEEN",
-    "TEXT",
-    "Answers",
-    "Contrast",
-    "Embedded",
-    "Prompts",
-    "ZeroShotModel",
-    "accuracy",
-    "accuracy_by_class",
-    "ask",
-    "ask_examples",
-    "by_epoch",
-    "differences",
-    "evaluate",
-    "exposure",
-    "exposures",
-    "over_blocks",
-    "robustness",
-    "run_means",
-    "tradeoff",
-]
 
 
 class ExampleKeywords(TypedDict, total=False):

@@ -5,7 +5,7 @@ from minus to plus infinity moves a model from never choosing a held-out class t
 else. The area under the curve (AUSUC) compares models without the bias that training gave them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -195,12 +195,15 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
     {'AUSUC': 1.0, 'harmonic mean of seen and held-out': 1.0}
     """
     summary, points = [], []
-    for cell, part in _two_kinds(answers):
+    among_all = answers.frame[answers.frame["candidates"] == ALL].dropna(subset=["margin"])
+    for cell, part in among_all.groupby(KEYS, sort=False):
+        withheld = part["label"].isin(answers.held_out)
+        if withheld.nunique() < 2:
+            continue
         named = dict(zip(KEYS, cell, strict=True))
         n_held, n = len(answers.held_out), answers.n_classes
         cells = area_by_class(part, answers.held_out)
         few = min(cells.shape) < 2
-        withheld = part["label"].isin(answers.held_out)
         seen, held = (
             group_means(part["correct"][keep], part["label"][keep])
             for keep in (~withheld, withheld)
@@ -230,11 +233,3 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
             )
         )
     return pd.DataFrame(summary), pd.concat(points, ignore_index=True) if points else pd.DataFrame()
-
-
-def _two_kinds(answers: Answers) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """Answers among all classes, for questions with pictures of seen and of held-out classes."""
-    among_all = answers.frame[answers.frame["candidates"] == ALL].dropna(subset=["margin"])
-    for cell, part in among_all.groupby(KEYS, sort=False):
-        if part["label"].isin(answers.held_out).nunique() == 2:
-            yield cell, part

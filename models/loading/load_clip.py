@@ -102,7 +102,8 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
         do = f"did you mean {nearest(name, open_clip.list_models())}?"
         raise CheckpointError("open a CLIP", repr(name), right, do)
     if tag is None:
-        if name.startswith("local-dir:") and not _has_weights(Path(name.removeprefix(SCHEMAS[1]))):
+        suffixes = {path.suffix for path in Path(name.removeprefix("local-dir:")).glob("*")}
+        if name.startswith("local-dir:") and not suffixes & {".safetensors", ".bin", ".pth"}:
             say(f"{name}: a configuration without .safetensors, .bin or .pth: weights are random")
         if not name.startswith(SCHEMAS):
             say(f"{name}: no pretrained= is given: weights are random")
@@ -258,12 +259,6 @@ def _quick_gelu(architecture: str) -> bool | None:
 
 def _gelu(quick: bool) -> str:
     return "QuickGELU" if quick else "GELU"
-
-
-def _has_weights(folder: Path) -> bool:
-    """Whether open_clip will find weights there."""
-    suffixes = {".safetensors", ".bin", ".pth"}
-    return folder.is_dir() and any(path.suffix in suffixes for path in folder.iterdir())
 
 
 def _plain_tokenizer(length: int) -> Callable[..., Tensor]:

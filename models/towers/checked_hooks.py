@@ -365,7 +365,7 @@ class CheckedHooks(HookedRootModule):
         if patches := list(_listed(patches)):
             with self.hooks(patches=patches):
                 return self.run_with_cache(*args, names_filter=names_filter, **kwargs)
-        if set(kwargs) & _STORING:
+        if set(kwargs) & STORING:
             return super().run_with_cache(*args, names_filter=names_filter, **kwargs)
         cache = SiteCache(self, args[0] if args else None)
         with self.listening(cache.__setitem__, names_filter, filling=cache):
@@ -468,7 +468,7 @@ class CheckedHooks(HookedRootModule):
         return {site: asked[site] for site in self.sites if site in asked}
 
 
-_STORING = {
+STORING = {
     "device",
     "remove_batch_dim",
     "incl_bwd",

@@ -197,7 +197,7 @@ class TracedTower(HookedTower):
         return dict(self.hook_dict)
 
     @property
-    def found(self) -> dict[str, TracedSite]:
+    def traced_sites(self) -> dict[str, TracedSite]:
         """Every site but the embedding, with its place in the tree."""
         return dict(self._survey.sites)
 

@@ -334,7 +334,8 @@ class TransformerTower(HookedTower):
         """The tower in TransformerLens's terms."""
         n_ctx, d_model = self.source.positional_embedding.shape
         block: Any = self.source.transformer.resblocks[0]
-        weight = block.attn.in_proj_weight
+        weight, gelu = block.attn.in_proj_weight, block.mlp.gelu
+        plain = "gelu_pytorch_tanh" if getattr(gelu, "approximate", "") == "tanh" else "gelu"
         return TransformerBridgeConfig(
             d_model=d_model,
             d_head=d_model // block.attn.num_heads,
@@ -344,7 +345,7 @@ class TransformerTower(HookedTower):
             d_mlp=block.mlp.c_fc.out_features,
             d_vocab=-1,
             eps=block.ln_1.eps,
-            act_fn=_name_of(block.mlp.gelu),
+            act_fn="quick_gelu" if isinstance(gelu, QuickGELU) else plain,
             normalization_type="LN",
             attention_dir="causal" if self.causal else "bidirectional",
             is_visual_model=self.label == "visual",
@@ -472,13 +473,6 @@ class TransformerTower(HookedTower):
         # a hook may write in place, and must not write into the parameter
         where = where.clone() if with_hooks(self.hook_pos_embed) else where
         return self.hook_full_embed(tokens + self.hook_pos_embed(where))
-
-
-def _name_of(activation: nn.Module) -> str:
-    """An activation function's name in TransformerLens."""
-    if isinstance(activation, QuickGELU):
-        return "quick_gelu"
-    return "gelu_pytorch_tanh" if getattr(activation, "approximate", "") == "tanh" else "gelu"
 
 
 class Unhooked(SpecificationError):

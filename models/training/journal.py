@@ -61,11 +61,12 @@ class Journal:
 
     def feeding(self, loader: Any) -> "Timed":
         """Wrap the loader, recording its waits."""
-        return Timed(loader, self._waits_for)
 
-    def _waits_for(self, seconds: float, now: float) -> None:
-        self._waits.append(seconds)
-        self._ends.append(now)
+        def note(seconds: float, now: float) -> None:
+            self._waits.append(seconds)
+            self._ends.append(now)
+
+        return Timed(loader, note)
 
     def steering(self, schedule: Callable[[int], float]) -> Callable[[int], None]:
         """Wrap the schedule, recording its rates."""

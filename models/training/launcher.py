@@ -315,7 +315,7 @@ def in_parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.M
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
 
-def told(argv: list[str]) -> int:
+def launch(argv: list[str]) -> int:
     """Train, and report an error of ours in one line that the parent process reads.
 
     Args:
@@ -340,7 +340,7 @@ def told(argv: list[str]) -> int:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     end_with_parent()
-    sys.exit(told(sys.argv[1:]))
+    sys.exit(launch(sys.argv[1:]))
 
 
 MUON_RATE = 20.0

@@ -79,7 +79,7 @@ class Recipe(Declared):
 
     >>> Recipe().steps, Recipe(epochs=32).steps
     (2000, 0)
-    >>> Recipe(keep=3).kept(8)
+    >>> Recipe(keep=3).kept_epochs(8)
     (0, 4, 8)
     """
 
@@ -162,7 +162,7 @@ class Recipe(Declared):
             raise SampleError("train a model", f"{n_train} training pictures", right, do)
         return batches
 
-    def kept(self, epochs: int) -> tuple[int, ...]:
+    def kept_epochs(self, epochs: int) -> tuple[int, ...]:
         """The epochs whose checkpoints are kept for good.
 
         Args:
@@ -171,7 +171,7 @@ class Recipe(Declared):
         Returns:
             Their numbers.
 
-        >>> Recipe(keep=3, save_frequency=3).kept(7)
+        >>> Recipe(keep=3, save_frequency=3).kept_epochs(7)
         (0, 3, 4, 6, 7)
         """
         even = {round(place * epochs / (self.keep - 1)) for place in range(self.keep)}

@@ -12,7 +12,7 @@ exists if and only if the run is finished.
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from interp.core.storage.store import file_hash, fingerprint, write_atomic
 from interp.models.loading.checkpoints import check_finite, first_line
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What has a state to go on from: a gradient scaler, or a term of the loss."""
 
@@ -172,30 +173,10 @@ LATEST = "latest.pt"
 """Beside the kept epochs, the state that an unfinished run goes on from."""
 
 DECISIVE = (
-    "model_hash",
-    "data_hash",
-    "objective",
-    "epochs",
-    "global_batch",
-    "lr",
-    "wd",
-    "beta2",
-    "eps",
-    "warmup",
-    "milestones",
-    "optimizer",
-    "precision",
-    "crop",
-    "augment",
-    "flip",
-    "colour",
-    "grey",
-    "seed",
-    "align",
-    "align_site",
-    "align_classes",
-    "align_cells",
-)
+    "model_hash data_hash objective epochs global_batch lr wd beta2 eps warmup milestones "
+    "optimizer precision crop augment flip colour grey seed align align_site align_classes "
+    "align_cells "
+).split()
 """The options that decide what weights come out. Processes, workers, paths and device do not."""
 
 

@@ -30,7 +30,7 @@ class Run:
 
     >>> folders = Path("models/vit-small"), Path("mixtures/cg-high/train.tsv")
     >>> run = Run("cg-high-0", *folders, 4000, Path("runs"), Recipe(epochs=4))
-    >>> run.final.as_posix(), run.kept
+    >>> run.final.as_posix(), run.kept_epochs
     ('runs/cg-high-0/checkpoints/epoch_4.pt', (0, 4))
     """
 
@@ -53,9 +53,9 @@ class Run:
         return self.recipe.epochs_for(self.pictures)
 
     @property
-    def kept(self) -> tuple[int, ...]:
+    def kept_epochs(self) -> tuple[int, ...]:
         """The epochs whose checkpoints are kept."""
-        return self.recipe.kept(self.epochs)
+        return self.recipe.kept_epochs(self.epochs)
 
     @property
     def folder(self) -> Path:
@@ -171,7 +171,7 @@ class Run:
             **{name: getattr(recipe, name) for name in plain},
             "augment": int(recipe.augment),
             "milestones": list(recipe.milestones),
-            "keep": list(self.kept),
+            "keep": list(self.kept_epochs),
             "precision": precision,
             "workers": recipe.workers,
             "device": device,

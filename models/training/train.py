@@ -20,9 +20,8 @@ from interp.core import errors
 from interp.core.errors import InterpError, OutputError
 from interp.core.parallel import devices_in_turn, threads_each, which_device
 from interp.core.progress import Bars, say
-from interp.core.storage.store import writable
-from interp.models.training.lists import Base, classes_of
-from interp.models.training.recipes import RECIPES, Recipe, fast_precision, named_recipe
+from interp.core.storage.store import in_words, writable
+from interp.models.training.lists import classes_of
 from interp.models.training.resume import LATEST, refuse_another
 from interp.models.training.run import TOLD, Run
 
@@ -66,7 +65,9 @@ def forecast_disk(runs: Sequence[Run], *, jobs: int = 1) -> int:
     """
     waiting = [run for run in runs if not run.final.exists()]
     sizes = [checkpoint_bytes(run) for run in waiting]
-    stay = sum(weights * len(run.kept) for run, (weights, _) in zip(waiting, sizes, strict=True))
+    stay = sum(
+        weights * len(run.kept_epochs) for run, (weights, _) in zip(waiting, sizes, strict=True)
+    )
     work = sorted((2 * (weights + states) for weights, states in sizes), reverse=True)
     return stay + sum(work[:jobs])
 
@@ -134,29 +135,9 @@ def check_room(runs: Sequence[Run], *, jobs: int = 1) -> None:
     if free < need:
         asked = f"train {len(runs)} models into {runs[0].out}"
         do = "make room, keep fewer epochs, or choose another folder"
-        raise OutputError(asked, f"{_said(free)} of free disk", f"{_said(need)}", do)
-    say(f"checkpoints: {_said(need)} at most; {_said(free)} are free")
+        raise OutputError(asked, f"{in_words(free)} of free disk", f"{in_words(need)}", do)
+    say(f"checkpoints: {in_words(need)} at most; {in_words(free)} are free")
 
-
-def _said(size: int) -> str:
-    """A number of bytes in words.
-
-    >>> _said(3 * 2**20), _said(5 * 2**30)
-    ('3.0 MiB', '5.0 GiB')
-    """
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-__all__ = [
-    "RECIPES",
-    "Base",
-    "Recipe",
-    "Run",
-    "fast_precision",
-    "forecast_disk",
-    "named_recipe",
-    "train",
-]
 
 _EPOCH = re.compile(r"Train Epoch: (\d+) \[.*\((\d+)%\)\].*? Loss: \S+ \((\S+)\)")
 

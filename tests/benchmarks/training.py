@@ -46,7 +46,7 @@ def train() -> None:
     the share of a step that waits for data, as runs write it down."""
     import torch
 
-    from interp.models.training.train import Recipe, fast_precision
+    from interp.models.training.recipes import Recipe, fast_precision
 
     torch.set_num_threads(1)
     precision, batch = fast_precision("cpu"), Recipe().batch_size
@@ -67,7 +67,9 @@ def train() -> None:
 def _print_waiting(size: int, workers: int) -> None:
     """Two runs side by side, as studies train."""
     from interp.models.training.journal import read_journal
-    from interp.models.training.train import Recipe, Run, train
+    from interp.models.training.recipes import Recipe
+    from interp.models.training.run import Run
+    from interp.models.training.train import train
 
     with tempfile.TemporaryDirectory() as name:
         _, tsv, model = prepared(Path(name), size=size)
@@ -93,7 +95,8 @@ def _loaded_and_bare(
     from open_clip_train.train import train_one_epoch
 
     from interp.models.training import launcher
-    from interp.models.training.train import Recipe, Run
+    from interp.models.training.recipes import Recipe
+    from interp.models.training.run import Run
 
     recipe = Recipe(precision=precision, batch_size=batch_size)
     rows = len(tsv.read_text().splitlines()) - 1
@@ -138,7 +141,7 @@ def vits() -> None:
     """Which small ViT learns: balanced top-1 of the seen classes in each training domain, and the
     minutes that it took on one core. Not part of a plain run."""
     from interp.models.loading.presets import PRESETS as KNOWN
-    from interp.models.training.train import RECIPES
+    from interp.models.training.recipes import RECIPES
 
     chosen = os.environ.get(PRESETS) or ",".join(name for name in KNOWN if name.startswith("vit-"))
     recipe = RECIPES["small-vit"]
@@ -151,9 +154,11 @@ def vits() -> None:
 
 def _print_accuracy(preset: str, recipe: Any, size: int) -> None:
     from interp.measures.catalogue.zero_shot import prompt_sets
-    from interp.models.evaluation.evaluate import accuracy, ask
+    from interp.models.evaluation.accuracy import accuracy
+    from interp.models.evaluation.ask import ask
     from interp.models.loading.load_clip import load_clip
-    from interp.models.training.train import Run, train
+    from interp.models.training.run import Run
+    from interp.models.training.train import train
 
     with tempfile.TemporaryDirectory() as name:
         images, tsv, model = prepared(Path(name), size=size, preset=preset)

@@ -10,7 +10,8 @@ import pytest
 
 from interp.core.images import ImageTable
 from interp.data.mixtures.settings import MixtureSpec
-from interp.models.training.train import Recipe, Run
+from interp.models.training.recipes import Recipe
+from interp.models.training.run import Run
 from interp.study.blocks import Block
 from interp.study.compare_settings import FURTHER, PRIMARY, compare_settings, contrast_tables
 from interp.study.grid import Cell

@@ -19,7 +19,7 @@ from interp.core.images import ImageTable
 from interp.data.artwork.embedded import study_classes
 from interp.data.mixtures.mixture import Mixture, make_mixtures
 from interp.data.mixtures.settings import MixtureSpec, class_folds
-from interp.models.training.train import Run
+from interp.models.training.run import Run
 from interp.study.blocks import open_blocks
 from interp.study.cluster import carry_out, commands, submit
 from interp.study.grid import Grid, audit_cells, distinct, mixture_table
@@ -88,7 +88,7 @@ def test_kept_epochs_are_measured(tiny_grid: Result) -> None:
     for cell in cells:
         own = pd.Series(cell.place)
         epochs = tables["epochs"][(tables["epochs"][own.index] == own).all(axis=1)]
-        assert set(epochs["epoch"]) == set(cell.run.kept)
+        assert set(epochs["epoch"]) == set(cell.run.kept_epochs)
         last = tables["accuracy"].query("n_runs == 1")
         last = last[(last[own.index] == own).all(axis=1) & (last["control"] == "")]
         assert set(last["epoch"]) == {cell.run.epochs}

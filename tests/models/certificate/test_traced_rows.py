@@ -60,13 +60,13 @@ def test_a_name_without_effect_is_told_apart() -> None:
 
 def test_a_read_that_work_in_place_has_spoiled_fails() -> None:
     tower = traced("resnet")
-    sites = {site: replace(found, overwritten=False) for site, found in tower.found.items()}
+    sites = {site: replace(found, overwritten=False) for site, found in tower.traced_sites.items()}
     tower._survey = replace(tower._survey, sites=sites)
     frame = certify(tower, patches=4)
     spoiled = frame[(frame.check == "read") & ~frame.ok].site
-    assert {site for site, found in traced("resnet").found.items() if found.overwritten} == set(
-        spoiled
-    )
+    assert {
+        site for site, found in traced("resnet").traced_sites.items() if found.overwritten
+    } == set(spoiled)
 
 
 def test_a_patch_that_arrives_changed_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ from interp.core.errors import DataError, NumericsError, SampleError, Specificat
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.models.clip import build_head, write
-from interp.models.evaluation.ask import Question
-from interp.models.evaluation.evaluate import Answers, accuracy, accuracy_by_class, ask, evaluate
+from interp.models.evaluation.accuracy import accuracy, accuracy_by_class
+from interp.models.evaluation.ask import Answers, Question, ask
+from interp.models.evaluation.evaluate import evaluate
 
 LABELS = ["cat", "dog", "owl", "pig"]
 

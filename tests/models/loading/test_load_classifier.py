@@ -14,7 +14,8 @@ from torch import nn
 
 from interp.core.errors import CheckpointError, SpecificationError
 from interp.core.images import ImageTable
-from interp.models.evaluation.evaluate import accuracy, ask
+from interp.models.evaluation.accuracy import accuracy
+from interp.models.evaluation.ask import ask
 from interp.models.loading.load_classifier import LabelledTower, LabelLoss, load_classifier
 from interp.models.loading.load_clip import load_clip
 from interp.models.training.journal import read_journal

@@ -98,7 +98,7 @@ def test_every_site_is_what_torch_sees(name: str) -> None:
                 assert seen or path in tower.unreachable or isinstance(
                     tower.source.get_submodule(path), nn.ModuleList
                 )  # fmt: skip
-    assert any(found.overwritten for found in tower.found.values()) == (name == "resnet")
+    assert any(found.overwritten for found in tower.traced_sites.values()) == (name == "resnet")
 
 
 def test_sites_are_in_the_order_of_the_run(branchy: tuple[Any, Tensor]) -> None:

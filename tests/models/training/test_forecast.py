@@ -46,7 +46,7 @@ def test_checkpoints_have_the_size_that_was_forecast(
     total = forecast_disk([run])
     assert total == 3 * weights + 2 * (weights + states)
     launch(run)
-    for epoch in run.kept:
+    for epoch in run.kept_epochs:
         size = (run.checkpoints / f"epoch_{epoch}.pt").stat().st_size
         assert size <= weights <= 1.1 * size
     assert latest[-1] <= weights + states <= 1.1 * latest[-1]

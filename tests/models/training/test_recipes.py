@@ -55,9 +55,9 @@ def test_a_recipe_without_a_length_has_the_usual_steps_and_can_be_changed() -> N
 def test_kept_epochs_are_spread_and_hold_both_ends(
     keep: int, every: int, expected: set[int]
 ) -> None:
-    assert set(Recipe(keep=keep, save_frequency=every).kept(8)) == expected
-    assert Recipe(keep=keep, save_frequency=1).kept(8) == tuple(range(9))
-    assert Recipe(keep=50).kept(3) == (0, 1, 2, 3)
+    assert set(Recipe(keep=keep, save_frequency=every).kept_epochs(8)) == expected
+    assert Recipe(keep=keep, save_frequency=1).kept_epochs(8) == tuple(range(9))
+    assert Recipe(keep=50).kept_epochs(3) == (0, 1, 2, 3)
 
 
 def test_processes_share_the_batch_evenly_or_not_at_all() -> None:

@@ -54,7 +54,7 @@ def test_the_launcher_understands_every_recipe(toy: Any, tmp_path: Path, name: s
     for word in ("lr", "wd", "beta2", "eps", "warmup", "objective", "optimizer", "crop", "seed"):
         assert getattr(args, word) == getattr(recipe, word), word
     assert args.batch_size * args.accum_freq == recipe.batch_size
-    assert tuple(args.milestones) == recipe.milestones and tuple(args.keep) == run.kept
+    assert tuple(args.milestones) == recipe.milestones and tuple(args.keep) == run.kept_epochs
     assert args.epochs == run.epochs and args.workers == recipe.workers
     if recipe.precision != "auto":
         assert args.precision == recipe.precision

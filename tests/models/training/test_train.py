@@ -25,7 +25,9 @@ from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import vocabulary
 from interp.models.loading.presets import write_model_folder
 from interp.models.training import train as training
-from interp.models.training.train import Recipe, Run, train
+from interp.models.training.recipes import Recipe
+from interp.models.training.run import Run
+from interp.models.training.train import train
 
 pytestmark = pytest.mark.slow
 
