@@ -265,9 +265,8 @@ class HookedAttention(nn.Module):
         )
 
     def _in_bias(self, part: int) -> Float[Tensor, "head d_head"]:
-        return self.source.attn.in_proj_bias.chunk(3)[part].unflatten(
-            0, (self.source.attn.num_heads, -1)
-        )
+        attn = self.source.attn
+        return attn.in_proj_bias.chunk(3)[part].unflatten(0, (attn.num_heads, -1))
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:

@@ -70,9 +70,8 @@ class HookedQueries(nn.Module):
     @property
     def b_V(self) -> Float[Tensor, "head d_head"]:
         """The value biases."""
-        return self.source.attn.in_proj_bias.chunk(3)[2].unflatten(
-            0, (self.source.attn.num_heads, -1)
-        )
+        attn = self.source.attn
+        return attn.in_proj_bias.chunk(3)[2].unflatten(0, (attn.num_heads, -1))
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head width"]:

@@ -67,12 +67,10 @@ def resume(
         return 0
     try:
         content = torch.load(latest, map_location="cpu", weights_only=True)
-        model.load_state_dict(content["state_dict"])
-        optimizer.load_state_dict(content["optimizer"])
-        if scaler is not None:
-            scaler.load_state_dict(content["scaler"])
-        if term is not None:
-            term.load_state_dict(content["term"])
+        states = {"state_dict": model, "optimizer": optimizer, "scaler": scaler, "term": term}
+        for name, part in states.items():
+            if part is not None:
+                part.load_state_dict(content[name])
     except Exception as error:  # readers raise classes of their own, outside every hierarchy
         given = f"a file that does not read ({first_line(error)})"
         do = "delete its folder and train again"
