@@ -12,8 +12,9 @@ import pandas as pd
 from interp.core.sites import BANDS, LAST
 from interp.data.mixtures.settings import BASE
 from interp.report.grammar.pieces import counts
-from interp.report.loaded import Frame, LoadedResult
+from interp.report.loaded import Frame
 from interp.report.naming import ordered_settings, setting_name, site_label
+from interp.report.page_model import PageModel
 from interp.verdicts.rungs import RUNGS, RungMeasure
 
 SCALE = 10_000
@@ -46,25 +47,26 @@ MODEL = ["setting", "test_domain", "seed", "control"]
 """Columns that tell models apart."""
 
 
-def map_data(result: LoadedResult) -> dict[str, Any]:
+def map_data(page: PageModel) -> dict[str, Any]:
     """Everything the map needs, as plain lists; `{}` where no pair of domains was measured.
 
     `domains`, `models`, `places`, `verdicts` and `texts` are what the columns of `measures` and
     `bands` count into. `bands` holds the ladder's own verdicts, which have no direction.
     """
-    if result.accuracy_only:
+    if page.accuracy_only:
         return {}
     measures = [(rung, one) for rung in RUNGS.values() for one in rung.measures]
-    found = [(*each, rows) for each in measures for rows in [_rows(result, each[1])] if len(rows)]
-    ladder = _ladder(result)
+    every = [(rung, one, _rows(page.frame(one.table), one)) for rung, one in measures]
+    found = [(rung, one, rows) for rung, one, rows in every if len(rows)]
+    ladder = _ladder(page.frame("ladder"))
     if not found:
         return {}
     joined = pd.concat([*(rows for *_, rows in found), ladder], ignore_index=True)
     ends = set(joined["domain_a"]) | set(joined["domain_b"])
     # a domain that other tables name may not have been compared: the map keeps its row
-    named = [name for name in result.domains if name != BASE or name in ends]
+    named = [name for name in page.domains if name != BASE or name in ends]
     domains = [*named, *sorted(ends - set(named))]
-    lists = Lists(domains, _models(result, joined), _places(joined))
+    lists = Lists(domains, _models(joined, page.tests), _places(joined))
     drawn = []
     for rung, one, rows in found:
         levels = [level for level in dict.fromkeys(rows["level"]) if level] or [""]
@@ -89,14 +91,14 @@ def map_data(result: LoadedResult) -> dict[str, Any]:
         "verdicts": lists.verdicts,
         "texts": lists.texts,
         "scale": SCALE,
-        "pairs": [[result.natural, name] for name in result.test_domains if name],
-        "one_model": result.one_model,
+        "pairs": [[page.natural, name] for name in page.tests if name],
+        "one_model": page.one_model,
     }
 
 
-def _rows(result: LoadedResult, one: RungMeasure) -> Frame:
+def _rows(frame: Frame, one: RungMeasure) -> Frame:
     """A measure's rows between two different domains, each with its place in the tower."""
-    rows = one.select(result.frame(one.table))
+    rows = one.select(frame)
     rows = rows[(rows["domain_a"] != "") & (rows["domain_b"] != "")]
     rows = rows[rows["domain_a"] != rows["domain_b"]]
     if rows.empty:
@@ -107,9 +109,8 @@ def _rows(result: LoadedResult, one: RungMeasure) -> Frame:
     return rows.assign(place=place, at=at)
 
 
-def _ladder(result: LoadedResult) -> Frame:
+def _ladder(rows: Frame) -> Frame:
     """The ladder's verdicts as rows of bands; `votes` joins the reasons."""
-    rows = result.frame("ladder")
     rows = rows[(rows["rung"] != "") & (rows["domain_a"] != "")]
     place = rows["band"].map(lambda name: BAND_NAMES.get(name, name) or WHOLE)
     reason = [
@@ -124,16 +125,16 @@ def _kind(rows: Frame, word: str) -> str:
     return next((kind for kind in rows[word] if kind), "")
 
 
-def _models(result: LoadedResult, rows: Frame) -> Frame:
+def _models(rows: Frame, tests: Sequence[str]) -> Frame:
     """Every model once, trained ones first and in the page's order, with its name."""
     seen = rows[MODEL].drop_duplicates()
-    blocks, tests = seen["seed"].dropna().nunique() > 1, len(result.test_domains) > 1
+    blocks, several = seen["seed"].dropna().nunique() > 1, len(tests) > 1
     order = {name: place for place, name in enumerate(ordered_settings(seen["setting"]))}
     names = []
     for setting, test_domain, seed, control in seen.itertuples(index=False):
         parts = [setting_name(setting)] if setting or not control else []
         parts += [{"epoch 0": "untrained", "pixels": "raw pixels"}.get(control, control)]
-        parts += [f"{test_domain} held out"] if tests and test_domain else []
+        parts += [f"{test_domain} held out"] if several and test_domain else []
         parts += [f"seed {seed:g}"] if blocks and pd.notna(seed) else []
         names.append(", ".join(part for part in parts if part))
     ranked = seen.assign(name=names, rank=[order.get(name, 0) for name in seen["setting"]])

@@ -19,6 +19,7 @@ from interp.report.figures.two_models import MODELS_OF_RESULTS
 from interp.report.grammar.pieces import Choice, Figure, Trace, axis, layout, numbers, rows_by_name
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.page import rendered, written
+from interp.report.page_model import PageModel, page_model
 from interp.report.sections import draw_figure
 from interp.report.verdict_tables import WordTable, overviews
 
@@ -61,15 +62,13 @@ def build_difference_page(
         The page.
     """
     results = {"A": read_result(a), "B": read_result(b)}
+    pages = {side: page_model(result) for side, result in results.items()}
     frame = table.frame
     surest, against = surest_figure(frame), against_figure(frame)
-    answers = {side: _answer(side, result) for side, result in results.items()}
+    answers = {side: _answer(side, page) for side, page in pages.items()}
     tables = dict(models or {})
-    of_models = [
-        figure
-        for spec in MODELS_OF_RESULTS
-        if (figure := draw_figure(LoadedResult(out, {"mode": "study"}, tables), spec))
-    ]
+    compared = page_model(LoadedResult(out, {"mode": "study"}, tables))
+    of_models = [figure for spec in MODELS_OF_RESULTS if (figure := draw_figure(compared, spec))]
     drawn = [one for one in (surest, against, *answers.values(), *of_models) if one]
     words: dict[str, Any] = dict(
         title="Two results compared",
@@ -80,7 +79,10 @@ def build_difference_page(
         headline=headline(frame),
         first=surest,
         against=against,
-        sides=[(side, _named(one), answers[side], overviews(one)) for side, one in results.items()],
+        sides=[
+            (side, _named(one), answers[side], overviews(pages[side]))
+            for side, one in results.items()
+        ],
         counts=_counts(frame),
         facts=_facts(facts),
         rest=[(name, why) for name, why in (rest or {}).items() if why != "the same"],
@@ -292,9 +294,9 @@ def _cloud(rows: pd.DataFrame, kind: str, colour: str, place: int) -> Trace:
     }
 
 
-def _answer(side: str, result: LoadedResult) -> Figure | None:
+def _answer(side: str, page: PageModel) -> Figure | None:
     """A result's own answer, under a name that the page has once."""
-    figure = answer_figure(result)
+    figure, _ = answer_figure(page)
     return figure and replace(
         figure, name=f"answer-{side.lower()}", title=f"{side}: {figure.title}", tables=()
     )

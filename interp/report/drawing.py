@@ -14,12 +14,14 @@ from interp.declared.measures import declared_figure
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder
+from interp.report.figures.named_parts import draw_names
 from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match
 from interp.report.figures.sharing_profiles import draw_profile
 from interp.report.figures.specification_curves import choices_figure, in_short
+from interp.report.grammar.figure_rows import figure_rows
 from interp.report.grammar.pieces import LEGEND, Figure
 from interp.report.loaded import LoadedResult, read_result, whole
-from interp.report.named_parts import draw_names
+from interp.report.page_model import page_model
 from interp.report.sections import draw_figure, filled_sections, page_sections
 
 WIDTH, TOP = 900, 110
@@ -61,10 +63,10 @@ def result_figures(folder: str | Path) -> dict[str, Any]:
     ...     list(result_figures(folder))
     ['losses']
     """
-    result = read_result(Path(folder))
-    first = answer_figure(result)
+    page = page_model(read_result(Path(folder)))
+    first, _ = answer_figure(page)
     drawn = [first] if first else []
-    drawn += [figure for section in filled_sections(result) for figure in section.figures]
+    drawn += [figure for section in filled_sections(page) for figure in section.figures]
     return {figure.name: draw(figure) for figure in drawn}
 
 
@@ -93,8 +95,8 @@ def draw_multiverse(table: Table, *, rung: str = "", title: str = "") -> Any:
     if rung:
         check_known("draw a specification curve", "rung", [rung], known, SpecificationError)
     spec = declared_figure(f"choices-{(rung or known[-1]).lower()}")
-    result = LoadedResult(Path(), {"mode": "model"}, {"multiverse": table})
-    figure = choices_figure(result, spec)
+    page = page_model(LoadedResult(Path(), {"mode": "model"}, {"multiverse": table}))
+    figure = choices_figure(figure_rows(page, spec))
     if figure is None:
         raise SpecificationError(
             "draw a specification curve",
@@ -168,10 +170,10 @@ def draw_table(table: Table, *, title: str = "") -> Any:
             others = [end for end in pd.unique(named.to_numpy().ravel()) if end != natural]
             frame = frame.assign(test_domain=others[0] if others else "")
             facts["specification"]["test_domains"] = [str(end) for end in others[:1]]
-    result = LoadedResult(Path(), facts, {name: Table(name, frame)})
+    page = page_model(LoadedResult(Path(), facts, {name: Table(name, frame)}))
     specs = [spec for section in page_sections() for spec in section.figures]
     for spec in specs:
-        figure = draw_figure(result, spec) if spec.tables[0] == name else None
+        figure = draw_figure(page, spec) if spec.tables[0] == name else None
         if figure is not None and figure.data:
             return draw(replace(figure, title=title or figure.title))
     drawn = sorted({*OF_ONE, *(spec.tables[0] for spec in specs)})

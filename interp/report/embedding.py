@@ -13,8 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from interp.core.illustrations import GAP
-from interp.report.figures.circuit_graphs import node_key
+from interp.core.illustrations import GAP, Plate
 from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult
 from interp.report.naming import ordered_settings
@@ -147,31 +146,77 @@ UNITS = "units"
 NODES = "nodes"
 """The `kind` of a plate of strips, one for each node of a model's circuits."""
 
+KEYED = ("setting", "test_domain", "seed")
+"""What tells the models of one result apart."""
+
 CUT = (SHEET, NODES)
 """Plates that the page cuts into pieces, and does not show as they are."""
 
 
-def embedded_thumbnails(result: LoadedResult, room: int = PLATE_BYTES) -> list[Thumbnail]:
+EXAMPLES = {
+    "patching": "Which pictures patching moves most and least",
+    UNITS: "What activates them, domains side by side",
+}
+"""What stands above the pictures of a section, by its anchor."""
+
+
+@dataclass(frozen=True)
+class SectionPictures:
+    """The pictures of a section, and how many did not fit."""
+
+    title: str
+    plates: Sequence[Thumbnail]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class PagePictures:
+    """Pictures of a page: of domains, of sections by anchor, of every class, of circuits' nodes."""
+
+    domains: Sequence[Thumbnail]
+    examples: Mapping[str, SectionPictures]
+    sheets: Sequence[str]
+    strips: Sequence[str]
+
+
+def page_pictures(plates: Sequence[Plate], natural: str, taken: int) -> PagePictures:
+    """Embed the plates of a result that fit beside what the figures take, in bytes."""
+    order = ordered_settings(plate.keys.get("setting", "") for plate in plates)
+    plates = sorted(plates, key=lambda p: (order.index(p.keys.get("setting", "")), p.name))
+    every, nodes = sheets(plates, natural), strips(plates)
+    left = PAGE_BYTES - FRAME_BYTES - taken - sum(map(len, [*every, *nodes]))
+    shown = embedded_thumbnails(plates, natural, left)
+    examples = {
+        anchor: SectionPictures(title, own, n - len(own))
+        for anchor, title in EXAMPLES.items()
+        for own in [[plate for plate in shown if _section(plate) == anchor]]
+        for n in [sum(_section(plate) == anchor for plate in plates)]
+        if n
+    }
+    domains = [plate for plate in shown if "kind" not in plate.keys]
+    return PagePictures(domains, examples, every, nodes)
+
+
+def _section(plate: Plate | Thumbnail) -> str:
+    """The section of a plate, by its kind; those of unknown kinds stand under patching."""
+    kind = plate.keys.get("kind")
+    if kind is None or kind in CUT:
+        return ""
+    return kind if kind in EXAMPLES else "patching"
+
+
+def embedded_thumbnails(
+    given: Sequence[Plate], natural: str, room: int = PLATE_BYTES
+) -> list[Thumbnail]:
     """The plates of domains, natural domain first, then all others, as long as they fit.
 
     Units come last: theirs are the largest, and shall push out no other. `room` is what figures
     and other pictures leave, in bytes.
     """
     found, left = [], min(PLATE_BYTES, room)
-    natural = result.natural
-    plates = [plate for plate in result.plates if plate.keys.get("kind") not in CUT]
-    settings = ordered_settings(plate.keys.get("setting", "") for plate in plates)
-    order = sorted(
-        plates,
-        key=lambda plate: (
-            "kind" in plate.keys,
-            plate.keys.get("kind") == UNITS,
-            settings.index(plate.keys.get("setting", "")),
-            plate.keys.get("domain") != natural,
-            plate.name,
-        ),
-    )
-    for plate in order:
+    plates = [plate for plate in given if plate.keys.get("kind") not in CUT]
+    plates.sort(key=lambda plate: _rank(plate, natural))  # within a rank they stay by setting
+    for plate in plates:
         kind, data = encoded(plate.image, small=plate.keys.get("kind") == UNITS)
         source = f"data:{kind};base64,{data}"
         left -= len(source)
@@ -183,10 +228,16 @@ def embedded_thumbnails(result: LoadedResult, room: int = PLATE_BYTES) -> list[T
     return found
 
 
-def sheets(result: LoadedResult) -> list[str]:
+def _rank(plate: Plate, natural: str) -> int:
+    """Domains first, the natural one before all, and units last."""
+    kind = plate.keys.get("kind")
+    return int(plate.keys.get("domain") != natural) if kind is None else 2 + (kind == UNITS)
+
+
+def sheets(given: Sequence[Plate], natural: str) -> list[str]:
     """A picture of every class, one sheet a domain, natural first; none where they do not fit."""
-    plates = [plate for plate in result.plates if plate.keys.get("kind") == SHEET]
-    plates.sort(key=lambda p: (p.keys.get("domain") != result.natural, p.name))
+    plates = [plate for plate in given if plate.keys.get("kind") == SHEET]
+    plates.sort(key=lambda p: (p.keys.get("domain") != natural, p.name))
     found = []
     for plate in plates:
         try:
@@ -200,12 +251,10 @@ def sheets(result: LoadedResult) -> list[str]:
     return found if sum(map(len, found)) < SHEET_BYTES else []
 
 
-def strips(result: LoadedResult) -> list[str]:
+def strips(given: Sequence[Plate]) -> list[str]:
     """The pictures of every node of a model's circuits, a strip each, as many models as fit."""
-    plates = [plate for plate in result.plates if plate.keys.get("kind") == NODES]
-    order = ordered_settings(plate.keys.get("setting", "") for plate in plates)
     found, left = [], STRIP_BYTES
-    for plate in sorted(plates, key=lambda p: (order.index(p.keys.get("setting", "")), p.name)):
+    for plate in (plate for plate in given if plate.keys.get("kind") == NODES):
         keys = plate.keys
         try:
             cut = {name: json.loads(keys[name]) for name in ("nodes", "domains", "each", "size")}
@@ -223,6 +272,16 @@ def strips(result: LoadedResult) -> list[str]:
             break
         found.append(one)
     return found
+
+
+def node_key(place: Mapping[str, Any]) -> str:
+    """How a model is named where the pictures of its nodes are looked up.
+
+    >>> node_key({"setting": "cg-high", "test_domain": "sketch", "seed": 0.0, "epoch": 9})
+    'cg-high|sketch|0'
+    """
+    setting, test_domain, seed = (place.get(name, "") for name in KEYED)
+    return f"{setting}|{test_domain}|{int(float(seed or 0))}"
 
 
 def encoded(image: Image.Image, *, small: bool = False) -> tuple[str, str]:

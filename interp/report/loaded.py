@@ -1,10 +1,8 @@
 """A result as the page reads it: facts, tables, plates, and what is missing."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.columns import COLUMNS
-from interp.core.errors import DataError, InterpError, check_known
+from interp.core.errors import DataError, InterpError
 from interp.core.illustrations import Plate
 from interp.core.tables import Table, read_frame
 from interp.declared.measures import all_measures
@@ -45,32 +43,12 @@ class LoadedResult:
     plates: Sequence[Plate] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
 
-    def frame(self, name: str) -> Frame:
-        """A table with every declared column, typed; without rows where the table is absent."""
-        if name not in self._typed:
-            check_known("read a result", "table", [name], {*shown_tables(), *self.tables})
-            frame = whole(self.tables[name].frame if name in self.tables else pd.DataFrame())
-            if self.one_model:  # nothing was held out from it, whatever domain it was asked about
-                frame = frame.assign(test_domain="")
-            self._typed[name] = frame
-        return self._typed[name]
-
     def csv(self, name: str) -> bytes:
         """A table's file, or one made of a table that was worked out when the result was read."""
         path = self.folder / "tables" / f"{name}.csv"
         if path.exists():
             return path.read_bytes()
         return self.tables[name].frame.to_csv(index=False).encode()
-
-    @cached_property
-    def kept(self) -> dict[Any, Any]:
-        """What several parts of the page work out of the tables, worked out once."""
-        return {}
-
-    @cached_property
-    def _typed(self) -> dict[str, Frame]:
-        """The tables that were asked for so far."""
-        return {}
 
     @property
     def specification(self) -> Mapping[str, Any]:
@@ -92,42 +70,21 @@ class LoadedResult:
         """Whether a table may be absent without being missed."""
         return self.one_model or self.accuracy_only
 
-    @cached_property
-    def domains(self) -> list[str]:
-        """Every domain of the tables, the natural one first."""
-        found: dict[str, None] = {}
-        settled = {
-            "mixtures": ["domain"],
-            "accuracy": ["domain"],
-            "similarity": ["domain_a", "domain_b"],
-            "transfer": ["train_domain", "domain"],
-            "transplant": ["domain_a", "domain_b"],
-        }
-        of_pairs = {name: ["domain_a", "domain_b"] for name in self.tables}
-        for tables in (settled, of_pairs):  # a table on its own may be any
-            for name, ends in tables.items():
-                frame = self.frame(name)
-                for column in [end for end in ends if end in frame]:
-                    found |= dict.fromkeys(value for value in frame[column].unique() if value)
-            if found:
-                break
-        return sorted(found, key=lambda name: (name != self.natural, name))
-
     @property
     def natural(self) -> str:
         return str(self.specification.get("natural") or "real")
 
-    @cached_property
+    @property
     def test_domains(self) -> list[str]:
-        """Domains in which classes were held out; `""` alone where there are none."""
-        if self.one_model:
-            return [""]
+        """Domains in which classes were held out, as the specification names them."""
         given = self.specification.get("test_domains") or []
-        names = [given] if isinstance(given, str) else [str(name) for name in given]
-        if not names:
-            for table in ("accuracy", "similarity", "transfer"):
-                names += [name for name in self.frame(table)["test_domain"].unique() if name]
-        return list(dict.fromkeys(names)) or [""]
+        return [given] if isinstance(given, str) else [str(name) for name in given]
+
+    @property
+    def held_out(self) -> list[str]:
+        """The held-out classes; none where each block has its own."""
+        given = self.specification.get("held_out")
+        return [str(name) for name in given] if isinstance(given, list) else []
 
 
 def read_result(folder: Path) -> LoadedResult:
@@ -227,30 +184,3 @@ def _plates(folder: Path) -> list[Plate]:
         except (OSError, ValueError, SyntaxError):  # Pillow says SyntaxError of a broken PNG
             continue
     return plates
-
-
-def shown_commands(result: LoadedResult) -> list[tuple[str, str]]:
-    """What to type: the command that measured, and the one that draws the page again.
-
-    >>> made = LoadedResult(Path("."), {"command": "interp-report run a.toml --out 'my run'"}, {})
-    >>> [command for command, _ in shown_commands(made)]
-    ["interp-report run a.toml --out 'my run'", "interp-report page --out 'my run'"]
-    """
-    given = result.facts.get("command")
-    measured = given if isinstance(given, str) and given else "interp-report"
-    again = f"interp-report page --out {shlex.quote(_out(measured))}"
-    return [(measured, "measures it"), (again, "draws it again from the tables")]
-
-
-def _out(command: str) -> str:
-    """The folder that a command names for its results."""
-    try:
-        words = shlex.split(command)
-    except ValueError:  # an unpaired quote
-        return "interp-report"
-    for place, word in enumerate(words):
-        if word == "--out" and place + 1 < len(words):
-            return words[place + 1]
-        if word.startswith("--out="):
-            return word.removeprefix("--out=")
-    return "interp-report"

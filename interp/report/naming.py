@@ -97,6 +97,13 @@ def setting_looks(settings: Iterable[str]) -> dict[str, tuple[str, str]]:
     return {name: looks.get(name) or SETTINGS[name][1:] for name in given}
 
 
+def looks_of(settings: Sequence[str], names: Iterable[str]) -> Looks:
+    """Colour and marker of some settings, the same in every figure of a result."""
+    names = ordered_settings(names)
+    looks = setting_looks([*settings, *names])
+    return {name: looks[name] for name in names}
+
+
 def colours(names: Sequence[str]) -> dict[str, str]:
     """A colour for each name, such as the domains."""
     return {name: OKABE_ITO[place % len(OKABE_ITO)] for place, name in enumerate(names)}

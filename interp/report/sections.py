@@ -1,7 +1,7 @@
 """The page's sections in their order, filled with what a result holds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from interp.core.errors import sequence
 from interp.declared.figures import PARTS, FigureSpec, SectionSpec
@@ -13,7 +13,7 @@ from interp.report.figures.behind_accuracy import (
     robustness_figure,
     tradeoff_figure,
 )
-from interp.report.figures.circuit_graphs import circuit_figure
+from interp.report.figures.circuit_graphs import circuit_figure, with_both
 from interp.report.figures.ladders import LADDER, ladder_figure
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
 from interp.report.figures.patching_maps import patching_figure
@@ -27,18 +27,19 @@ from interp.report.figures.training import (
     mixtures_figure,
 )
 from interp.report.figures.two_models import TWO_MODELS
-from interp.report.figures.views_and_answers import said_figure, views_figure
-from interp.report.gists import gist, wanted
+from interp.report.figures.views_and_answers import answers_figure, views_figure
 from interp.report.grammar.curves import curve_figure
+from interp.report.grammar.figure_rows import FigureRows, figure_rows
 from interp.report.grammar.kinds import depth_figure, forest_figure, map_figure
 from interp.report.grammar.pieces import Figure
-from interp.report.loaded import LoadedResult
+from interp.report.page_model import PageModel
+from interp.report.summary import Chip, gist, section_chips
 from interp.report.verdict_tables import (
     WordTable,
     angles_table,
     answers_table,
     by_layer_table,
-    certificate_verdict,
+    certificate_table,
     dictionaries_table,
     levels_table,
     verdicts_table,
@@ -47,7 +48,7 @@ from interp.report.verdict_tables import (
 OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, LADDER, INTERVENTION, TWO_MODELS)
 """Sections on several models or measures; a measure's own is declared beside it."""
 
-RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
+RENDERERS: Mapping[str, Callable[[FigureRows], Figure | None]] = {
     "depth": depth_figure,
     "forest": forest_figure,
     "map": map_figure,
@@ -63,7 +64,7 @@ RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
     "patching": patching_figure,
     "profile": sharing_profile_figure,
     "robustness": robustness_figure,
-    "said": said_figure,
+    "said": answers_figure,
     "together": together_figure,
     "trade-off": tradeoff_figure,
     "views": views_figure,
@@ -73,7 +74,7 @@ RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
 WORD_TABLES: Mapping[str, Callable[..., list[WordTable]]] = {
     "angles": angles_table,
     "by layer": by_layer_table,
-    "certificate": certificate_verdict,
+    "certificate": certificate_table,
     "dictionaries": dictionaries_table,
     "levels": levels_table,
     "answers": answers_table,
@@ -93,16 +94,17 @@ class Section:
     tables: Sequence[str]
     figures: Sequence[Figure]
     grids: Sequence[WordTable]
-    missing: Sequence[str] = field(default_factory=tuple)
-    note: str = ""
-    gist: str = ""
-    wanted: str = ""
-    also: str = ""
+    missing: Sequence[str]
+    note: str
+    gist: str
+    chips: Sequence[Chip]
+    also: str
 
 
-def draw_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """A specified figure of a result; None where its tables hold nothing to draw."""
-    return RENDERERS[spec.kind](result, spec)
+def draw_figure(page: PageModel, spec: FigureSpec) -> Figure | None:
+    """A specified figure of a page; None where its tables hold nothing to draw."""
+    prepared = with_both if spec.kind == "circuit" else None
+    return RENDERERS[spec.kind](figure_rows(page, spec, prepared))
 
 
 def page_sections() -> list[SectionSpec]:
@@ -112,34 +114,48 @@ def page_sections() -> list[SectionSpec]:
 
 
 def filled_sections(
-    result: LoadedResult, sections: Sequence[SectionSpec] | None = None
+    page: PageModel,
+    absent: Mapping[str, str] | None = None,
+    sections: Sequence[SectionSpec] | None = None,
 ) -> list[Section]:
-    """Fill sections: for one checkpoint, a grid, and what is optional, only what was measured."""
+    """Fill sections: for one checkpoint, a grid, and what is optional, only what was measured.
+
+    `absent` says of tables that are missed why they are not there.
+    """
+    partial = page.one_model or page.accuracy_only
+    missed = {} if partial or absent is None else absent
     filled = [
-        (spec, _fill(result, spec))
+        (spec, _fill(page, spec, missed))
         for spec in (page_sections() if sections is None else sections)
-        if not (spec.study_only and result.one_model)
+        if not (spec.study_only and page.one_model)
     ]
     return [
         section
         for spec, section in filled
-        if section.tables or section.missing or (spec.tables and not result.partial)
+        if section.tables or section.missing or (spec.tables and not partial)
     ]
 
 
-def _fill(result: LoadedResult, spec: SectionSpec) -> Section:
-    present = [name for name in (*spec.tables, *spec.optional) if name in result.tables]
-    each = [draw_figure(result, one) for one in spec.figures] if present else []
-    drawn = [figure for figure in each if figure]
-    grids = [
-        grid for name, *asked in spec.words if present for grid in WORD_TABLES[name](result, *asked)
+def _fill(page: PageModel, spec: SectionSpec, absent: Mapping[str, str]) -> Section:
+    tables = (*spec.tables, *spec.optional)
+    present = [name for name in tables if name in page.tables]
+    figures = [(one, draw_figure(page, one)) for one in spec.figures if present]
+    drawn = [figure for _, figure in figures if figure]
+    missing = [
+        f"Missing: the {'table' if len(names) == 1 else 'tables'} {sequence(names)} ({reason})."
+        for reason in dict.fromkeys(absent[name] for name in tables if name in absent)
+        for names in [[name for name in tables if absent.get(name) == reason]]
     ]
-    missing = _missing(result, spec, bool(drawn))
-    if drawn:
-        undrawn = [one for one, figure in zip(spec.figures, each, strict=True) if not figure]
-        missing += [_withheld(result, one) for one in undrawn if one.kind == "profile"]
-    note = spec.note if present else ""
-    told = (gist(result, spec), wanted(result, spec)) if present else ("", "")
+    if present and not drawn and not missing:
+        words = sequence(list(dict.fromkeys(one.empty for one in spec.figures)))
+        missing.append(f"Nothing to draw: {words}{_reasons(page, tables)}.")
+    missing += [
+        f"Not drawn, since no row has an index: {one.title}{_reasons(page, one.tables)}."
+        for one, figure in figures
+        if drawn and not figure and one.kind == "profile"
+    ]
+    asked = spec.words if present else ()
+    grids = [table for name, *more in asked for table in WORD_TABLES[name](page, *more)]
     return Section(
         spec.anchor,
         spec.part,
@@ -149,45 +165,16 @@ def _fill(result: LoadedResult, spec: SectionSpec) -> Section:
         drawn,
         grids,
         missing,
-        note,
-        *told,
+        spec.note if present else "",
+        gist(page, spec.gist) if present else "",
+        section_chips(page, spec) if present else (),
         "; ".join(spec.also),
     )
 
 
-def _missing(result: LoadedResult, spec: SectionSpec, drawn: bool) -> list[str]:
-    """What is not here and why, in a sentence for each reason."""
-    found = []
-    by_reason: dict[str, list[str]] = {}
-    tables = (*spec.tables, *spec.optional)
-    for name in tables:
-        if name in result.absent and not result.partial:
-            by_reason.setdefault(result.absent[name], []).append(name)
-    for reason, names in by_reason.items():
-        noun = "table" if len(names) == 1 else "tables"
-        found.append(f"Missing: the {noun} {sequence(names)} ({reason}).")
-    if not drawn and not by_reason and any(name in result.tables for name in tables):
-        found.append(_nothing(result, spec))
-    return found
-
-
-def _withheld(result: LoadedResult, spec: FigureSpec) -> str:
-    """Why a profile is not drawn whose rows are there."""
-    reasons = _reasons(result, spec.tables)
-    why = f": {sequence(reasons)}" if reasons else ""
-    return f"Not drawn, since no row has an index: {spec.title}{why}."
-
-
-def _reasons(result: LoadedResult, tables: Sequence[str]) -> list[str]:
+def _reasons(page: PageModel, tables: Sequence[str]) -> str:
     """The first few reasons that tables give for what they do not say."""
-    known = [name for name in tables if name in result.tables]
-    reasons = {reason for name in known for reason in result.frame(name)["reason"] if reason}
-    return told_once(sorted(reasons))[:3]
-
-
-def _nothing(result: LoadedResult, spec: SectionSpec) -> str:
-    """Why tables that are there give no figure."""
-    reasons = _reasons(result, (*spec.tables, *spec.optional))
-    why = f": {sequence(reasons)}" if reasons else ""
-    said = sequence(list(dict.fromkeys(one.empty for one in spec.figures)))
-    return f"Nothing to draw: {said}{why}."
+    known = [page.tables[name] for name in tables if name in page.tables]
+    reasons = {reason for frame in known for reason in frame["reason"] if reason}
+    first = told_once(sorted(reasons))[:3]
+    return f": {sequence(first)}" if first else ""

@@ -22,6 +22,7 @@ from interp.core.statistics.index_of_sharing import (
 from interp.core.tables import Table
 from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult, read_result
+from interp.report.page_model import PageModel, page_model
 from interp.report.sections import draw_figure, page_sections
 from interp.verdicts.judging import climb
 from interp.verdicts.rungs import RUNGS
@@ -56,9 +57,21 @@ Build = Callable[..., Path]
 SPECS = {figure.name: figure for section in page_sections() for figure in section.figures}
 
 
-def figure_of(result: LoadedResult, name: str) -> Figure | None:
-    """The page's figure of a name, drawn from a result."""
-    return draw_figure(result, SPECS[name])
+def figure_of(page: PageModel, name: str) -> Figure | None:
+    """The page's figure of a name."""
+    return draw_figure(page, SPECS[name])
+
+
+def page_of(tables: Mapping[str, pd.DataFrame], *tests: str) -> PageModel:
+    """What a page of a study is drawn from, of these tables and test domains."""
+    facts = {"mode": "study", "specification": {"natural": "real", "test_domains": list(tests)}}
+    named = {name: Table(name, frame) for name, frame in tables.items()}
+    return page_model(LoadedResult(Path(), facts, named))
+
+
+def read(folder: Path) -> PageModel:
+    """What a page is drawn from, of a result's folder."""
+    return page_model(read_result(folder))
 
 
 def index_row(
@@ -385,18 +398,18 @@ def build(tmp_path: Path, written: Callable[..., Path]) -> Build:
 
 
 @pytest.fixture(scope="session")
-def read_once() -> dict[str, LoadedResult]:
+def read_once() -> dict[str, PageModel]:
     return {}
 
 
 @pytest.fixture
-def loaded(build: Build, read_once: dict[str, LoadedResult]) -> Callable[..., LoadedResult]:
+def loaded(build: Build, read_once: dict[str, PageModel]) -> Callable[..., PageModel]:
     """The planted study as the page reads it, read once in a test run; nobody changes it."""
 
-    def load(**planted: Any) -> LoadedResult:
+    def load(**planted: Any) -> PageModel:
         key = str(planted)
         if key not in read_once:
-            read_once[key] = read_result(build(**planted))
+            read_once[key] = read(build(**planted))
         return read_once[key]
 
     return load

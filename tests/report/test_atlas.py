@@ -11,8 +11,8 @@ import pytest
 from interp.report import build_page
 from interp.report.atlas import SCALE, map_data
 from interp.report.embedding import PAGE_BYTES, compressed
-from interp.report.loaded import read_result, shown_commands
 from interp.report.sections import filled_sections
+from tests.report.conftest import read
 from tests.report.planted_reach import write_reach
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ KEYS = ["setting", "control", "domain_a", "domain_b"]
 
 
 def test_numbers_and_verdicts_are_the_table_s(build: Build) -> None:
-    result = read_result(build(rung4={"cg-high": 0.8}))
+    result = read(build(rung4={"cg-high": 0.8}))
     found = map_data(result)
     measures = {one["key"]: one for one in found["measures"]}
     assert {
@@ -62,7 +62,7 @@ def test_numbers_and_verdicts_are_the_table_s(build: Build) -> None:
 
 def test_words_are_counted_in_the_order_of_the_map(build: Build) -> None:
     """So that the same result gives the same page, byte for byte, in every process."""
-    found = map_data(read_result(build(rung4={"cg-high": 0.8})))
+    found = map_data(read(build(rung4={"cg-high": 0.8})))
     columns = [one["columns"] for one in found["measures"]] + list(found["bands"].values())
     for name, known in (("verdict", found["verdicts"]), ("reason", found["texts"])):
         used = dict.fromkeys(place for one in columns for place in one[name] if place)
@@ -71,7 +71,7 @@ def test_words_are_counted_in_the_order_of_the_map(build: Build) -> None:
 
 
 def test_bands_are_the_ladder_s(build: Build) -> None:
-    result = read_result(build(rung4={"cg-high": 0.8}))
+    result = read(build(rung4={"cg-high": 0.8}))
     found = map_data(result)
     for rung, columns in found["bands"].items():
         got = rows(found, columns)
@@ -90,18 +90,17 @@ def test_nothing_between_domains_gives_no_map(build: Build) -> None:
     without = ("similarity", "transfer", "directions", "das", "transplant", "overlap",
                "circuit_transfer", "rungs", "ladder")  # fmt: skip
     folder = build(without=without)
-    assert map_data(read_result(folder)) == {}
+    assert map_data(read(folder)) == {}
     assert 'id="map"' not in build_page(folder).read_text()
 
 
 def test_every_figure_says_how_it_was_made(build: Build) -> None:
-    result = read_result(build(rung4={"cg-high": 0.8}))
+    result = read(build(rung4={"cg-high": 0.8}))
     figures = [figure for section in filled_sections(result) for figure in section.figures]
     assert len(figures) > 20
     for figure in figures:
         assert figure.method.endswith(".") and figure.null and figure.tables, figure.name
         assert "n = " in figure.caption and "interval" in figure.caption.lower(), figure.name
-    assert shown_commands(result)[0][0] == result.facts["command"]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def reach(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_large_study_stays_small(reach: Path) -> None:
     page = build_page(reach)
     assert page.stat().st_size < 15_000_000
-    found = map_data(read_result(reach))
+    found = map_data(read(reach))
     packed = len(compressed(found))
     columns = [one["columns"] for one in found["measures"]] + list(found["bands"].values())
     assert packed < 25 * sum(len(each["a"]) for each in columns)  # bytes a row; its CSV has 300

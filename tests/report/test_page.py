@@ -109,17 +109,17 @@ def test_pictures_of_units_push_out_no_others_and_what_did_not_fit_is_said(
         if plate.keys.get("kind") == "units"
     ]
     more = replace(result, plates=[*units, *units, *result.plates])
-    kinds = [plate.keys.get("kind", "") for plate in embedded_thumbnails(more)]
+    kinds = [plate.keys.get("kind", "") for plate in embedded_thumbnails(more.plates, more.natural)]
     assert kinds == ["", "", "", "", "moved", "units", "units", "units"]
-    sizes = [len(plate.source) for plate in embedded_thumbnails(more)]
+    sizes = [len(plate.source) for plate in embedded_thumbnails(more.plates, more.natural)]
     monkeypatch.setattr("interp.report.embedding.PLATE_BYTES", sum(sizes[:-1]))
     text = render_page(more)
     assert text.count('<figure class="plate">') == 7
     assert "1 more did not fit: they are in the folder plates" in text
     # what figures and other pictures leave is less than that: domains come first
-    few = embedded_thumbnails(more, room=sum(sizes[:2]) + 1)
+    few = embedded_thumbnails(more.plates, more.natural, sum(sizes[:2]) + 1)
     assert [plate.keys.get("kind", "") for plate in few] == ["", ""]
-    monkeypatch.setattr("interp.report.page.FRAME_BYTES", PAGE_BYTES)
+    monkeypatch.setattr("interp.report.embedding.FRAME_BYTES", PAGE_BYTES)
     assert render_page(more).count('<figure class="plate">') == 0
 
 
@@ -273,7 +273,7 @@ def test_nothing_but_facts(build: Build) -> None:
 @pytest.mark.slow
 def test_one_checkpoint(build: Build) -> None:
     one = build_page(build(accuracy={"cg-high": 0.4}, index={"cg-high": 0.7}, name="one"))
-    assert "With 1 checkpoint" in one.read_text()
+    assert "1 training distribution; chance" in one.read_text()
     model = build_page(
         build(
             mode="model",
@@ -298,7 +298,7 @@ def test_several_test_domains(build: Build, study_frames: Frames) -> None:
     }
     specification = {"test_domains": ["sketch", "painting"], "natural": "real"}
     text = build_page(build(replaced=frames, specification=specification)).read_text()
-    assert text.count("On held-out classes in") == 2
+    assert text.count("Accuracy on classes held out in") == 2
     assert '<option value="1">painting</option>' in text
 
 

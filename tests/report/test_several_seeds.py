@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from interp.declared.measures import declared_figure
-from interp.report.figures.circuit_graphs import circuit_figure
 from interp.report.figures.views_and_answers import answer_bars
-from interp.report.loaded import read_result
 from interp.report.page import build_page
+from interp.report.sections import draw_figure
 from interp.study.results import Result
+from tests.report.conftest import read
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,7 @@ def test_a_page_of_two_seeds_is_built(twice: Path) -> None:
 
 def test_circuits_of_several_seeds_are_the_first_ones(twice: Path, small_study: Result) -> None:
     spec = declared_figure("circuit")
-    both, one = (
-        circuit_figure(read_result(folder), spec) for folder in (twice, small_study.folder)
-    )
+    both, one = (draw_figure(read(folder), spec) for folder in (twice, small_study.folder))
     assert both is not None and one is not None and both.data == one.data
 
 

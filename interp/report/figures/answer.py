@@ -1,40 +1,33 @@
 """The one figure that carries the answer: generalization against sharing, a point per setting."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pandas as pd
 
 from interp.core.errors import sequence
 from interp.core.statistics.index_of_sharing import GEOMETRY
-from interp.declared.figures import INDEX, PERMUTED, RAW, FigureSpec, threshold_lines
+from interp.declared.figures import INDEX, PERMUTED, RAW, FigureSpec, Row, threshold_lines
 from interp.declared.measures import declared_figure
 from interp.declared.writing import number, percent, plain
-from interp.report.grammar.filled_figures import finished
-from interp.report.grammar.kinds import across_lines, depth_figure, forest_figure
+from interp.report.grammar.figure_rows import figure_rows
 from interp.report.grammar.pieces import (
     Choice,
-    DrawnSubject,
     Figure,
     Trace,
+    across_lines,
     axis,
     error_bars,
     layout,
     level_line,
     points,
 )
-from interp.report.grammar.subjects import (
-    EPOCH_0,
-    compared_pairs,
-    held_out_accuracy,
-    learned_pairs,
-    middle_verdict,
-    unlearned_settings,
-)
-from interp.report.loaded import Frame, LoadedResult
+from interp.report.loaded import Frame
 from interp.report.naming import ordered_settings, setting_name
+from interp.report.page_model import PageModel
+from interp.report.sections import draw_figure
 
 ANSWER = FigureSpec(
     "answer",
@@ -49,127 +42,119 @@ ANSWER = FigureSpec(
     "of the depth, and the mean of their intervals, which is never too narrow; below {least} not "
     "shared, above {most} shared (dotted verticals). Up: balanced top-1 among all classes; "
     "dashed chance, dotted untrained.{absent}",
-    alt="{said}",
+    alt="{points}",
+    choices=(),
 )
 
 
-def answer_figure(result: LoadedResult) -> Figure | None:
-    """Accuracy against sharing; accuracy alone without an index; sharing by depth for one model."""
-    if result.one_model and not learned_pairs(result, "") and compared_pairs(result, ""):
+def answer_figure(page: PageModel) -> tuple[Figure | None, str]:
+    """The figure of the answer, or why there is none.
+
+    Accuracy against sharing; accuracy alone without an index; sharing by depth for one model.
+    """
+    figure = _answer(page)
+    return figure, "" if figure else _no_answer(page)
+
+
+def _answer(page: PageModel) -> Figure | None:
+    if page.one_model and len(page.subjects) and not page.subjects["learned"].any():
         return None
-    if result.one_model:
-        return _instead(result, depth_figure(result, declared_figure("similarity")))
-    found = pd.concat([_points(result, test_domain) for test_domain in result.test_domains])
-    placed = found.dropna(subset=["value", "index"])
+    if page.one_model:
+        return _instead(page, draw_figure(page, declared_figure("similarity")))
+    every = _points(page.subjects, page.reached, page.verdicts)
+    placed = every.dropna(subset=["value", "index"])
     if placed.empty:
-        return _instead(result, forest_figure(result, declared_figure("accuracy")))
-    where = sequence(result.test_domains)
+        return _instead(page, draw_figure(page, declared_figure("accuracy")))
+    where = sequence(page.tests)
     thresholds = threshold_lines(GEOMETRY)
     lines, notes = across_lines(thresholds, "x")
     traces: list[Trace] = []
-    for place, test_domain in enumerate(result.test_domains):
+    for place, test_domain in enumerate(page.tests):
         traces += _traces(placed[placed["test_domain"] == test_domain], place)
-        traces += _floors(result, test_domain, place)
+        traces += _floors(page.reached[page.reached["test_domain"] == test_domain], place)
     shape = layout(
         260,
         showlegend=False,
         margin={"t": 44},
-        xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)")
+        xaxis=axis(f"sharing index, {page.natural} × {where} (0 null, 1 ceiling)")
         | _room_for_names([own for _, own in placed.groupby("test_domain")]),
         yaxis=axis("accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
         shapes=lines,
         annotations=[note | {"y": 1} for note in notes],
     )
-    missing = found[found["index"].isna()]["name"].tolist()
+    missing = every[every["index"].isna()]["name"].tolist()
+    failed = page.subjects[~page.subjects["learned"]]["setting"]
     crowded = placed.groupby("test_domain").size().max() > MOST_NAMED
-    least, most = (line.at for line in thresholds)
-    said = {
-        "where": where,
-        "least": least,
-        "most": most,
-        "said": "; ".join(_said(row) for _, row in placed.iterrows()),
-        "absent": (f" Not shown, for want of an index: {sequence(missing)}." if missing else "")
-        + _unlearned(result)
-        + (" Colours are those of the table below; a point says its name." if crowded else ""),
-    }
-    accuracy = pd.concat([held_out_accuracy(result, name) for name in result.test_domains])
-    choices = [Choice("Test domain", result.test_domains)]
-    return finished(ANSWER, result, accuracy, traces, shape, choices, **said)
+    notes = (
+        f" Not shown, for want of an index: {sequence(missing)}." if missing else "",
+        f" Left out, since not shown to have learned: {_names(failed)}." if len(failed) else "",
+        " Colours are those of the table below; a point says its name." if crowded else "",
+    )
+    return figure_rows(page, ANSWER).figure(
+        traces,
+        shape,
+        of_rows=page.reached,
+        choices=[Choice("Test domain", page.tests)],
+        where=where,
+        least=thresholds[0].at,
+        most=thresholds[1].at,
+        points="; ".join(map(_numbers, placed.to_dict("records"))),
+        absent="".join(notes),
+    )
 
 
-def no_answer(result: LoadedResult) -> str:
-    """Why there is no figure of the answer.
-
-    >>> from pathlib import Path
-    >>> no_answer(LoadedResult(Path("."), {"title": "A study"}, {}))
-    'The figure of the answer is not drawn: accuracy was not measured.'
-    """
-    table = "similarity" if result.one_model else "accuracy"
-    rows = result.frame(table)
+def _no_answer(page: PageModel) -> str:
+    """Why there is no figure of the answer."""
+    table = "similarity" if page.one_model else "accuracy"
+    rows = page.frame(table)
     reasons = list(dict.fromkeys(reason for reason in rows["reason"] if reason))
-    if all(unlearned_settings(result, name) for name in result.test_domains):
+    if len(page.subjects) and not page.subjects["learned"].any():
         why = "no model is shown to have learned"
     elif rows.empty:
-        what = "how domains share geometry" if result.one_model else "accuracy"
+        what = "how domains share geometry" if page.one_model else "accuracy"
         why = f"{what} was not measured"
     else:
         why = sequence(reasons[:2]) or f"the table {table} holds no number for it"
     return f"The figure of the answer is not drawn: {why}."
 
 
-def _unlearned(result: LoadedResult) -> str:
-    """The settings that are not shown since they did not learn."""
-    failed = {name for test in result.test_domains for name in unlearned_settings(result, test)}
-    names = [setting_name(name) for name in ordered_settings(failed)]
-    return f" Left out, since not shown to have learned: {sequence(names)}." if names else ""
+def _names(settings: Sequence[str]) -> str:
+    return sequence([setting_name(name) for name in ordered_settings(settings)])
 
 
-def _instead(result: LoadedResult, figure: Figure | None) -> Figure | None:
+def _instead(page: PageModel, figure: Figure | None) -> Figure | None:
     """Another figure in the answer's place: it is made as the answer is."""
-    tables = [name for name in ANSWER.tables if name in result.tables]
+    tables = [name for name in ANSWER.tables if name in page.tables]
     return figure and replace(
         figure, name="answer", method=ANSWER.method, null=ANSWER.null, tables=tables
     )
 
 
-def _points(result: LoadedResult, test_domain: str) -> Frame:
+def _points(subjects: Frame, reached: Frame, verdicts: Frame) -> Frame:
     """Accuracy and middle-layer index of every setting that has an accuracy."""
-    accuracy = held_out_accuracy(result, test_domain)
-    rows = []
-    for one in learned_pairs(result, test_domain):
-        if one.setting not in accuracy.index:
-            continue
-        summed = middle_verdict(result, "R2", one)
-        ends = (summed.index, summed.low, summed.high) if summed else (math.nan,) * 3
-        rows.append(
-            {"name": one.name, "colour": one.colour, "symbol": one.symbol}
-            | {"test_domain": test_domain}
-            | accuracy.loc[one.setting, ["value", "low", "high"]].to_dict()
-            | dict(zip(("index", "index_low", "index_high"), ends, strict=True))
-        )
-    columns = ["name", "colour", "symbol", "test_domain", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "index", "index_low", "index_high"])
+    model = ["setting", "test_domain"]
+    accuracy = reached[reached["control"] == ""][[*model, "value", "low", "high"]]
+    shared = verdicts[verdicts["rung"] == "R2"][[*model, "index", "low", "high"]]
+    shared = shared.rename(columns={"low": "index_low", "high": "index_high"})
+    learned = subjects[subjects["learned"]]
+    return learned.merge(accuracy, on=model).merge(shared, on=model, how="left")
 
 
 def _traces(rows: Frame, place: int) -> list[Trace]:
     """A trace per setting, and its name at the end of its interval, where no bar of its own is."""
-    found: list[Trace] = []
+    traces: list[Trace] = []
     before = _names_before(rows)
     for label, row in rows.iterrows():
-        own = rows.loc[[label]]
-        one = DrawnSubject(plain(row["name"]), row["colour"], row["symbol"], own)
+        own, name = rows.loc[[label]], plain(row["name"])
         bars = {"error_x": error_bars(own, INDEX), "error_y": error_bars(own, RAW)}
-        said = {
-            "hovertext": [plain(_said(row), 200)],
-            "hovertemplate": "%{hovertext}<extra></extra>",
-        }
-        found.append(
-            points(one, own["index"], own["value"], [one.name], [place], size=12, **bars)
-            | {"mode": "markers", **said}
-        )
+        look = row["colour"], row["symbol"]
+        at = own["index"], own["value"], [name]
+        trace = points(name, look, *at, [place], size=12, **bars)
+        shown = {"hovertext": [plain(_numbers(row), 200)]}
+        traces.append(trace | shown | {"hovertemplate": "%{hovertext}<extra></extra>"})
         if len(rows) <= MOST_NAMED:
-            found.append(_name_beside(row, place, before=before[label]))
-    return found
+            traces.append(_name_beside(row, place, before=before[label]))
+    return traces
 
 
 def _name_beside(row: pd.Series, place: int, *, before: bool) -> Trace:
@@ -192,8 +177,8 @@ def _name_beside(row: pd.Series, place: int, *, before: bool) -> Trace:
 MOST_NAMED = 6
 """Points of a test domain that carry their names; those of more would cover one another."""
 
-LETTER = 0.029
-"""What a letter takes of the axis across, on a phone."""
+LETTER, LINE = 0.029, 0.085
+"""What a letter takes of the axis across, on a phone, and a line of a name of the axis up."""
 
 
 def _room_for_names(parts: Sequence[Frame]) -> dict[str, list[float]]:
@@ -216,11 +201,7 @@ def _room_for_names(parts: Sequence[Frame]) -> dict[str, list[float]]:
     return {"range": [lowest, max([1.1, *ends])]} if ends else {}
 
 
-LINE = 0.085
-"""What a line of a name takes of the axis up."""
-
-
-def _names_before(rows: Frame) -> dict[Any, bool]:
+def _names_before(rows: Frame) -> dict[Hashable, bool]:
     """Whether each name stands left of its interval, else right of it.
 
     From the top each takes the left, where there is room before its interval and it covers neither
@@ -233,7 +214,7 @@ def _names_before(rows: Frame) -> dict[Any, bool]:
     [False, True]
     """
     height = (rows["high"].max() - rows["low"].min()) or 1.0
-    found: dict[Any, bool] = {}
+    left: dict[Hashable, bool] = {}
     taken: list[Box] = []  # by names so far
     for label, row in rows.sort_values("value", ascending=False).iterrows():
         wide, (low, high) = _width(row), _ends(row)
@@ -248,9 +229,9 @@ def _names_before(rows: Frame) -> dict[Any, bool]:
         covered = {
             side: sum(_shared(box, each) for each in [*taken, *bars]) for side, box in boxes.items()
         }
-        found[label] = before = bool(low >= 0.35 and covered[True] <= covered[False])
+        left[label] = before = bool(low >= 0.35 and covered[True] <= covered[False])
         taken.append(boxes[before])
-    return found
+    return left
 
 
 def _ends(row: pd.Series) -> tuple[float, float]:
@@ -277,11 +258,13 @@ def _shared(a: Box, b: Box) -> float:
     return max(across, 0.0) * max(up, 0.0)
 
 
-def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:
+def _floors(reached: Frame, place: int) -> list[Trace]:
     """Chance and the untrained models, as lines across."""
-    accuracy = held_out_accuracy(result, test_domain)
-    untrained = held_out_accuracy(result, test_domain, control=EPOCH_0)
-    levels = (("chance", accuracy["null"], "dash"), ("untrained", untrained["value"], "dot"))
+    trained = reached["control"] == ""
+    levels = (
+        ("chance", reached[trained]["null"], "dash"),
+        ("untrained", reached[~trained]["value"], "dot"),
+    )
     return [
         level_line(name, [-0.1, 1.1], [float(values.mean())] * 2, [place], share=True, dash=dash)
         for name, values, dash in levels
@@ -289,7 +272,7 @@ def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:
     ]
 
 
-def _said(row: pd.Series) -> str:
+def _numbers(row: Row | pd.Series) -> str:
     return (
         f"{row['name']}: accuracy {percent(row['value'])} ({percent(row['low'])} to "
         f"{percent(row['high'])}), index {number(row['index'])} ({number(row['index_low'])} to "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,17 +24,17 @@ from interp.declared.figures import (
     SectionSpec,
 )
 from interp.declared.writing import CLASS_SETS, between, number, percent, plain, some
-from interp.report.grammar.curves import curve_traces, curves_over_models
-from interp.report.grammar.filled_figures import finished, read_rows, views
-from interp.report.grammar.kinds import axis_of
+from interp.report.grammar.curves import curve_lines, curve_traces
+from interp.report.grammar.figure_rows import FigureRows
 from interp.report.grammar.pieces import (
     GREY,
     MAP,
     Choice,
-    DrawnSubject,
     Figure,
+    Meta,
     Trace,
     axis,
+    axis_of,
     counts,
     error_bars,
     heat,
@@ -45,9 +46,9 @@ from interp.report.grammar.pieces import (
     ribbon,
     span,
 )
-from interp.report.grammar.subjects import final, in_test_domain, looks_of, top_1
-from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import Looks, ordered_settings, setting_label, setting_name
+from interp.report.loaded import Frame
+from interp.report.naming import Looks, looks_of, ordered_settings, setting_label, setting_name
+from interp.report.rows import final, in_test_domain, top_1
 
 AREA = "AUSUC"
 ALL_CLASSES = {"candidates": ["all", ""]}
@@ -84,26 +85,30 @@ def _varied(rows: Frame, options: Sequence[str]) -> int:
     return next((place for place, name in enumerate(options) if varied.get(name)), 0)
 
 
-def _spearman(result: LoadedResult, rows: Frame) -> str:
+def _spearman(data: FigureRows, rows: Frame) -> str:
     """Every correlation with its interval, and where there is none, why."""
-    rows = in_test_domain(result.frame("exposure"))
+    rows = in_test_domain(data.tables.get("exposure", rows[:0]))
     rows = rows[(rows["class_set"] == "all") & (rows["candidates"].isin(["all", ""]))]
     said: list[str] = []
     without: dict[str, list[str]] = {}
-    for _, row in rows.drop_duplicates(["test_domain", "setting", "exposed_in"]).iterrows():
-        what = f"{setting_name(row['setting'])}, {row['exposed_in']}"
-        what += f", {row['test_domain']}" if len(result.test_domains) > 1 else ""
-        if pd.isna(row["value"]):
-            without.setdefault(row["reason"] or "no number", []).append(what)
+    for row in rows.drop_duplicates(["test_domain", "setting", "exposed_in"]).itertuples():
+        what = f"{setting_name(str(row.setting))}, {row.exposed_in}"
+        what += f", {row.test_domain}" if len(data.tests) > 1 else ""
+        if pd.isna(row.value):
+            without.setdefault(str(row.reason) or "no number", []).append(what)
         else:
-            ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
-            said.append(f"{what}: {number(row['value'])} ({ends})")
+            said.append(f"{what}: {_with_ends(row)}")
     parts = [some(said, "exposure")] if said else []
     parts += [f"none for {len(names)}, where {why}" for why, names in without.items()]
     return "; ".join(parts) if parts else "not measured"
 
 
-def _classes(result: LoadedResult, rows: Frame) -> str:
+def _with_ends(row: Any) -> str:
+    ends = between(row.low, row.high).removeprefix("95 % interval ")
+    return f"{number(row.value)} ({ends})"
+
+
+def _classes(data: FigureRows, rows: Frame) -> str:
     return span(rows.groupby(["test_domain", "setting"])["label"].nunique())
 
 
@@ -194,46 +199,48 @@ BEHIND = SectionSpec(
 )
 
 
-def tradeoff_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def tradeoff_figure(data: FigureRows) -> Figure | None:
     """Accuracy of held-out against seen classes under every bias, a line per setting."""
-    rows = read_rows(result, spec)
+    spec, rows = data.spec, data.rows
     if rows.empty:
         return None
-    accuracy = in_test_domain(result.frame("accuracy"))
+    accuracy = in_test_domain(data.tables.get("accuracy", rows[:0]))
     areas = final(accuracy[accuracy["measure"] == AREA])
-    found, choices = views(result, spec, rows)
-    traces = curve_traces(spec, curves_over_models(spec, found))
-    for view in found:
+    traces: list[Trace] = []
+    for view in data.views:
+        lines = list(curve_lines(spec, view))
+        traces += [trace for line in lines for trace in curve_traces(spec, *line, view.meta)]
         here = accuracy[accuracy["test_domain"] == view.test_domain]
-        names = [one.key for one in view.subjects if len(one.rows)]
-        traces += _unbiased(final(top_1(here)), looks_of(result, names), view.meta)
+        names = [each.where["key"] for each, *_ in lines]
+        looks = looks_of(data.settings, names)
+        traces += _unbiased(final(top_1(here)), looks, view.meta)
     null = areas["null"].dropna()
-    said = {
-        "areas": _areas(areas, choices[0].options),
-        "chance": f" Random logits: {number(float(null.mean()), 3)}." if len(null) else "",
-        "counted": counts(areas if len(areas) else rows),
-    }
-    shape = layout(440, xaxis=axis_of(spec.x), yaxis=axis_of(spec.y))
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    return data.figure(
+        traces,
+        layout(440, xaxis=axis_of(spec.x), yaxis=axis_of(spec.y)),
+        areas=_areas(areas, data.choices[0].options),
+        chance=f" Random logits: {number(float(null.mean()), 3)}." if len(null) else "",
+        counted=counts(areas if len(areas) else rows),
+    )
 
 
-def _unbiased(rows: Frame, looks: Looks, meta: Sequence[int | None]) -> list[Trace]:
+def _unbiased(rows: Frame, looks: Looks, meta: Meta) -> list[Trace]:
     """The models as they are: accuracy of either kind of classes, with both intervals."""
     among_all = rows[rows["candidates"].isin(["all", ""])]
     traces = []
-    for setting, (colour, symbol) in looks.items():
+    for setting, look in looks.items():
         own = among_all[among_all["setting"] == setting]
         seen, held = (own[own["class_set"] == kind].head(1) for kind in ("seen", "held-out"))
         if seen.empty or held.empty:
             continue
         said = f"seen {percent(seen['value'].iloc[0])}, held-out {percent(held['value'].iloc[0])}"
-        one = DrawnSubject(f"{setting_label(setting)}, no bias", colour, symbol, own)
+        name, at = f"{setting_label(setting)}, no bias", (seen["value"], held["value"], [said])
         bars = {
-            f"error_{end}": error_bars(rows) | {"color": colour}
-            for end, rows in (("x", seen), ("y", held))
+            f"error_{end}": error_bars(part, color=look[0])
+            for end, part in (("x", seen), ("y", held))
         }
         more = {"legendgroup": setting, "showlegend": False, **bars}
-        traces.append(points(one, seen["value"], held["value"], [said], meta, size=11, **more))
+        traces.append(points(name, look, *at, meta, size=11, **more))
     return traces
 
 
@@ -241,12 +248,12 @@ def _areas(areas: Frame, options: Sequence[str]) -> str:
     said = []
     for test_domain in options:
         once = areas[areas["test_domain"] == test_domain].drop_duplicates("setting")
-        once = once.set_index("setting", drop=False)
-        for setting in ordered_settings(once.index):
-            row = once.loc[setting]
-            where = f", {test_domain}" if len(options) > 1 else ""
-            ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
-            said.append(f"{setting_name(setting)}{where} {number(row['value'])} ({ends})")
+        where = f", {test_domain}" if len(options) > 1 else ""
+        rows = {row.setting: row for row in once.itertuples()}
+        said += [
+            f"{setting_name(name)}{where} {_with_ends(rows[name])}"
+            for name in ordered_settings(rows)
+        ]
     return some(said, "accuracy") if said else "not recorded"
 
 
@@ -258,16 +265,15 @@ TICKS = (
 """Where a logit axis carries a number: the first of these that puts three on it."""
 
 
-def robustness_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def robustness_figure(data: FigureRows) -> Figure | None:
     """Accuracy in the test domain against accuracy in natural pictures, on logit axes."""
-    rows = read_rows(result, spec)
+    rows = data.rows
     if rows.empty:
         return None
-    found, choices = views(result, spec, rows)
     traces: list[Trace] = []
-    for view in found:
+    for view in data.views:
         traces += _fit(view.rows, view.meta)
-        for setting, look in looks_of(result, view.rows["setting"]).items():
+        for setting, look in looks_of(data.settings, view.rows["setting"]).items():
             own = view.rows[view.rows["setting"] == setting]
             traces.append(_models(own, setting, look, view.meta))
     inside = sequence(list(dict.fromkeys(rows["domain_a"])))
@@ -278,17 +284,18 @@ def robustness_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         yaxis=_logit_axis("balanced accuracy, test domain", outer),
     )
     distances = rows.groupby("setting")["value"].mean()
-    said = {
-        "inside": inside,
-        "outside": sequence(choices[0].options),
-        "fitted": span(rows["n_units"].dropna()),
-        "models": len(rows),
-        "distances": "; ".join(
+    return data.figure(
+        traces,
+        shape,
+        inside=inside,
+        outside=sequence(data.choices[0].options),
+        fitted=span(rows["n_units"].dropna()),
+        models=len(rows),
+        distances="; ".join(
             f"{setting_name(str(setting))}: {number(100 * value, 1)} points above the line"
             for setting, value in distances.items()
         ),
-    }
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    )
 
 
 def _logit(values: Iterable[float]) -> np.ndarray:
@@ -307,15 +314,11 @@ def _logit_axis(title: str, shown: Sequence[pd.Series]) -> dict[str, object]:
         inside = [(float(at), f"{s:.0%}") for s, at in placed if limits[0] <= at <= limits[1]]
         if len(inside) >= 3:
             break
-    return axis(
-        title,
-        range=limits,
-        tickvals=[at for at, _ in inside],
-        ticktext=[words for _, words in inside],
-    )
+    at, words = (list(each) for each in zip(*inside, strict=True)) if inside else ([], [])
+    return axis(title, range=limits, tickvals=at, ticktext=words)
 
 
-def _fit(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
+def _fit(rows: Frame, meta: Meta) -> list[Trace]:
     """The reference models' line, and its interval as a band."""
     known = rows.dropna(subset=["expected"]).sort_values("accuracy_in", kind="stable")
     columns = ("accuracy_in", "expected", "expected_low", "expected_high")
@@ -325,8 +328,7 @@ def _fit(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
     return [band, line | {"hoverinfo": "skip"}]
 
 
-def _models(rows: Frame, setting: str, look: tuple[str, str], meta: Sequence[int | None]) -> Trace:
-    colour, symbol = look
+def _models(rows: Frame, setting: str, look: tuple[str, str], meta: Meta) -> Trace:
     said = [
         f"{setting_label(setting)}<br>{100 * inside:.1f} % and {100 * outside:.1f} %, "
         f"{number(100 * above, 1)} points above the line"
@@ -334,38 +336,36 @@ def _models(rows: Frame, setting: str, look: tuple[str, str], meta: Sequence[int
             rows["accuracy_in"], rows["accuracy_out"], rows["value"], strict=True
         )
     ]
-    one = DrawnSubject(setting_label(setting), colour, opened_option(symbol, rows["fitted"]), rows)
-    inside, outside = _logit(rows["accuracy_in"]), _logit(rows["accuracy_out"])
-    return points(one, inside, outside, said, meta, size=10)
+    looks = look[0], opened_option(look[1], rows["fitted"])
+    at = _logit(rows["accuracy_in"]), _logit(rows["accuracy_out"])
+    return points(setting_label(setting), looks, *at, said, meta, size=10)
 
 
-def accuracy_by_class_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def accuracy_by_class_figure(data: FigureRows) -> Figure | None:
     """Accuracy of every held-out class in the test domain, class by setting."""
-    rows = read_rows(result, spec)
-    held_out = result.specification.get("held_out")
+    rows = data.rows
     if (rows["class_set"] == "held-out").any():  # which classes they are may differ by block
         rows = rows[rows["class_set"] == "held-out"]
-    elif isinstance(held_out, list) and held_out:
-        rows = rows[rows["label"].isin([str(name) for name in held_out])]
     if rows["value"].notna().sum() == 0:
         return None
     settings = ordered_settings(rows["setting"])
     traces, most = [], 0
-    domains = [name for name in result.test_domains if name in set(rows["test_domain"])]
+    domains = [name for name in data.tests if name in set(rows["test_domain"])]
     for place, test_domain in enumerate(domains):
         here = rows[rows["test_domain"] == test_domain]
         grid = here.pivot_table(index="label", columns="setting", values="value", dropna=False)
         grid = grid.reindex(columns=settings)
         grid = grid.loc[grid.mean(axis=1).sort_values(kind="stable").index]
         names = [setting_name(name) for name in settings]
-        labels = [_distinct(str(label), number) for number, label in enumerate(grid.index)]
+        # a label stays its own row when names are cut: long ones get their number
+        labels = [
+            str(label) if len(str(label)) <= 20 else f"{str(label)[:14]}… ({number + 1})"
+            for number, label in enumerate(grid.index)
+        ]
         traces.append(heat(grid.to_numpy().tolist(), names, labels, title="accuracy", meta=[place]))
         most = max(most, len(grid))
     shape = layout(100 + 24 * most, xaxis=MAP, yaxis=MAP)
-    said = {"rows": most, "columns": len(settings)}
-    return finished(spec, result, rows, traces, shape, [Choice("Test domain", domains)], **said)
-
-
-def _distinct(label: str, place: int) -> str:
-    """A label that stays its own row when names are cut: long ones get their number."""
-    return label if len(label) <= 20 else f"{label[:14]}… ({place + 1})"
+    choices = [Choice("Test domain", domains)]
+    return data.figure(
+        traces, shape, of_rows=rows, choices=choices, rows=most, columns=len(settings)
+    )

@@ -10,11 +10,12 @@ import pandas as pd
 
 from interp.core.errors import SampleError
 from interp.core.tables import Table
-from interp.declared.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE, FigureSpec
+from interp.declared.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE
 from interp.declared.writing import number, plain
-from interp.report.grammar.filled_figures import finished, read_rows, views
-from interp.report.grammar.pieces import Figure, Trace, layout
-from interp.report.loaded import Frame, LoadedResult
+from interp.report.embedding import KEYED, node_key
+from interp.report.grammar.figure_rows import FigureRows
+from interp.report.grammar.pieces import Figure, Meta, Trace, layout
+from interp.report.loaded import Frame
 from interp.report.naming import faded
 
 SHARED = "both"
@@ -24,9 +25,6 @@ TINTS = {SHARED: GREEN, "first": BLUE, "second": ORANGE}
 """Colours of what both circuits have, the first domain's alone, and the second's."""
 
 MODEL_COLUMNS = ["setting", "test_domain", "architecture", "seed", "epoch", "control"]
-KEYED = ("setting", "test_domain", "seed")
-"""What tells the models of one result apart."""
-
 DRAWN = ("node", "node_b", "edge", "score", "found_in", "side", *KEYED)
 """What a graph needs of an edge."""
 
@@ -36,19 +34,12 @@ WIDEST, LINE, HEAD = 9, 21, 46
 STEPS = np.linspace(0, 1, 8)
 
 
-def circuit_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def circuit_figure(data: FigureRows) -> Figure | None:
     """The strongest edges between nodes: of both domains, laid over one another, and of each."""
-    rows = read_rows(result, spec)
-    rows = rows[rows["score"] != 0]
-    if rows.empty:
-        return None
-    rows = rows.assign(seed=rows["seed"].fillna(0))
-    rows = pd.concat([laid_over(rows), rows.assign(found_in="", side="")], ignore_index=True)
-    found, choices = views(result, spec, rows)
-    shown = [view for view in found if len(view.rows)]
+    shown = [view for view in data.views if len(view.rows)]
     if not shown:
         return None
-    columns = _columns(rows)
+    columns = _columns(data.rows)
     graphs = [Graph.of(view.rows, columns) for view in shown]
     traces = [
         trace
@@ -56,7 +47,14 @@ def circuit_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         for trace in graph.traces(view.meta)
     ]
     most = max(len(view.rows) for view in shown)
-    return finished(spec, result, rows, traces, _shape(graphs, columns), choices, most=most)
+    return data.figure(traces, _shape(graphs, columns), most=most)
+
+
+def with_both(rows: Frame) -> Frame:
+    """The edges of each domain's circuit, after those of both, laid over one another."""
+    rows = rows[rows["score"] != 0]
+    rows = rows.assign(seed=rows["seed"].fillna(0))
+    return pd.concat([laid_over(rows), rows.assign(found_in="", side="")], ignore_index=True)
 
 
 def laid_over(rows: Frame) -> Frame:
@@ -155,7 +153,7 @@ class Graph:
         """How many nodes the fullest column has."""
         return round(max(-y for _, y in self.places.values())) + 1
 
-    def traces(self, meta: Sequence[int | None]) -> list[Trace]:
+    def traces(self, meta: Meta) -> list[Trace]:
         """Lines for the edges, the weakest first, and the nodes above them."""
         found: list[Trace] = []
         weakest_first = self.edges.sort_values("score", key=abs)
@@ -200,31 +198,35 @@ class Graph:
             + (f"<br>in {plain(edge.found_in)}" if edge.found_in else "")
             for edge in self.edges.itertuples()
         ]
-        return {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [float(x[0]) for x, _ in middles],
-            "y": [float(y[0]) for _, y in middles],
-            "marker": {"size": 14, "opacity": 0},
-            "text": said,
-            "hovertemplate": "%{text}<extra></extra>",
-            "showlegend": False,
-            "meta": meta,
-        }
+        x, y = ([float(at[axis][0]) for at in middles] for axis in (0, 1))
+        look = {"marker": {"size": 14, "opacity": 0}, "text": said}
+        return self._dots(x, y, meta) | look | {"hovertemplate": "%{text}<extra></extra>"}
 
     def _nodes(self, meta: list[int | None]) -> Trace:
         names, colours = list(self.places), self._node_colours()
         size = 8 + 8 * (self.strength / (self.strength.max() or 1.0)) ** 0.5
-        return {
-            "type": "scatter", "mode": "markers+text", "x": [self.places[n][0] for n in names],
-            "y": [self.places[n][1] for n in names], "text": [_short(n) for n in names],
-            "textposition": "middle right", "textfont": {"size": 11, "shadow": "auto"},
+        x, y = ([self.places[name][axis] for name in names] for axis in (0, 1))
+        marker = {
+            "size": [round(float(size[name]), 1) for name in names],
+            "symbol": "square",
+            "color": [colours[name] for name in names],
+            "opacity": 1,
+        }
+        words = {
+            "text": [_short(name) for name in names],
+            "textposition": "middle right",
+            "textfont": {"size": 11, "shadow": "auto"},
             "cliponaxis": False,
-            "marker": {"size": [round(float(size[n]), 1) for n in names], "symbol": "square",
-                       "color": [colours[n] for n in names], "opacity": 1},
-            "customdata": self._pictured(names), "hovertext": [plain(n, 60) for n in names],
-            "hovertemplate": "%{hovertext}<extra></extra>", "showlegend": False, "meta": meta,
-        }  # fmt: skip
+            "customdata": self._pictured(names),
+            "hovertext": [plain(name, 60) for name in names],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+        }
+        return self._dots(x, y, meta) | {"mode": "markers+text", "marker": marker, **words}
+
+    @staticmethod
+    def _dots(x: list[float], y: list[float], meta: list[int | None]) -> Trace:
+        at = {"x": x, "y": y, "meta": meta}
+        return {"type": "scatter", "mode": "markers", "showlegend": False, **at}
 
     def _node_colours(self) -> dict[str, str]:
         """A node's colour: that of the one side its edges are of, or of both."""
@@ -243,16 +245,6 @@ class Graph:
         first = self.edges.iloc[0]
         model = node_key({name: first.get(name, "") for name in KEYED})
         return [f"{model}|{name}" for name in names]
-
-
-def node_key(place: Mapping[str, Any]) -> str:
-    """How a model is named where the pictures of its nodes are looked up.
-
-    >>> node_key({"setting": "cg-high", "test_domain": "sketch", "seed": 0.0, "epoch": 9})
-    'cg-high|sketch|0'
-    """
-    setting, test_domain, seed = (place.get(name, "") for name in KEYED)
-    return f"{setting}|{test_domain}|{int(float(seed or 0))}"
 
 
 def _ends(rows: Frame) -> Frame:

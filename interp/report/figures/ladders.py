@@ -11,10 +11,10 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PAR
 from interp.core.tables import Table
 from interp.declared.figures import SETTING, TEST_DOMAIN, FigureSpec, SectionSpec
 from interp.declared.writing import number, plain
-from interp.report.figures.sharing_profiles import PROFILE, classes_in_words, ordered_pairs
-from interp.report.grammar.filled_figures import finished, read_rows, views
-from interp.report.grammar.pieces import MAP, Figure, Trace, layout
-from interp.report.loaded import Frame, LoadedResult, whole
+from interp.report.figures.sharing_profiles import PROFILE, ordered_pairs
+from interp.report.grammar.figure_rows import FigureRows
+from interp.report.grammar.pieces import MAP, Figure, Meta, Trace, layout, span
+from interp.report.loaded import Frame, whole
 from interp.report.naming import SIGNS, setting_name
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 from interp.verdicts.votes import agreement
@@ -34,12 +34,8 @@ SCALE = [
 WHOLE = "whole tower"
 ORDER = (*BANDS, WHOLE)
 
-
-VERDICT = (
-    *("control", "rung", "test_domain", "setting", "domain_a", "domain_b", "band", "verdict"),
-    *("index", "index_low", "index_high", "claim", "votes", "reason", "needed", "n_units"),
-)
-"""The columns that a map needs: a table with all declared ones is slow to cut up."""
+LOOK = {"colorscale": SCALE, "zmin": 0, "zmax": 3, "showscale": False}
+"""How plotly is told of a heat map of verdicts."""
 
 
 def _fullest(rows: Frame, options: Sequence[str]) -> int:
@@ -63,7 +59,7 @@ LADDER_MAP = FigureSpec(
     f"R1: ● {RUNGS['R1'].rule[SHARED]}; ○ {RUNGS['R1'].rule[NOT_SHARED]}. {SQUARES} "
     "Point at a cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
     alt="Map of verdicts: {pairs} pairs and bands by six rungs",
-    where={"control": ""},
+    where={"control": "", "rung": list(RUNGS)},
     choices=(TEST_DOMAIN, replace(SETTING, first=_fullest)),
 )
 LADDER = SectionSpec(
@@ -82,22 +78,19 @@ LADDER = SectionSpec(
 )
 
 
-def ladder_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def ladder_figure(data: FigureRows) -> Figure | None:
     """Every pair of domains and band of layers, rung by rung: its verdict."""
-    rows = read_rows(result, spec)[list(VERDICT)]
-    rows = rows[rows["rung"] != ""]
+    rows = data.rows
     if rows.empty:
         return None
     names = _pairs(rows)
-    found, choices = views(result, spec, rows)
-    traces = [_verdicts(view.rows, names, view.meta) for view in found]
+    traces = [_verdicts(view.rows, names, view.meta) for view in data.views]
     shape = layout(
         120 + 24 * len(names),
         xaxis={**MAP, "side": "top", "tickfont": {"size": 11}},
         yaxis={**MAP, "autorange": "reversed", "tickfont": {"size": 11}},
     )
-    said = {"classes": classes_in_words(rows), "pairs": len(names)}
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    return data.figure(traces, shape, classes=span(rows["n_units"].dropna()), pairs=len(names))
 
 
 def _pairs(rows: Frame) -> list[tuple[str, str, str]]:
@@ -109,28 +102,27 @@ def _pairs(rows: Frame) -> list[tuple[str, str, str]]:
     return [(*pair, band) for pair in pairs for band in ORDER if band in bands[pair]]
 
 
-def _verdicts(
-    rows: Frame, names: Sequence[tuple[str, str, str]], meta: Sequence[int | None]
-) -> Trace:
+def _verdicts(rows: Frame, names: Sequence[tuple[str, str, str]], meta: Meta) -> Trace:
     """A heat map of verdicts; seeds of one model vote together."""
-    z: list[list[float | None]] = []
-    text: list[list[str]] = []
-    said: list[list[str]] = []
-    found = dict(iter(rows.groupby(["domain_a", "domain_b", "band", "rung"], sort=False)))
-    for a, b, band in names:
-        cells = [found.get((a, b, band, rung), rows.iloc[:0]) for rung in RUNGS]
-        verdicts = [_agreed(cell) for cell in cells]
-        z.append([LEVELS.get(verdict) for verdict in verdicts])
-        text.append([SIGNS.get(verdict, "") for verdict in verdicts])
-        said.append([_cell(cell, rung) for cell, rung in zip(cells, RUNGS, strict=True)])
+    cells = dict(iter(rows.groupby(["domain_a", "domain_b", "band", "rung"], sort=False)))
+    grid = [[cells.get((*name, rung), rows.iloc[:0]) for rung in RUNGS] for name in names]
+    verdicts = [[_agreed(cell) for cell in row] for row in grid]
     return {
-        "type": "heatmap", "z": z, "x": list(HEADS.values()),
+        "type": "heatmap",
+        "z": [[LEVELS.get(verdict) for verdict in row] for row in verdicts],
+        "x": list(HEADS.values()),
         "y": [f"{plain(a, 14)} × {plain(b, 14)}, {band}" for a, b, band in names],
-        "text": text, "texttemplate": "%{text}", "textfont": {"color": "#1a1a1a", "size": 14},
-        "hovertext": said, "hovertemplate": "%{y}<br>%{hovertext}<extra></extra>",
-        "colorscale": SCALE, "zmin": 0, "zmax": 3, "showscale": False, "xgap": 2, "ygap": 2,
-        "hoverongaps": False, "meta": list(meta),
-    }  # fmt: skip
+        "text": [[SIGNS.get(verdict, "") for verdict in row] for row in verdicts],
+        "texttemplate": "%{text}",
+        "textfont": {"color": "#1a1a1a", "size": 14},
+        "hovertext": [[_cell(*cell) for cell in zip(row, RUNGS, strict=True)] for row in grid],
+        "hovertemplate": "%{y}<br>%{hovertext}<extra></extra>",
+        **LOOK,
+        "xgap": 2,
+        "ygap": 2,
+        "hoverongaps": False,
+        "meta": list(meta),
+    }
 
 
 def _agreed(cell: Frame) -> str:
@@ -176,8 +168,9 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
     rows = whole(table.frame)
     names = _pairs(rows)
     trace = {key: value for key, value in _verdicts(rows, names, [None]).items() if key != "meta"}
+    counted = span(rows["n_units"].dropna())
     signs = "● shared, ◐ partly, ○ not shared, ? cannot tell"
-    said = f"{title}<br><sup>{signs}; n = {classes_in_words(rows)} classes</sup>"
+    said = f"{title}<br><sup>{signs}; n = {counted} classes</sup>"
     return go.Figure(
         data=[trace],
         layout={

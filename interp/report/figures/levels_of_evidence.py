@@ -11,11 +11,9 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.data.mixtures.settings import is_upper_bound
 from interp.declared.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.declared.writing import number, percent, plain
-from interp.report.grammar.filled_figures import finished, read_rows
+from interp.report.grammar.figure_rows import FigureRows
 from interp.report.grammar.pieces import (
-    GREY,
     Choice,
-    DrawnSubject,
     Figure,
     Trace,
     axis,
@@ -26,10 +24,11 @@ from interp.report.grammar.pieces import (
     rows_by_name,
     shade,
     span,
+    words_at,
 )
-from interp.report.grammar.subjects import looks_of
-from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import SYMBOLS, faded, ordered_settings, setting_name
+from interp.report.loaded import Frame
+from interp.report.naming import SYMBOLS, faded, looks_of, ordered_settings, setting_name
+from interp.report.summary import foremost
 from interp.verdicts.wording import LEVELS, SMALL
 
 ACCURACY = Scale("accuracy", "accuracy_low", "accuracy_high")
@@ -49,6 +48,7 @@ TOGETHER = FigureSpec(
     "two: the forest below has the tests. The rungs are never pooled.",
     alt="Accuracy against sharing for {mixtures} mixtures in {domains}: {extremes}",
     needs=("index", "accuracy"),
+    choices=(),
 )
 FOREST = FigureSpec(
     "levels",
@@ -65,8 +65,9 @@ FOREST = FigureSpec(
     f"Grey: |r| below {SMALL}, too small to matter: an interval within it says “does not go "
     "together”. L4 compares trained models, and has a figure of its own; only L4 permits "
     "“because”.",
-    alt="{said}",
+    alt="{verdicts}",
     where={"level": list(LEVELS)},
+    choices=(),
 )
 EVIDENCE = SectionSpec(
     "levels",
@@ -85,42 +86,37 @@ EVIDENCE = SectionSpec(
 )
 
 
-def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def together_figure(data: FigureRows) -> Figure | None:
     """Mean accuracy against mean sharing, a point per mixture and test domain, by rung."""
-    rows = read_rows(result, spec)
+    rows = data.rows
     if rows.empty:
         return None
     kinds = rungs_shown(rows)
     domains = list(dict.fromkeys(rows["test_domain"]))
     settings = ordered_settings(rows["setting"])
-    looks = looks_of(result, settings)
+    looks = looks_of(data.settings, settings)
+    parts = dict(iter(rows.groupby(["rung", "measure", "setting"], sort=False)))
     traces = [
-        _mixture(own, setting, looks[setting][0], domains, place)
-        for place, (rung, measure) in enumerate(kinds)
+        _mixture(parts[*kind, setting], setting, looks[setting][0], domains, place)
+        for place, kind in enumerate(kinds)
         for setting in settings
-        for own in [_of(rows, rung, measure, setting)]
-        if len(own)
+        if (*kind, setting) in parts
     ]
-    shape = layout(
-        560,
-        xaxis=axis("sharing index (0 null, 1 ceiling)", **_shown(rows, INDEX, -0.5, 1.5)),
-        yaxis=axis(
-            "balanced accuracy, held-out classes", tickformat=".0%", **_shown(rows, ACCURACY, 0, 1)
-        ),
+    percents = {"tickformat": ".0%", **_shown(rows, ACCURACY, 0, 1)}
+    across = axis("sharing index (0 null, 1 ceiling)", **_shown(rows, INDEX, -0.5, 1.5))
+    bounds = "Upper bounds saw the held-out classes, and count at no level. "
+    return data.figure(
+        traces,
+        layout(560, xaxis=across, yaxis=axis("balanced accuracy, held-out classes", **percents)),
+        choices=[Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])],
+        domains=sequence(domains),
+        runs=span(rows["n_runs"]),
+        mixtures=len(settings),
+        units="classes" if (rows["unit"] == "class").all() else "blocks",
+        symbols=_symbols(domains),
+        bounds=bounds if any(map(is_upper_bound, settings)) else "",
+        extremes=_extremes(rows),
     )
-    said = {
-        "domains": sequence(domains),
-        "runs": span(rows["n_runs"]),
-        "mixtures": len(settings),
-        "units": "classes" if (rows["unit"] == "class").all() else "blocks",
-        "symbols": _symbols(domains),
-        "bounds": "Upper bounds saw the held-out classes, and count at no level. "
-        if any(is_upper_bound(name) for name in settings)
-        else "",
-        "extremes": _extremes(rows),
-    }
-    choices = [Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])]
-    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
 def _shown(rows: Frame, scale: Scale, least: float, most: float) -> Trace:
@@ -141,22 +137,17 @@ def rungs_shown(rows: Frame) -> list[tuple[str, str]]:
     return sorted(dict.fromkeys(named), key=lambda each: each[0])
 
 
-def _of(rows: Frame, rung: str, measure: str, setting: str) -> Frame:
-    same = (rows["rung"] == rung) & (rows["measure"] == measure)
-    return rows[same & (rows["setting"] == setting)]
-
-
 def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], place: int) -> Trace:
     """One mixture's points, a symbol per test domain."""
-    looks = [SYMBOLS[domains.index(name) % len(SYMBOLS)] for name in own["test_domain"]]
+    symbols = [SYMBOLS[domains.index(name) % len(SYMBOLS)] for name in own["test_domain"]]
     bar = {"color": faded(colour, 0.45), "thickness": 1.2, "width": 0}
-    one = DrawnSubject(plain(setting_name(setting), 44), colour, looks, own)
-    said = [_said(row) for _, row in own.iterrows()]
-    bars = {"error_x": error_bars(own, INDEX) | bar, "error_y": error_bars(own, ACCURACY) | bar}
-    return points(one, own["index"], own["accuracy"], said, [place], size=11, **bars)
+    said = [_point(row) for _, row in own.iterrows()]
+    bars = {"error_x": error_bars(own, INDEX, **bar), "error_y": error_bars(own, ACCURACY, **bar)}
+    name, at = plain(setting_name(setting), 44), (own["index"], own["accuracy"], said)
+    return points(name, (colour, symbols), *at, [place], size=11, **bars)
 
 
-def _said(row: pd.Series) -> str:
+def _point(row: pd.Series) -> str:
     return (
         f"{plain(row['test_domain'])}: accuracy {percent(row['accuracy'])} "
         f"({percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}),<br>index "
@@ -184,84 +175,70 @@ def _extremes(rows: Frame) -> str:
     return f"lowest {said[0]}, highest {said[1]}"
 
 
-def levels_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def levels_figure(data: FigureRows) -> Figure | None:
     """Every level's correlation with its interval and its verdict in words, by rung."""
-    rows = read_rows(result, spec)
+    rows = data.rows
     if rows.empty:
         return None
     rows = pd.concat([rows[rows["level"] != "L4"], _intervened(rows)])
     models = rows[(rows["measure"] != "") & (rows["level"] != "L3")]  # L3 has measures of its own
     kinds = rungs_shown(models) or rungs_shown(rows)
-    names = _names(rows)
+    names = [
+        (level, adjusted)
+        for level in LEVELS
+        for adjusted in dict.fromkeys(["", *rows[rows["level"] == level]["adjusted"]])
+    ]
     traces: list[Trace] = []
     for place, (rung, measure) in enumerate(kinds):
         # a level that is measured otherwise, as L3 is by class, stands beside its rung
         own = rows[(rows["rung"] == rung) & (rows["measure"] == measure)]
         rest = rows[(rows["rung"] == rung) & ~rows["level"].isin(set(own["level"]))]
         other = rest.drop_duplicates(["level", "adjusted"])
-        traces += _rows(own, names, place) + _rows(other, names, place)
+        for part in (own, other):  # where there is no interval, the verdict stands without a bar
+            sure = part["low"].notna()
+            traces += [
+                _marks(some, names, place) for some in (part[sure], part[~sure]) if len(some)
+            ]
         known = {*own["level"], *other["level"]}
-        traces += _unmeasured([name for name in names if name[0] not in known], names, place)
+        bare = [at for at, (level, held) in enumerate(names) if level not in known and not held]
+        if bare:
+            traces.append(words_at([0.0] * len(bare), bare, ["not measured"] * len(bare), [place]))
     line, note = reference_line("x", 0.0, "no link")
+    labels = [
+        f"{level} adjusted" if held else f"<b>{level}</b> {LEVELS[level]}" for level, held in names
+    ]
+    ticks = {"tickvals": list(range(len(names))), "ticktext": labels}
     shape = layout(
         120 + 62 * len(names),
         showlegend=False,
         margin={"t": 44},
         xaxis=axis("correlation with sharing", range=[-1.3, 1.3], tickvals=[-1, -0.5, 0, 0.5, 1]),
-        yaxis=rows_by_name([])
-        | {
-            "tickvals": list(range(len(names))),
-            "ticktext": [_label(*name) for name in names],
-            "range": [len(names) - 0.5, -0.7],
-        },
+        yaxis=rows_by_name([]) | ticks | {"range": [len(names) - 0.5, -0.7]},
         shapes=[shade(-SMALL, SMALL), line],
         annotations=[note],
     )
-    said = {
-        "counted": _counted(rows),
-        "held": _held(rows),
-        "said": "; ".join(
-            f"{row['level']} {row['rung']}: {row['verdict']}, {number(row['value'])}"
-            for _, row in rows[rows["adjusted"] == ""].iterrows()
-        ),
-    }
+    plain_rows = rows[rows["adjusted"] == ""]
+    held = [name for name in dict.fromkeys(rows["adjusted"]) if name]
     options = [f"{rung} {measure}".strip() for rung, measure in kinds]
-    choices = [Choice("Shared by", options, _most(rows, kinds))]
-    return finished(spec, result, rows, traces, shape, choices, **said)
-
-
-def foremost(rows: Frame) -> Frame:
-    """The row of L4 that stands for it: of those decided, if any is, the one of largest weight."""
-    own = rows[rows["level"] == "L4"]
-    decided = own[own["verdict"] != CANNOT_TELL]
-    own = decided if len(decided) else own
-    return own.loc[own["weight"].abs().sort_values(na_position="first").index].tail(1)
+    levels = [rows[rows["rung"] == rung]["level"].nunique() for rung, _ in kinds]
+    return data.figure(
+        traces,
+        shape,
+        of_rows=rows,
+        choices=[Choice("Shared by", options, levels.index(max(levels)))],
+        counted=_counted(rows),
+        held=f"Adjusted: {sequence(held)} held constant. " if held else "",
+        verdicts="; ".join(
+            f"{row.level} {row.rung}: {row.verdict}, {number(row.value)}"
+            for row in plain_rows.itertuples()
+        ),
+    )
 
 
 def _intervened(rows: Frame) -> Frame:
     """L4's verdict without a number: its numbers are differences in points, not correlations."""
     nothing = dict.fromkeys(("value", "low", "high"), math.nan)
     return foremost(rows).assign(measure="", adjusted="", **nothing)
-
-
-def _names(rows: Frame) -> list[tuple[str, str]]:
-    """Rows of the forest: every level, and what else was held constant below it."""
-    found = [
-        (level, adjusted)
-        for level in LEVELS
-        for adjusted in dict.fromkeys(["", *rows[rows["level"] == level]["adjusted"]])
-    ]
-    return found
-
-
-def _label(level: str, adjusted: str) -> str:
-    return f"{level} adjusted" if adjusted else f"<b>{level}</b> {LEVELS[level]}"
-
-
-def _rows(own: Frame, names: Sequence[tuple[str, str]], place: int) -> list[Trace]:
-    """Marks with verdicts above them; where there is no number, the verdict alone."""
-    sure = own["low"].notna()
-    return [_marks(part, names, place) for part in (own[sure], own[~sure]) if len(part)]
 
 
 def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
@@ -271,10 +248,10 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
     known = own["value"].notna().to_numpy()
     decided = (own["verdict"] != CANNOT_TELL).to_numpy()
     symbols = ["square" if sure else "square-open" for sure in decided]
-    one = DrawnSubject("r", "#0072B2", symbols, own)
     x = [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)]
     words = [plain(word) for word in own["verdict"]]
-    trace = points(one, x, at, words, [place], size=[10 if has else 0 for has in known]) | {
+    sizes = [10 if has else 0 for has in known]
+    trace = points("r", ("#0072B2", symbols), x, at, words, [place], size=sizes) | {
         "mode": "markers+text",
         "textposition": "top center",
         "cliponaxis": False,
@@ -282,40 +259,8 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
         "hovertemplate": "%{hovertext}<extra></extra>",
     }
     if own["low"].notna().all():  # without an interval plotly would draw a bar of no length
-        trace["error_x"] = error_bars(own) | {"color": "#0072B2"}
+        trace["error_x"] = error_bars(own, color="#0072B2")
     return trace
-
-
-def _unmeasured(
-    missing: Sequence[tuple[str, str]], names: Sequence[tuple[str, str]], place: int
-) -> list[Trace]:
-    bare = [name for name in missing if not name[1]]
-    if not bare:
-        return []
-    return [
-        {
-            "type": "scatter",
-            "mode": "text",
-            "name": "not measured",
-            "x": [0.0] * len(bare),
-            "y": [names.index(name) for name in bare],
-            "text": ["not measured"] * len(bare),
-            "textfont": {"color": GREY},
-            "hoverinfo": "skip",
-            "meta": [place],
-        }
-    ]
-
-
-def _held(rows: Frame) -> str:
-    held = [name for name in dict.fromkeys(rows["adjusted"]) if name]
-    return f"Adjusted: {sequence(held)} held constant. " if held else ""
-
-
-def _most(rows: Frame, kinds: Sequence[tuple[str, str]]) -> int:
-    """The rung by which most levels were looked at: the one shown first."""
-    found = [rows[rows["rung"] == rung]["level"].nunique() for rung, _ in kinds]
-    return found.index(max(found))
 
 
 def _why(row: pd.Series) -> str:

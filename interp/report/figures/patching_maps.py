@@ -6,78 +6,79 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.declared.figures import INDEX, RAW, FigureSpec, Scale
+from interp.declared.figures import INDEX, RAW, Scale
 from interp.declared.writing import plain
-from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.figure_rows import FigureRows
+from interp.report.grammar.kinds import hover
+from interp.report.grammar.mean_of_models import mean_of_models
 from interp.report.grammar.pieces import (
     MAP,
-    DrawnSubject,
     Figure,
+    Meta,
     Trace,
     axis,
     error_bars,
     heat,
-    hover,
     layout,
     points,
     reference_line,
 )
-from interp.report.grammar.several_models import mean_of_models
-from interp.report.grammar.subjects import looks_of, sites_by_depth
-from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import setting_label, site_label
+from interp.report.loaded import Frame
+from interp.report.naming import looks_of, setting_label, site_label
+from interp.report.rows import sites_by_depth
 
 MOST_DOTS = 60
 """Examples drawn per site; the table holds them all."""
 _INTERVALS = {True: "intervals are in the table", False: "bars are 95 % intervals over classes"}
 
 
-def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def patching_figure(data: FigureRows) -> Figure | None:
     """Share of the gap that a patch closes: points by site, or a map of layer by position."""
-    rows = read_rows(result, spec)
+    rows = data.rows
     if rows[["value", "index"]].notna().sum().sum() == 0:
         return None
     scale = INDEX if rows["index"].notna().any() else RAW
-    found, choices = views(result, spec, rows)
-    sites, settings = sites_by_depth(rows), choices[-1].options
-    means: list[Frame] = []
+    sites, settings = sites_by_depth(rows), data.choices[-1].options
     if rows["pos"].notna().any():
-        cells = [name for name in rows if name in ("setting", "site", "pos")]
-        means = [mean_of_models(view.rows, cells, [scale]) for view in found]
+        cells = ["setting", "site", "pos"]
+        means = [mean_of_models(view.rows, cells, [scale]) for view in data.views]
         traces = [
-            _positions(own, scale.value, view.meta) for view, own in zip(found, means, strict=True)
+            _positions(own, scale.value, view.meta)
+            for view, own in zip(data.views, means, strict=True)
         ]
-        shape = layout(140 + 34 * len(sites), xaxis=axis("token position (0 is the class token)"))
-        shape["yaxis"] = MAP
+        across = axis("token position (0 is the class token)")
+        shape = layout(140 + 34 * len(sites), xaxis=across, yaxis=MAP)
         alt = f"Heat map of {len(sites)} layers by {rows['pos'].nunique()} positions"
-        bars, dots = _INTERVALS[True], ""
+        bars, dots, choices = _INTERVALS[True], "", data.choices
     else:
-        looks = looks_of(result, rows["setting"])
-        traces = []
-        for view in found:
+        examples = data.tables.get("patching_examples", rows[:0])
+        looks = looks_of(data.settings, rows["setting"])
+        means, traces = [], []
+        for view in data.views:
+            place, meta = view.meta[-1] or 0, view.meta[:-1]
+            aside = (place - (len(settings) - 1) / 2) * min(0.16, 0.7 / len(settings))
             for setting, own in view.rows.groupby("setting", sort=False):
-                place, meta = view.meta[-1] or 0, view.meta[:-1]
                 own = own.drop_duplicates(["site", "seed"])
-                pairs = _examples(result, own, scale.value)
                 means.append(mean_of_models(own, ["site"], [scale]))
                 name, look = setting_label(str(setting)), looks[str(setting)]
-                one = DrawnSubject(name, *look, means[-1])
-                aside = (place - (len(settings) - 1) / 2) * min(0.16, 0.7 / len(settings))
-                traces += _sites(one, pairs, sites, scale, aside, meta)
-        choices = choices[:-1]  # settings stand side by side
+                single = _examples(examples, own, scale.value)
+                traces += _sites(name, look, means[-1], single, sites, scale, aside, meta)
         ends, beyond = _range(pd.concat(means), scale, traces)
         shape = _site_layout(sites, scale, ends)
         alt = f"Effect at {len(sites)} sites for {len(settings)} settings, with intervals"
-        bars = _INTERVALS[False]
+        bars, choices = _INTERVALS[False], data.choices[:-1]  # settings stand side by side
         dots = f" Small dots: single pairs, at most {MOST_DOTS} per site{beyond}."
     gaps = int(rows[scale.value].isna().sum())
-    said = {
-        "gaps": (f"{gaps} values withheld, see the table's reasons." if gaps else "") + dots,
-        "measures": ", ".join(dict.fromkeys(name for name in rows["measure"] if name)),
-        "bars": bars,
-        "shape": alt,
-    }
-    return finished(spec, result, rows, traces, shape, choices, means, **said)
+    return data.figure(
+        traces,
+        shape,
+        choices=choices,
+        averaged=means,
+        gaps=(f"{gaps} values withheld, see the table's reasons." if gaps else "") + dots,
+        measures=", ".join(dict.fromkeys(name for name in rows["measure"] if name)),
+        bars=bars,
+        shape=alt,
+    )
 
 
 def _site_layout(sites: Sequence[str], scale: Scale, ends: Sequence[float]) -> dict[str, Any]:
@@ -105,32 +106,33 @@ def _range(rows: Frame, scale: Scale, traces: Sequence[Trace]) -> tuple[list[flo
 
 
 def _sites(
-    one: DrawnSubject,
+    name: str,
+    look: tuple[str, str],
+    rows: Frame,
     dots: Frame,
     sites: Sequence[str],
     scale: Scale,
     aside: float,
-    meta: Sequence[int | None],
+    meta: Meta,
 ) -> list[Trace]:
     """One setting: mean effects with intervals, and its single examples behind them."""
-    single = DrawnSubject(f"{one.name}, single pairs", one.colour, "circle", dots)
 
     def at(frame: Frame) -> list[float]:
         return [sites.index(site) + aside for site in frame["site"]]
 
-    small = points(single, at(dots), dots["effect"], [], meta, size=4, showlegend=False)
-    small |= {"marker": {"color": one.colour, "size": 4, "opacity": 0.3}, "hoverinfo": "skip"}
-    said, bars = hover(one.rows, scale), error_bars(one.rows, scale)
-    values = one.rows[scale.value]
-    large = points(one, at(one.rows), values, said, meta, size=10, error_y=bars)
-    return [trace | {"legendgroup": one.name} for trace in (small, large)]
+    group = {"legendgroup": name}
+    more = {"hoverinfo": "skip", "showlegend": False, **group}
+    single = f"{name}, single pairs"
+    small = points(single, (look[0], "circle"), at(dots), dots["effect"], [], meta, **more)
+    small["marker"] = {"color": look[0], "size": 4, "opacity": 0.3}
+    places, bars = (at(rows), rows[scale.value], hover(rows, scale)), error_bars(rows, scale)
+    return [small, points(name, look, *places, meta, size=10, error_y=bars, **group)]
 
 
-def _examples(result: LoadedResult, rows: Frame, scale: str) -> Frame:
+def _examples(examples: Frame, rows: Frame, scale: str) -> Frame:
     """Single effects on the figure's scale: the cell's own null is 0 and its ceiling 1."""
-    frame = result.frame("patching_examples")
-    keys = ("setting", "test_domain", "pairing")
-    for key in keys:
+    frame = examples
+    for key in ("setting", "test_domain", "pairing"):
         frame = frame[frame[key].isin([rows[key].iloc[0], ""])]
     frame = frame[frame["site"].isin(rows["site"]) & (frame["control"] == "")]
     noise = frame["measure"].str.endswith(", noise")
@@ -142,12 +144,12 @@ def _examples(result: LoadedResult, rows: Frame, scale: str) -> Frame:
         cell = frame[keys].merge(cell, how="left", on=keys)
         null, ceiling = cell["null"].to_numpy(), cell["ceiling"].to_numpy()
         effect = (effect - null) / (ceiling - null)
-    found = frame.assign(effect=effect).dropna(subset=["effect"])
-    kept = [part.iloc[:: max(1, -(-len(part) // MOST_DOTS))] for _, part in found.groupby("site")]
-    return pd.concat(kept) if kept else found
+    known = frame.assign(effect=effect).dropna(subset=["effect"])
+    some = [part.iloc[:: max(1, -(-len(part) // MOST_DOTS))] for _, part in known.groupby("site")]
+    return pd.concat(some) if some else known
 
 
-def _positions(rows: Frame, scale: str, meta: Sequence[int | None]) -> Trace:
+def _positions(rows: Frame, scale: str, meta: Meta) -> Trace:
     """Layer by token position."""
     sites = sites_by_depth(rows)
     grid = rows.pivot_table(index="site", columns="pos", values=scale, dropna=False).reindex(sites)

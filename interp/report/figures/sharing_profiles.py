@@ -1,38 +1,36 @@
 """The sharing profile: every rung's index by depth, a panel each."""
 
-from collections.abc import Sequence
 from typing import Any
-
-import pandas as pd
 
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.tables import Table
 from interp.declared.figures import INDEX, FigureSpec, threshold_lines
 from interp.declared.writing import number, plain
-from interp.report.grammar.filled_figures import finished, read_rows
+from interp.report.grammar.figure_rows import FigureRows
+from interp.report.grammar.mean_of_models import OF_MODELS, mean_of_models
 from interp.report.grammar.pieces import (
     GREY,
     Choice,
     Figure,
+    Meta,
     Trace,
     axis,
     layout,
     numbers,
     shade,
     span,
+    words_at,
 )
-from interp.report.grammar.several_models import OF_MODELS, mean_of_models
-from interp.report.grammar.subjects import EPOCH_0, looks_of, settings_of
-from interp.report.loaded import Frame, LoadedResult, whole
-from interp.report.naming import SYMBOLS, Looks, setting_label, setting_looks, site_label
+from interp.report.loaded import Frame, whole
+from interp.report.naming import SYMBOLS, Looks, looks_of, setting_label, setting_looks, site_label
+from interp.report.rows import EPOCH_0
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import agreement
 
 POINT = (
-    *("control", "rung", "site", "band", "depth", "domain_a", "domain_b", "verdict"),
-    *("setting", "test_domain", "seed"),
-    *("index", "index_low", "index_high", "unit", "n_units", "n_pictures", "n_drawings", "n_runs"),
-)
+    "control rung site band depth domain_a domain_b verdict setting test_domain seed index "
+    "index_low index_high unit n_units n_pictures n_drawings n_runs"
+).split()
 """The columns that a profile needs: a table with all declared ones is slow to cut up."""
 
 PROFILE = FigureSpec(
@@ -44,40 +42,50 @@ PROFILE = FigureSpec(
     null="Each rung's own null, at index 0; the untrained model and raw pixels are further floors.",
     caption="{n}; bars are 95 % intervals of the index. 0 is the rung's null, 1 its ceiling; grey "
     "the middle layers; dashed the untrained model, dotted raw pixels. R6 is cut at one site at a "
-    "time; directions A to B and B to A are two points.{averaged}",
+    "time; directions A to B and B to A are two points.{averaged_over}",
     alt="Six panels of index by depth, {pairs} pairs of domains to choose from",
+    choices=(),
 )
 
 
-def sharing_profile_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def sharing_profile_figure(data: FigureRows) -> Figure | None:
     """Depth against index, a panel per rung, a line per setting; untrained and pixels dashed."""
-    rows = read_rows(result, spec)[list(POINT)]
-    rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
+    rows = _placed(data.rows)
     if not rows[rows["control"] == ""]["index"].notna().any():  # floors alone are no profile
         return None
     pairs = ordered_pairs(rows)
     rows = _one_row_each(rows)
-    settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]
-    looks = looks_of(result, settings)
-    averaged = (
-        " Of a block's test domains the mean is drawn." if len(result.test_domains) > 1 else ""
-    )
+    settings = [name for name in data.settings if name in set(rows["setting"])] or [""]
+    looks = looks_of(data.settings, settings)
+    several = " Of a block's test domains the mean is drawn." if len(data.tests) > 1 else ""
     traces = [
         trace
-        for p, pair in enumerate(pairs)
+        for place, pair in enumerate(pairs)
         for own in [rows[rows["domain_a"].isin(pair) & rows["domain_b"].isin(pair)]]
-        for trace in (*_panels(own, looks, [p]), *_empty_panels(own, [p]))
+        for trace in (*_panels(own, looks, [place]), *_empty_panels(own, [place]))
     ]
-    choices = [Choice("Domains", [f"{plain(a)} × {plain(b)}" for a, b in pairs])]
-    said = {"pairs": len(pairs), "averaged": averaged}
-    return finished(spec, result, rows, traces, _panel_layout(), choices, [rows], **said)
+    return data.figure(
+        traces,
+        _panel_layout(),
+        of_rows=rows,
+        choices=[Choice("Domains", [f"{plain(a)} × {plain(b)}" for a, b in pairs])],
+        averaged=[rows],
+        pairs=len(pairs),
+        averaged_over=several,
+    )
+
+
+def _placed(rows: Frame) -> Frame:
+    """The rows that stand at a site, or in a band of layers."""
+    return rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))][POINT]
 
 
 def _one_row_each(rows: Frame) -> Frame:
     """One row for each point, where several models of a setting have it: the mean of blocks."""
     keys = ["rung", "setting", "control", "domain_a", "domain_b", "site", "band", "at"]
     rows = rows[rows["site"] != LAST]
-    rows = _one_row_a_block(rows.assign(at=_depths(rows)), [*keys, "seed"])
+    depth = rows["depth"].where(rows["depth"].notna(), rows["band"].map(MIDDLES))
+    rows = _one_row_a_block(rows.assign(at=depth), [*keys, "seed"])
     return mean_of_models(rows, keys, [INDEX], counted="blocks")
 
 
@@ -97,127 +105,85 @@ def _one_row_a_block(rows: Frame, keys: list[str]) -> Frame:
 MIDDLES = {"early": 1 / 6, "middle": 1 / 2, "late": 5 / 6}
 
 
-def _panels(rows: Frame, looks: Looks, meta: Sequence[int | None]) -> list[Trace]:
+def _panels(rows: Frame, looks: Looks, meta: Meta) -> list[Trace]:
+    """A panel for each rung: a line for each setting, then the floors."""
     traces: list[Trace] = []
     rows = rows.sort_values(["domain_a", "at"], kind="stable")
     parts = dict(iter(rows.groupby(["rung", "setting", "control"], sort=False)))
-    for number_of, rung in enumerate(RUNGS):
-        axes = {"xaxis": f"x{number_of + 1}", "yaxis": f"y{number_of + 1}"}
+    for place, rung in enumerate(RUNGS):
+        first = {**_axes(place), "showlegend": place == 1}
         for setting, (colour, symbol) in looks.items():
             own = parts.get((rung, setting, ""))
-            if own is None:
-                continue
-            line = _points(own, "lines+markers", colour, "solid", axes, meta)
-            line |= {
-                "name": setting_label(setting),
-                "legendgroup": setting,
-                "marker": {"symbol": symbol, "size": 7},
-                "error_y": _bars(own),
-                "showlegend": number_of == 1,
-            }
-            traces.append(line)
-        floor = rows[(rows["rung"] == rung) & (rows["control"] == EPOCH_0)]
-        if floor["index"].notna().any():
-            dashed = _points(floor, "lines", GREY, "dash", axes, meta)
-            traces.append(dashed | {"name": "untrained", "showlegend": number_of == 1})
-        pixels = rows[(rows["rung"] == rung) & (rows["control"] == "pixels")]
+            if own is not None:
+                name, look = setting_label(setting), {"symbol": symbol, "size": 7}
+                more = {"legendgroup": setting, "marker": look, "error_y": _bars(own), **first}
+                traces.append(_line(own, name, "lines+markers", colour, "solid", meta) | more)
+        floors = rows[rows["rung"] == rung]
+        untrained = floors[floors["control"] == EPOCH_0]
+        if untrained["index"].notna().any():
+            traces.append(_line(untrained, "untrained", "lines", GREY, "dash", meta) | first)
+        pixels = floors[floors["control"] == "pixels"]
         if pixels["index"].notna().any():
-            level = float(pixels["index"].mean())
-            dotted = _points(pixels.iloc[:1], "lines", GREY, "dot", axes, meta)
-            traces.append(
-                dotted
-                | {
-                    "x": [0, 1],
-                    "y": [level, level],
-                    "name": "raw pixels",
-                    "showlegend": False,
-                    "hovertext": None,
-                }
-            )
+            level = {"x": [0, 1], "y": [float(pixels["index"].mean())] * 2, "hovertext": None}
+            dotted = _line(pixels.iloc[:1], "raw pixels", "lines", GREY, "dot", meta)
+            traces.append(dotted | _axes(place) | level | {"showlegend": False})
     return traces
 
 
-def _empty_panels(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
+def _axes(place: int) -> Trace:
+    return {"xaxis": f"x{place + 1}", "yaxis": f"y{place + 1}"}
+
+
+def _empty_panels(rows: Frame, meta: Meta) -> list[Trace]:
     """Words in panels without a point: that a rung was not measured here, or has no index."""
     traces: list[Trace] = []
-    for number_of, rung in enumerate(RUNGS):
+    for place, rung in enumerate(RUNGS):
         own = rows[(rows["rung"] == rung) & (rows["control"] == "")]
-        if own["index"].notna().any():
-            continue
-        said = f"no index: {agreement(own['verdict'])}" if len(own) else "not measured"
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "text",
-                "x": [0.5],
-                "y": [0.5],
-                "text": [said],
-                "textfont": {"color": GREY, "size": 12},
-                "hoverinfo": "skip",
-                "showlegend": False,
-                "name": said,
-                "xaxis": f"x{number_of + 1}",
-                "yaxis": f"y{number_of + 1}",
-                "meta": list(meta),
-            }
-        )
+        if not own["index"].notna().any():
+            words = f"no index: {agreement(own['verdict'])}" if len(own) else "not measured"
+            traces.append(words_at([0.5], [0.5], [words], meta) | _axes(place))
     return traces
 
 
-def _points(
-    rows: Frame, mode: str, colour: str, dash: str, axes: Trace, meta: Sequence[int | None]
-) -> Trace:
+def _line(rows: Frame, name: str, mode: str, colour: str, dash: str, meta: Meta) -> Trace:
+    """A line for each direction between the domains, with gaps between them."""
     models = rows[OF_MODELS] if OF_MODELS in rows else [""] * len(rows)
+    columns = ("site", "band", "domain_a", "domain_b", "index", "verdict")
     said = [
         f"{site_label(site) or band}, {plain(a)} to {plain(b)}: {number(index)}, {verdict}"
         + (f"<br>{several}" if several else "")
-        for (site, band, a, b, index, verdict), several in zip(
-            rows[["site", "band", "domain_a", "domain_b", "index", "verdict"]].to_numpy(),
-            models,
-            strict=True,
+        for site, band, a, b, index, verdict, several in zip(
+            *(rows[column] for column in columns), models, strict=True
         )
     ]
-    xs, ys, texts = [], [], []
-    for _, same in rows.assign(said=said).groupby("domain_a", sort=False):  # a line each way
-        xs += [*numbers(same["at"]), None]
-        ys += [*numbers(same["index"]), None]
-        texts += [*same["said"], ""]
+    ways = rows.assign(said=said).groupby("domain_a", sort=False)
     return {
         "type": "scatter",
         "mode": mode,
-        "x": xs,
-        "y": ys,
-        "hovertext": texts,
+        "name": name,
+        "x": [at for _, own in ways for at in (*numbers(own["at"]), None)],
+        "y": [at for _, own in ways for at in (*numbers(own["index"]), None)],
+        "hovertext": [text for _, own in ways for text in (*own["said"], "")],
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
         "line": {"color": colour, "width": 2 if dash == "solid" else 1.5, "dash": dash},
         "meta": list(meta),
-        **axes,
     }
-
-
-def _depths(rows: Frame) -> pd.Series:
-    return rows["depth"].where(rows["depth"].notna(), rows["band"].map(MIDDLES))
 
 
 def _bars(rows: Frame) -> dict[str, Any]:
-    high: list[float | None] = []
-    low: list[float | None] = []
-    for _, same in rows.groupby("domain_a", sort=False):
-        high += [*numbers(same["index_high"] - same["index"]), None]
-        low += [*numbers(same["index"] - same["index_low"]), None]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": high,
-        "arrayminus": low,
-        "thickness": 1,
-        "width": 2,
+    reach = {"array": rows["index_high"] - rows["index"]}
+    reach["arrayminus"] = rows["index"] - rows["index_low"]
+    ways = [own.index for _, own in rows.groupby("domain_a", sort=False)]
+    ends = {
+        name: [end for way in ways for end in (*numbers(values[way]), None)]
+        for name, values in reach.items()
     }
+    return {"type": "data", "symmetric": False, **ends, "thickness": 1, "width": 2}
 
 
 def _panel_layout() -> dict[str, Any]:
     """Two rows of three panels, each with its title above."""
-    made: dict[str, Any] = layout(620)
+    panels: dict[str, Any] = layout(620)
     shapes: list[Trace] = []
     notes: list[Trace] = []
     for place, (name, rung) in enumerate(RUNGS.items()):
@@ -225,43 +191,21 @@ def _panel_layout() -> dict[str, Any]:
         x = [column * 0.345, column * 0.345 + 0.31]
         y = [0.56, 0.94] if row == 0 else [0.02, 0.4]
         key = str(place + 1) if place else ""
-        made[f"xaxis{key}"] = axis(
-            "depth" if row else "", domain=x, range=[-0.03, 1.03], anchor=f"y{key}"
-        )
-        made[f"yaxis{key}"] = axis(
-            "index" if column == 0 else "", domain=y, range=[-0.5, 1.5], anchor=f"x{key}"
-        )
-        here = {"xref": f"x{key}", "yref": f"y{key} domain"}
-        shapes.append({**shade(*BAND), **here})
-        bars = threshold_lines(rung.bars) if rung.indexed else ()
-        for at in (line.at for line in bars):
+        across = {"domain": x, "range": [-0.03, 1.03], "anchor": f"y{key}"}
+        up = {"domain": y, "range": [-0.5, 1.5], "anchor": f"x{key}"}
+        panels[f"xaxis{key}"] = axis("depth" if row else "", **across)
+        panels[f"yaxis{key}"] = axis("" if column else "index", **up)
+        shapes.append({**shade(*BAND), "xref": f"x{key}", "yref": f"y{key} domain"})
+        for line in threshold_lines(rung.bars) if rung.indexed else ():
+            ends = {"x0": 0, "x1": 1, "y0": line.at, "y1": line.at}
+            look = {"line": {"color": GREY, "width": 1, "dash": "dot"}, "layer": "below"}
             shapes.append(
-                {
-                    "type": "line",
-                    "x0": 0,
-                    "x1": 1,
-                    "y0": at,
-                    "y1": at,
-                    "layer": "below",
-                    "xref": f"x{key} domain",
-                    "yref": f"y{key}",
-                    "line": {"color": GREY, "width": 1, "dash": "dot"},
-                }
+                {"type": "line", **ends, **look, "xref": f"x{key} domain", "yref": f"y{key}"}
             )
-        notes.append(
-            {
-                "text": f"{name} {rung.label}",
-                "x": sum(x) / 2,
-                "y": y[1],
-                "xref": "paper",
-                "yref": "paper",
-                "showarrow": False,
-                "xanchor": "center",
-                "yanchor": "bottom",
-                "font": {"size": 12},
-            }
-        )
-    return {**made, "shapes": shapes, "annotations": notes}
+        note = {"text": f"{name} {rung.label}", "x": sum(x) / 2, "y": y[1], "showarrow": False}
+        note |= {"xref": "paper", "yref": "paper", "xanchor": "center", "yanchor": "bottom"}
+        notes.append(note | {"font": {"size": 12}})
+    return {**panels, "shapes": shapes, "annotations": notes}
 
 
 def ordered_pairs(rows: Frame) -> list[tuple[str, str]]:
@@ -273,10 +217,7 @@ def ordered_pairs(rows: Frame) -> list[tuple[str, str]]:
     return sorted(measured, key=lambda pair: -len(measured[pair]))
 
 
-def classes_in_words(rows: Frame) -> str:
-    """How many classes rows are over: a number, or from the least to the most."""
-    known = rows["n_units"].dropna()
-    return span(known) if len(known) else "?"
+PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
@@ -297,31 +238,26 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
     """
     import plotly.graph_objects as go
 
-    rows = whole(table.frame)
-    rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
-    pairs = ordered_pairs(rows)
+    rows = _placed(whole(table.frame))
+    pairs, counted = ordered_pairs(rows), span(rows["n_units"].dropna())
     rows = _one_row_each(rows.assign(setting=""))  # of one setting, and its line is a pair's
     traces: list[Trace] = []
     for place, (a, b) in enumerate(pairs):
         own = rows[rows["domain_a"].isin([a, b]) & rows["domain_b"].isin([a, b])]
+        again, at = divmod(place, len(PAIR_COLOURS))
+        name = f"{plain(a)} × {plain(b)}"
+        look = {
+            "name": name,
+            "legendgroup": name,
+            "line": {"color": PAIR_COLOURS[at], "width": 2},
+            "marker": {"symbol": SYMBOLS[again % len(SYMBOLS)], "size": 7},
+        }
         for trace in _panels(own, setting_looks([""]), [None]):
-            name = f"{plain(a)} × {plain(b)}"
-            again, at = divmod(place, len(PAIR_COLOURS))
-            if trace["name"] == "this model":
-                trace |= {
-                    "name": name,
-                    "legendgroup": name,
-                    "line": {"color": PAIR_COLOURS[at], "width": 2},
-                    "marker": {"symbol": SYMBOLS[again % len(SYMBOLS)], "size": 7},
-                }
-            traces.append(trace)
+            traces.append(trace | look if trace["name"] == "this model" else trace)
     traces += _empty_panels(rows, [None])
     traces = [{key: value for key, value in trace.items() if key != "meta"} for trace in traces]
     scale = "index: 0 null, 1 ceiling; bars 95 % intervals"
-    said = f"{title}<br><sup>{scale}; n = {classes_in_words(rows)} classes</sup>"
+    said = f"{title}<br><sup>{scale}; n = {counted} classes</sup>"
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top"}
     shape = {"title": said, "margin": {"t": 110}, "legend": legend}
     return go.Figure(data=traces, layout=_panel_layout() | shape)
-
-
-PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -8,20 +8,22 @@ import pandas as pd
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.declared.figures import INDEX, FigureSpec
 from interp.declared.writing import between, number, percent, plain, short
-from interp.report.figures.ladders import COLOURS, LEVELS, SCALE
-from interp.report.grammar.filled_figures import View, finished, read_rows, row_records, views
-from interp.report.grammar.kinds import across_lines, axis_of
+from interp.report.figures.ladders import COLOURS, LEVELS, LOOK
+from interp.report.grammar.figure_rows import FigureRows, View
 from interp.report.grammar.pieces import (
     GREY,
-    DrawnSubject,
     Figure,
+    Meta,
     Trace,
+    across_lines,
+    axis_of,
     error_bars,
     layout,
     points,
     span,
 )
-from interp.report.loaded import Frame, LoadedResult
+from interp.report.loaded import Frame
+from interp.report.rows import row_records
 from interp.verdicts.votes import agreement_with_usual
 
 MARKS = {SHARED: "circle", PARTLY: "diamond", NOT_SHARED: "circle-open", CANNOT_TELL: "x"}
@@ -41,18 +43,18 @@ class OptionLine(NamedTuple):
     option: str | None
 
 
-def choices_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def choices_figure(data: FigureRows) -> Figure | None:
     """Every combination's index with its interval, sorted; below, which options it has."""
-    rows = read_rows(result, spec)
+    spec, rows = data.spec, data.rows
     if rows.empty or not rows["index"].notna().any():
         return None
     lines = _lines(rows, spec.labels)
-    found, choices = views(result, spec, rows)
-    traces = [trace for view in found if len(view.rows) for trace in _drawn(view, lines)]
+    views = [view for view in data.views if len(view.rows)]
+    traces = [trace for view in views for trace in _drawn(view, lines)]
     ends = rows[["index", "index_low", "index_high"]].to_numpy(float)
     shape = _shape(spec, lines, axis_of(spec.y, ends))
-    said = {"counted": _counted(found), "columns": max(len(view.rows) for view in found)}
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    columns = max(len(view.rows) for view in views)
+    return data.figure(traces, shape, counted=_agreeing(views), columns=columns)
 
 
 def _lines(rows: Frame, labels: Any) -> list[OptionLine]:
@@ -92,14 +94,16 @@ def _curve(rows: Frame, view: View) -> list[Trace]:
     for verdict, symbol in MARKS.items():
         own = rows[(rows["verdict"] == verdict) & rows["index"].notna()]
         colour = COLOURS[int(LEVELS[verdict])]
-        one = DrawnSubject(verdict, colour, symbol, own)
-        trace = points(one, own["at"], own["index"], _said(own), view.meta, size=7)
+        if own.empty:
+            continue
+        at = own["at"], own["index"], _said(own)
+        trace = points(verdict, (colour, symbol), *at, view.meta, size=7)
         trace["marker"]["line"] = {
             "width": 1.6 if symbol.endswith("open") else 0.8,
             "color": colour if symbol.endswith("open") else GREY,
         }
-        bars = error_bars(own, INDEX) | {"color": colour, "thickness": 1.2, "width": 0}
-        drawn += [trace | {"error_y": bars, "legendgroup": verdict}] if len(own) else []
+        bars = error_bars(own, INDEX, color=colour) | {"thickness": 1.2, "width": 0}
+        drawn.append(trace | {"error_y": bars, "legendgroup": verdict})
     return drawn
 
 
@@ -115,7 +119,7 @@ def _said(rows: Frame) -> list[str]:
     return said
 
 
-def _matrix(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None]) -> Trace:
+def _matrix(rows: Frame, lines: Sequence[OptionLine], meta: Meta) -> Trace:
     """A cell for every option that a combination has, in the colour of its verdict."""
     level = [LEVELS.get(verdict) for verdict in rows["verdict"]]
     options = {choice: _options(rows, choice) for choice in {line.choice for line in lines}}
@@ -132,10 +136,7 @@ def _matrix(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None]
         "x": rows["at"].tolist(),
         "y": list(range(len(lines))),
         "yaxis": "y2",
-        "colorscale": SCALE,
-        "zmin": 0,
-        "zmax": 3,
-        "showscale": False,
+        **LOOK,
         "ygap": 4,
         "xgap": 1 if len(rows) < 70 else 0,
         "hoverinfo": "skip",
@@ -143,7 +144,7 @@ def _matrix(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None]
     }
 
 
-def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None]) -> list[Trace]:
+def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Meta) -> list[Trace]:
     """What the ladder does: a line through the matrix, and a ring around its point."""
     own = rows[rows["default"]]
     if own.empty:
@@ -160,8 +161,8 @@ def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Sequence[int | None])
         "showlegend": False,
         "meta": list(meta),
     }
-    one = DrawnSubject("the ladder's choice", USUAL, "circle-open")
-    ring = points(one, [at], own["index"], _said(own), meta, size=16)
+    name, ends = "the ladder's choice", (USUAL, "circle-open")
+    ring = points(name, ends, [at], own["index"], _said(own), meta, size=16)
     ring["marker"]["line"] = look
     return [through, ring]
 
@@ -192,9 +193,9 @@ def _shape(spec: FigureSpec, lines: Sequence[OptionLine], index: dict[str, Any])
     )  # fmt: skip
 
 
-def _counted(found: Sequence[View]) -> str:
+def _agreeing(views: Sequence[View]) -> str:
     """How many combinations were run of how many, and how many agree; of several models a range."""
-    told = [(agreement_with_usual(view.rows), view.rows) for view in found if len(view.rows)]
+    told = [(agreement_with_usual(view.rows), view.rows) for view in views]
     run = max(len(rows) for _, rows in told)
     possible = max(rows["n_possible"].max() for _, rows in told)
     shares = [one.share for one, _ in told if one.share == one.share]

@@ -7,12 +7,11 @@ from typing import Any
 from interp.core.errors import sequence
 from interp.declared.figures import FREE, AxisSpec, FigureSpec, GistSpec, Scale, SectionSpec
 from interp.declared.writing import number, plain
-from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.figure_rows import FigureRows
 from interp.report.grammar.pieces import (
     GREY,
     LEGEND,
     Choice,
-    DrawnSubject,
     Figure,
     Trace,
     axis,
@@ -23,11 +22,10 @@ from interp.report.grammar.pieces import (
     opened_option,
     points,
     reference_line,
-    rows_axis,
     rows_by_name,
     span,
 )
-from interp.report.loaded import Frame, LoadedResult
+from interp.report.loaded import Frame
 from interp.report.naming import ordered_settings, setting_label, setting_name
 
 MIXTURES = FigureSpec(
@@ -82,7 +80,7 @@ DOSE_RESPONSE = FigureSpec(
     "intervention",
     "What aligning classes does: dose and response",
     "dose",
-    ("intervention", "intervention_classes", "intervention_directions"),
+    ("intervention", "intervention_classes", "intervention_directions", "levels"),
     method="Models are trained with a loss term of several weights that pulls classes of two "
     "domains together, once with their own class as partner and once with a wrong one.",
     null="Wrong classes as partners, and the run without the term.",
@@ -92,6 +90,7 @@ DOSE_RESPONSE = FigureSpec(
     "{of_classes}. {verdicts}",
     alt="{differences}",
     needs=("value", "weight"),
+    choices=(),
 )
 INTERVENTION = SectionSpec(
     "intervention",
@@ -108,40 +107,41 @@ INTERVENTION = SectionSpec(
 )
 
 
-def mixtures_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def mixtures_figure(data: FigureRows) -> Figure | None:
     """Training pictures of each domain in each setting, stacked."""
-    rows = read_rows(result, spec)
+    rows = data.rows
     if rows.empty:
         return None
     settings = ordered_settings(rows["setting"])
-    found, choices = views(result, spec, rows)
-    traces = [_bar(one, settings, view.meta) for view in found for one in view.subjects]
-    steps = rows.groupby("setting")["steps"].max().dropna()
-    trained = sequence(
-        [f"{setting_name(name)} {steps[name]:,.0f}" for name in ordered_settings(steps.index)]
-    )
+    traces = [
+        _bar(own, settings, view.meta)
+        for view in data.views
+        for _, own in view.rows.groupby("key", sort=False)
+    ]
+    most = rows.groupby("setting")["steps"].max().dropna()
+    trained = [f"{setting_name(name)} {most[name]:,.0f}" for name in ordered_settings(most.index)]
     totals = rows.groupby(["test_domain", "setting", "seed"], dropna=False)["n_pictures"].sum()
     shape = layout(
         130 + 46 * len(settings),
         barmode="stack",
         legend={**LEGEND, "traceorder": "normal"},
         xaxis=axis("training pictures"),
-        yaxis=rows_axis(len(settings)),
+        yaxis={"automargin": True, "type": "category", "range": [len(settings) - 0.5, -0.5]},
     )
-    said = {"totals": span(totals), "steps": trained or "not recorded"}
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    steps = sequence(trained) or "not recorded"
+    return data.figure(traces, shape, totals=span(totals), steps=steps)
 
 
-def _bar(one: DrawnSubject, settings: Sequence[str], meta: Sequence[int | None]) -> Trace:
-    rows = one.rows.drop_duplicates("setting").set_index("setting")
+def _bar(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> Trace:
+    rows = rows.drop_duplicates("setting").set_index("setting", drop=False)
     rows = rows.reindex([name for name in settings if name in set(rows.index)])
     return {
         "type": "bar",
         "orientation": "h",
-        "name": one.name,
+        "name": rows["subject"].iloc[0],
         "x": numbers(rows["n_pictures"]),
         "y": [setting_label(str(name)) for name in rows.index],
-        "marker": {"color": one.colour},
+        "marker": {"color": rows["colour"].iloc[0]},
         "hovertemplate": "%{y}: %{x:,} pictures<extra>%{fullData.name}</extra>",
         "meta": list(meta),
     }
@@ -150,32 +150,39 @@ def _bar(one: DrawnSubject, settings: Sequence[str], meta: Sequence[int | None])
 LEAST = 1e-18
 """Where an error of exactly 0 is drawn on the logarithmic axis."""
 
-POWERS = {"exponentformat": "power", "nticks": 5, "tickangle": 0}
 
-
-def certificate_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def certificate_figure(data: FigureRows) -> Figure | None:
     """Worst error of each check against its bar."""
-    rows = read_rows(result, spec)
-    if rows.empty:
+    if data.rows.empty:
         return None
-    worst = worst_of_checks(rows)
+    worst = worst_of_checks(data.rows)
     names = [
         f"{tower} {check}, {str(dtype).removeprefix('torch.')}".strip()
         for tower, check, dtype in zip(worst["tower"], worst["check"], worst["dtype"], strict=True)
     ]
-    errors = [float(value) for value in worst["error"]]
-    bars = [float(bar) for bar in worst["bar"]]
-    said = "; ".join(
-        f"{name}: {value:.2g} {'passes' if value <= bar else 'FAILS'}"
-        for name, value, bar in zip(names, errors, bars, strict=True)
+    errors, bars = worst["error"].astype(float), worst["bar"].astype(float)
+    passed = list(errors <= bars)
+    each = [
+        f"{name}: {value:.2g} {'passes' if fine else 'FAILS'}"
+        for name, value, fine in zip(names, errors, passed, strict=True)
+    ]
+    look = (
+        ["#009E73" if fine else "#D55E00" for fine in passed],
+        ["circle" if fine else "x" for fine in passed],
     )
+    drawn = [max(value, LEAST) if math.isfinite(value) else math.nan for value in errors]
+    at, words = range(len(names)), [f"{value:.2g}" for value in errors]
+    marks = points("bar", (GREY, "line-ns-open"), bars, at, [f"{b:g}" for b in bars], [], size=20)
+    marks["marker"]["line"] = {"width": 3}
+    powers = {"exponentformat": "power", "nticks": 5, "tickangle": 0}
     shape = layout(
         120 + 36 * len(names),
-        xaxis=axis("relative error", type="log", **POWERS),
+        xaxis=axis("relative error", type="log", **powers),
         yaxis=rows_by_name(names),
     )
-    told = {"checked": span(worst["n_sites"]), "least": LEAST, "said": said}
-    return finished(spec, result, rows, _traces(names, errors, bars), shape, **told)
+    traces = [points("worst error", look, drawn, at, words, [], size=11), marks]
+    checked, said = span(worst["n_sites"]), "; ".join(each)
+    return data.figure(traces, shape, choices=(), checked=checked, least=LEAST, said=said)
 
 
 def worst_of_checks(rows: Frame) -> Frame:
@@ -186,22 +193,6 @@ def worst_of_checks(rows: Frame) -> Frame:
     sizes = rows.groupby(keys, sort=False).agg(n_sites=("site", "size"), failed=("ok", "sum"))
     sizes["failed"] = sizes["n_sites"] - sizes["failed"]
     return worst.merge(sizes.reset_index(), on=keys)
-
-
-def _traces(names: Sequence[str], errors: Sequence[float], bars: Sequence[float]) -> list[Trace]:
-    """The errors, and the bars they must keep below."""
-    passed = [value <= bar for value, bar in zip(errors, bars, strict=True)]
-    colours = ["#009E73" if fine else "#D55E00" for fine in passed]
-    symbols = ["circle" if fine else "x" for fine in passed]
-    drawn = [max(value, LEAST) if math.isfinite(value) else math.nan for value in errors]
-    at = range(len(names))
-    worst, bar = (
-        DrawnSubject("worst error", colours, symbols),
-        DrawnSubject("bar", GREY, "line-ns-open"),
-    )
-    marks = points(bar, bars, at, [f"{value:g}" for value in bars], [], size=20)
-    marks["marker"]["line"] = {"width": 3}
-    return [points(worst, drawn, at, [f"{value:.2g}" for value in errors], [], size=11), marks]
 
 
 OWN = ("aligned", "separated", "none")
@@ -216,23 +207,22 @@ ARMS = (
 PER_ARM, GAPS = "each arm", "own less wrong partners"
 
 
-def dose_response_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def dose_response_figure(data: FigureRows) -> Figure | None:
     """Accuracy and sharing against the term's weight, one panel each, one above the other."""
-    rows = read_rows(result, spec)
+    rows = data.rows
     if rows.empty:
         return None
     measures = list(dict.fromkeys(rows["measure"]))
     room = 0.006 * (rows["weight"].max() - min(rows["weight"].min(), 0.0))  # else bars hide bars
     traces: list[Trace] = []
     for place, measure in enumerate(measures):
-        here = rows[rows["measure"] == measure]
+        here = rows[rows["measure"] == measure].sort_values("weight", kind="stable")
         for aside, (name, arms, colour, symbol) in zip((-1, 1), ARMS, strict=True):
-            part = here[here["arm"].isin(arms)].sort_values("weight", kind="stable")
+            part = here[here["arm"].isin(arms)]
             traces.append(_arm(part, name, colour, symbol, place, 1, aside * room))
-        gaps = here[here["arm"].str.endswith(" − shuffled")].sort_values("weight")
+        gaps = here[here["arm"].str.endswith(" − shuffled")]
         traces.append(_arm(gaps, GAPS, "#009E73", "diamond", place, 0))
     panels, notes = _panels(measures)
-    shown = [trace for trace in traces if trace["x"]]
     line, label = reference_line("x", 0.0, "no term")
     shape = layout(
         150 + 190 * len(measures),
@@ -241,14 +231,15 @@ def dose_response_figure(result: LoadedResult, spec: FigureSpec) -> Figure | Non
         annotations=[label, *notes],
         **panels,
     )
-    said = {
-        "of_classes": counts(rows[rows["unit"] != "block"]),
-        "verdicts": _verdicts(result),
-        "differences": _differences(rows),
-    }
-    shown = [trace for trace in traces if trace["x"]]
-    choices = [Choice("Show", [GAPS, PER_ARM])]
-    return finished(spec, result, rows, shown, shape, choices, **said)
+    levels = data.tables.get("levels", rows[:0])
+    return data.figure(
+        [trace for trace in traces if trace["x"]],
+        shape,
+        choices=[Choice("Show", [GAPS, PER_ARM])],
+        of_classes=counts(rows[rows["unit"] != "block"]),
+        verdicts=_verdicts(levels[levels["level"] == "L4"]),
+        differences=_differences(rows[rows["arm"].str.endswith(" − shuffled")]),
+    )
 
 
 def _name(letter: str, place: int) -> str:
@@ -264,11 +255,11 @@ def _arm(
         f"{plain(arm)}, weight {number(weight)}: {number(value, 3)}"
         for arm, weight, value in zip(rows["arm"], rows["weight"], rows["value"], strict=True)
     ]
-    one = DrawnSubject(name, colour, opened_option(symbol, rows["low"].isna()), rows)
+    look = colour, opened_option(symbol, rows["low"].isna())
     more = {"legendgroup": name, "showlegend": place == 0, "yaxis": _name("y", place)}
     more |= {"line": {"color": colour, "width": 2}, "mode": "lines+markers"}
-    more |= {"error_y": error_bars(rows) | {"color": colour}}
-    return points(one, rows["weight"] + aside, rows["value"], said, [choice], **more)
+    more |= {"error_y": error_bars(rows, color=colour)}
+    return points(name, look, rows["weight"] + aside, rows["value"], said, [choice], **more)
 
 
 def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
@@ -279,42 +270,27 @@ def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
     notes: list[Trace] = []
     for place, measure in enumerate(measures):
         top = 1 - place * height - gap / 2
-        name = "yaxis" if place == 0 else f"yaxis{place + 1}"
-        panels[name] = axis("", domain=[max(0.0, top - height + gap), top], anchor="x")
-        notes.append(
-            {
-                "text": plain(measure, 70),
-                "x": 0,
-                "xref": "paper",
-                "y": top,
-                "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "showarrow": False,
-                "font": {"size": 12},
-            }
-        )
+        domain = [max(0.0, top - height + gap), top]
+        panels[_name("yaxis", place)] = axis("", domain=domain, anchor="x")
+        note = {"text": plain(measure, 70), "x": 0, "xref": "paper", "y": top, "yref": "paper"}
+        note |= {"xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
+        notes.append(note)
     return panels, notes
 
 
-def _verdicts(result: LoadedResult) -> str:
-    """What may be concluded, in the words of the table `levels`."""
-    rows = result.frame("levels")
-    rows = rows[rows["level"] == "L4"]
+def _verdicts(rows: Frame) -> str:
+    """The verdicts of the intervention, in the words of the table `levels`."""
     said = []
-    for _, row in rows.iterrows():
-        where = row["measure"].rpartition(", ")[2].capitalize()
-        why = f" ({row['reason']})" if row["reason"] else f": {row['licence']}"
-        needed = f"; needed: {row['needed']}" if row["needed"] else ""
-        said.append(f"{where}: {row['verdict']}{why}{needed}.")
+    for row in rows.itertuples():
+        where = str(row.measure).rpartition(", ")[2].capitalize()
+        why = f" ({row.reason})" if row.reason else f": {row.licence}"
+        needed = f"; needed: {row.needed}" if row.needed else ""
+        said.append(f"{where}: {row.verdict}{why}{needed}.")
     return f"Verdicts. {' '.join(said)}" if said else ""
 
 
-def _differences(rows: Frame) -> str:
+def _differences(gaps: Frame) -> str:
     """The differences at each weight, for whoever cannot see the figure."""
-    gaps = rows[rows["arm"].str.endswith(" − shuffled")]
-    said = [
-        f"{row['measure']} at weight {number(row['weight'])}: {number(row['value'], 3)}"
-        for _, row in gaps.iterrows()
-    ]
+    columns = zip(gaps["measure"], gaps["weight"], gaps["value"], strict=True)
+    said = [f"{name} at weight {number(at)}: {number(value, 3)}" for name, at, value in columns]
     return f"Own less wrong partners: {sequence(said)}" if said else "No control was trained"

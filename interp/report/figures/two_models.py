@@ -15,7 +15,8 @@ from interp.declared.figures import (
     SectionSpec,
     threshold_lines,
 )
-from interp.report.loaded import Frame, LoadedResult
+from interp.report.grammar.figure_rows import FigureRows
+from interp.report.loaded import Frame
 from interp.report.naming import setting_name
 
 INTO = {
@@ -25,7 +26,7 @@ INTO = {
 WAY = ChoiceSpec("Goes on", "way", INTO)
 
 
-def _reference(result: LoadedResult, rows: Frame) -> str:
+def _reference(data: FigureRows, rows: Frame) -> str:
     """The mixtures that others are compared with, in words."""
     return sequence([setting_name(str(name)) for name in dict.fromkeys(rows["model_b"])])
 

@@ -6,83 +6,64 @@ import pandas as pd
 
 from interp.core.errors import sequence
 from interp.core.sites import LAST
-from interp.declared.figures import GREY, FigureSpec
+from interp.declared.figures import GREY
 from interp.declared.writing import percents, plain
-from interp.report.grammar.filled_figures import finished, read_rows, views
-from interp.report.grammar.pieces import (
-    Choice,
-    DrawnSubject,
-    Figure,
-    Trace,
-    axis,
-    layout,
-    numbers,
-    points,
-)
-from interp.report.grammar.subjects import EPOCH_0, settings_of
-from interp.report.loaded import Frame, LoadedResult
+from interp.report.grammar.figure_rows import FigureRows
+from interp.report.grammar.pieces import Choice, Figure, Meta, Trace, axis, layout, numbers, points
+from interp.report.loaded import Frame
 from interp.report.naming import colours, setting_name, site_label
+from interp.report.rows import EPOCH_0
 
 UNTRAINED = "untrained (epoch 0)"
 
 
-def views_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def views_figure(data: FigureRows) -> Figure | None:
     """Principal components of the middle site and of the embedding, a point per picture."""
-    rows = read_rows(result, spec)
+    rows = data.rows
     if rows.empty:
         return None
-    tests = [name for name in result.test_domains if name in set(rows["test_domain"])] or [""]
-    settings = [name for name in settings_of(result) if name in set(rows["setting"])]
+    tests = [name for name in data.tests if name in set(rows["test_domain"])] or [""]
+    settings = [name for name in data.settings if name in set(rows["setting"])]
     models = [(setting, "") for setting in settings if setting or not rows["control"].eq("").all()]
     models = models or [("", "")]
     if rows["control"].eq(EPOCH_0).any():
         models.append(("", EPOCH_0))
     sites = sorted(set(rows["site"]), key=lambda site: site != LAST)
-    tints = colours(result.domains)
-    traces: list[Trace] = []
-    for (d, test), (m, (setting, control)), (p, site) in product(
-        *map(enumerate, (tests, models, sites))
-    ):
-        chosen = rows[
-            (rows["test_domain"] == test)
-            & (rows["setting"] == setting)
-            & (rows["control"] == control)
-            & (rows["site"] == site)
-        ]
-        traces += [
-            _pictures(chosen[chosen["domain"] == name], name, tints[name], [d, m, p])
-            for name in result.domains
-            if chosen["domain"].eq(name).any()
-        ]
-    per_view = int(rows.groupby(["test_domain", "setting", "control", "site"]).size().max())
+    tints = colours(data.domains)
+    keys = ["test_domain", "setting", "control", "site"]
+    groups = dict(iter(rows.groupby([*keys, "domain"], sort=False)))
+    traces = [
+        _pictures(groups[test, *model, site, name], name, tints[name], [d, m, p])
+        for (d, test), (m, model), (p, site) in product(*map(enumerate, (tests, models, sites)))
+        for name in data.domains
+        if (test, *model, site, name) in groups
+    ]
     shares = rows.groupby("site")["explained"].agg(["min", "max"])
-    said = sequence(
-        [
-            f"{site_label(str(site))} {percents(float(row['min']), float(row['max']))}"
-            for site, row in shares.iterrows()
-        ]
-    )
-    names = [UNTRAINED if control else setting_name(setting) for setting, control in models]
+    explained = [
+        f"{site_label(str(site))} {percents(float(low), float(high))}"
+        for site, low, high in shares.itertuples()
+    ]
     choices = [
         Choice("Test domain", tests),
-        Choice("Model", names),
+        Choice("Model", [UNTRAINED if control else setting_name(name) for name, control in models]),
         Choice("Site", [site_label(site) for site in sites]),
     ]
-    shape = layout(460, xaxis=axis("first component"), yaxis=axis("second component"))
-    told = {"per_view": per_view, "explained": said, "domains": sequence(result.domains)}
-    return finished(spec, result, rows, traces, shape, choices, **told)
+    return data.figure(
+        traces,
+        layout(460, xaxis=axis("first component"), yaxis=axis("second component")),
+        choices=choices,
+        per_view=int(rows.groupby(keys).size().max()),
+        explained=sequence(explained),
+        domains=sequence(data.domains),
+    )
 
 
-def said_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def answers_figure(data: FigureRows) -> Figure | None:
     """Bars of what pictures of each domain are called: a group of bars for each answer."""
-    rows = read_rows(result, spec)
-    if rows.empty:
-        return None
-    found, choices = views(result, spec, rows)
-    tints = colours(result.domains)
+    tints = colours(data.domains)
     traces = [
         answer_bars(own, str(domain), tints.get(str(domain), GREY), view.meta)
-        for view in found
+        for view in data.views
         for domain, own in view.rows.groupby("domain", sort=False)
     ]
     if not traces:
@@ -95,10 +76,10 @@ def said_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         xaxis=axis("share of the pictures", tickformat=".0%", range=[0, 1]),
         yaxis={"automargin": True, "autorange": "reversed", "type": "category"},
     )
-    return finished(spec, result, rows, traces, shape, choices)
+    return data.figure(traces, shape)
 
 
-def answer_bars(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
+def answer_bars(rows: Frame, domain: str, colour: str, meta: Meta) -> Trace:
     """The answers of one domain, the class that is turned up first, then as the table has them.
 
     Of several blocks the mean.
@@ -138,8 +119,8 @@ def _answers_of_all(rows: Frame) -> pd.Series:
     return pd.concat([shares, pd.Series({OTHERS: rest})]) if rest > 1e-9 else shares
 
 
-def _pictures(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
-    one = DrawnSubject(plain(domain), colour, "circle", rows)
+def _pictures(rows: Frame, domain: str, colour: str, meta: Meta) -> Trace:
     said = [plain(label) for label in rows["label"]]
-    trace = points(one, rows["x"].round(4), rows["y"].round(4), said, meta, size=6)
+    at = rows["x"].round(4), rows["y"].round(4), said
+    trace = points(plain(domain), (colour, "circle"), *at, meta, size=6)
     return trace | {"marker": {**trace["marker"], "opacity": 0.75}}

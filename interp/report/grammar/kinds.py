@@ -9,61 +9,56 @@ import pandas as pd
 
 from interp.core.errors import sequence
 from interp.core.sites import BAND
-from interp.declared.figures import AxisSpec, FigureSpec, LineSpec, Scale
+from interp.declared.figures import FigureSpec, Label, Scale
 from interp.declared.writing import number, percent, plain
-from interp.report.grammar.filled_figures import (
-    View,
-    finished,
-    in_order,
-    label_rows,
-    read_rows,
-    views,
-)
+from interp.report.grammar.figure_rows import LINE, FigureRows, View
+from interp.report.grammar.mean_of_models import OF_MODELS, mean_of_models
 from interp.report.grammar.pieces import (
-    DEPTH,
     GREY,
     MAP,
-    DrawnSubject,
     Figure,
+    Meta,
     Trace,
+    across_lines,
     axis,
-    depth_lines,
+    axis_of,
     error_bars,
     heat,
     height,
     layout,
     level_line,
-    named,
-    no_number,
     numbers,
     opened_option,
     points,
-    reference_line,
+    ribbon,
     rows_by_name,
     shade,
-    without_twins,
+    words_at,
 )
-from interp.report.grammar.several_models import OF_MODELS, mean_of_models
-from interp.report.grammar.subjects import EPOCH_0, looks_of
-from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import Looks
+from interp.report.loaded import Frame
+from interp.report.naming import looks_of, ordered_settings, site_label
+from interp.report.rows import EPOCH_0
+
+DEPTH = "depth in the tower (0 picture, 1 embedding)"
 
 
-def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def depth_figure(data: FigureRows) -> Figure | None:
     """Lines over depth: one per subject with its interval, floors dashed, middle layers grey."""
-    found, choices = views(result, spec, read_rows(result, spec))
-    found = [_subjects_over_models(view, ("control", "site", "site_b"), spec.y) for view in found]
-    shown = pd.concat([one.rows for view in found for one in view.subjects] or [pd.DataFrame()])
-    columns = {view.scale.value for view in found}
-    if shown.empty or not shown[list(columns)].notna().any(axis=None):
-        return None
-    traces = [
-        trace
-        for view in found
-        for one in view.subjects
-        for trace in depth_lines(one, view.meta, view.scale)
+    spec = data.spec
+    views = [
+        _of_models(view, ("control", "site", "site_b"), [view.scale], share=spec.y.percent)
+        for view in data.views
     ]
-    traces += [no_number(view.meta) for view in found if not _has_number(view)]
+    shown = pd.concat([view.rows for view in views])
+    if not any(view.rows[view.scale.value].notna().any() for view in views):
+        return None
+    traces: list[Trace] = []
+    for view in views:
+        for _, own in view.rows.groupby("key", sort=False):
+            traces += depth_lines(own, view.meta, view.scale)
+        if not view.rows[view.scale.value].notna().any():
+            none = words_at([0.5], [0.35], ["no number here: the table has the reasons"], view.meta)
+            traces.append(none | {"name": "no number"})
     lines, notes = across_lines(spec.lines, "y")
     shape = layout(
         spec.height or 430,
@@ -72,103 +67,170 @@ def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         xaxis=axis(DEPTH, range=[-0.03, 1.03]),
         yaxis=axis_of(spec.y),
     )
-    names = sequence([trace["name"] for trace in named(traces)])
-    drawn = [one.rows for view in found for one in view.subjects]
-    return finished(spec, result, shown, without_twins(traces), shape, choices, drawn, names=names)
+    named = {each["name"]: None for each in traces if each.get("showlegend") is not False}
+    averaged = [view.rows for view in views]
+    return data.figure(
+        _without_twins(traces), shape, of_rows=shown, averaged=averaged, names=sequence([*named])
+    )
 
 
-def _has_number(view: View) -> bool:
-    return any(one.rows[view.scale.value].notna().any() for one in view.subjects)
-
-
-def _subjects_over_models(view: View, place: Sequence[str], told: AxisSpec) -> View:
+def _of_models(
+    view: View, place: Sequence[str], scales: Sequence[Scale], *, share: bool = False
+) -> View:
     """A view whose subjects have one row in each place, the mean of their models."""
-    subjects = [
-        replace(one, rows=mean_of_models(one.rows, place, [view.scale], share=told.percent))
-        for one in view.subjects
-    ]
-    return replace(view, subjects=subjects)
+    keys = [*place, *(["key"] if "key" in view.rows else [])]
+    return replace(view, rows=mean_of_models(view.rows, keys, scales, share=share))
 
 
-def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def depth_lines(rows: Frame, meta: Meta, scale: Scale) -> list[Trace]:
+    """A subject's line with its interval, its untrained self, and the pixels' level."""
+    name, colour, symbol, _ = rows[LINE].iloc[0]
+    rows = rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])]
+    rows = rows.sort_values("depth", kind="stable")
+    own, untrained = rows[rows["control"] == ""], rows[rows["control"] == EPOCH_0]
+    traces: list[Trace] = []
+    if len(own):
+        group = {"legendgroup": name}
+        for part in _stretches(own, scale):
+            x, low, high = (numbers(part[each]) for each in ("depth", scale.low, scale.high))
+            band = ribbon(f"{name}, 95 % interval", x, low, high, colour, **group)
+            traces.append(band | {"meta": list(meta)})
+        more = {"mode": "lines+markers", "line": {"color": colour, "width": 2.5}, **group}
+        at = own["depth"], own[scale.value], hover(own, scale)
+        traces.append(points(name, (colour, symbol), *at, meta, size=8, **more))
+    if untrained[scale.value].notna().any():
+        x, y = numbers(untrained["depth"]), numbers(untrained[scale.value])
+        traces.append(_floor("untrained (epoch 0)", x, y, meta, colour, "dash"))
+    pixels = numbers(rows[rows["control"] == "pixels"].head(1)[scale.value])
+    if pixels and pixels[0] is not None:
+        traces.append(_floor("raw pixels", [0.0, 1.0], pixels * 2, meta, GREY, "dot"))
+    return traces
+
+
+def _floor(name: str, x: Any, y: Any, meta: Meta, colour: str, dash: str) -> Trace:
+    line = level_line(name, x, y, meta, color=colour, width=1.5, dash=dash)
+    return line | {"opacity": 0.75, "legendgroup": "floors", "legendrank": 2000}
+
+
+def _stretches(rows: Frame, scale: Scale) -> list[Frame]:
+    """Runs of layers that have an interval: a band must not bridge a layer without one."""
+    has = rows[scale.low].notna() & rows[scale.high].notna()
+    run = (~has).cumsum()
+    return [part for _, part in rows[has].groupby(run[has])]
+
+
+def hover(rows: Frame, scale: Scale) -> list[str]:
+    """What a point says when pointed at: site, number, interval, models, verdict."""
+    models = rows[OF_MODELS] if OF_MODELS in rows else [""] * len(rows)
+    columns = ("site", scale.value, scale.low, scale.high, "verdict")
+    said = []
+    for site, value, low, high, verdict, several in zip(
+        *(rows[name] for name in columns), models, strict=True
+    ):
+        ends = f" ({number(low)} to {number(high)})" if pd.notna(low) else ""
+        place = plain(site_label(site), 40)
+        parts = (place, f"{number(value, 3)}{ends}", several, verdict)
+        said.append("<br>".join(part for part in parts if part))
+    return said
+
+
+def _without_twins(traces: Sequence[Trace]) -> list[Trace]:
+    """Pixels and untrained models are often the same for all settings: draw and name each once."""
+    once: list[Trace] = []
+    known: set[str] = set()
+    for trace in traces:
+        floor, named = trace.get("legendgroup") == "floors", f"{trace['meta']} {trace['name']}"
+        key = f"{named} {trace['x']} {trace['y']}"
+        if floor and key in known:
+            continue
+        once.append({**trace, "showlegend": False} if floor and named in known else trace)
+        known |= {key, named}
+    return once
+
+
+def forest_figure(data: FigureRows) -> Figure | None:
     """Marks with intervals: a row for each label that has a number, subjects side by side in it."""
-    rows = read_rows(result, spec)
+    spec, rows = data.spec, data.rows
     if rows.empty or not rows[spec.scale.value].notna().any():
         return None
-    rows = rows.assign(natural=result.natural)
-    rows["row"] = label_rows(rows, spec.labels)
-    found, choices = views(result, spec, rows)
-    found = [_rows_over_models(spec, view) for view in found]
-    known = rows[[*{view.scale.value for view in found}]].notna().any(axis=1)
-    names = in_order(result, rows[known], spec.labels)
-    most = max(max(len(view.subjects) for view in found), 1)
+    place, floors = ("control", "row", "setting"), [Scale("null")] * spec.floors
+    views = [
+        _of_models(view, place, [view.scale, *floors], share=spec.x.percent) for view in data.views
+    ]
+    known = rows[[*{view.scale.value for view in views}]].notna().any(axis=1)
+    names = _in_order(data, rows[known], spec.labels)
+    most = max(1, *(len(view.lines) for view in views))
     if spec.subjects and most < spec.least:
         return None
-    looks = looks_of(result, rows["setting"]) if spec.labels == "setting" else {}
-    traces = [trace for view in found for trace in _marks(spec, view, names, looks)]
+    traces = [trace for view in views for trace in _marks(data, view, names)]
     lines, notes = across_lines(spec.lines, "y" if spec.upright else "x")
     words = any(line.text for line in spec.lines)
-    sides = [
-        axis_of(spec.x),
-        rows_by_name(names, room=0.6 * words, limit=28 if spec.upright else 80),
-    ]
-    tall = spec.height or height(names, most) + 30 * words
+    across = axis_of(spec.x)
+    down = rows_by_name(names, room=0.6 * words, limit=28 if spec.upright else 80)
     if spec.upright:
-        sides[1] = {**sides[1], "range": sides[1]["range"][::-1]}
-        sides.reverse()
+        across, down = {**down, "range": down["range"][::-1]}, across
     shape = layout(
-        tall,
+        spec.height or height(names, most) + 30 * words,
         shapes=lines,
         annotations=notes,
-        xaxis=sides[0],
-        yaxis=sides[1],
+        xaxis=across,
+        yaxis=down,
         meta={"rows": "x" if spec.upright else "y"},
         **({} if spec.subjects or spec.floors else {"showlegend": False}),
     )
-    said = {
-        "rows": len(names),
-        "labels": sequence(names),
-        "subjects": most,
-        "names": sequence([one.name for one in found[0].subjects]),
-        "numbers": _numbers(spec, found[0]),
-    }
-    drawn = [rows for view in found for rows in (view.rows, *(one.rows for one in view.subjects))]
-    return finished(spec, result, rows, traces, shape, choices, drawn, **said)
+    return data.figure(
+        traces,
+        shape,
+        averaged=[view.rows for view in views],
+        rows=len(names),
+        labels=sequence(names),
+        subjects=most,
+        names=sequence([*views[0].lines["subject"]]),
+        numbers=_numbers(spec, views[0]),
+    )
 
 
-def _rows_over_models(spec: FigureSpec, view: View) -> View:
-    """A view of a forest with one mark in each row for every subject, the mean of its models."""
-    place, scales = ("control", "row", "setting"), [view.scale, *[Scale("null")] * spec.floors]
-    rows = view.rows
-    if not spec.subjects:
-        rows = mean_of_models(rows, place, scales, share=spec.x.percent)
-    return _subjects_over_models(replace(view, rows=rows), place, spec.x)
+def _in_order(data: FigureRows, rows: Frame, label: Label) -> list[str]:
+    """The names in `row`, each once: settings and domains in the order of the page."""
+    if label == "setting":
+        called = dict(zip(rows["setting"], rows["row"], strict=True))
+        return [called[name] for name in ordered_settings(rows["setting"])]
+    names = list(dict.fromkeys(rows["row"]))
+    known = data.domains if label == "domain" else []
+    return [*(name for name in known if name in names), *(n for n in names if n not in known)]
 
 
-def _marks(spec: FigureSpec, view: View, names: Sequence[str], looks: Looks) -> Iterator[Trace]:
+def _marks(data: FigureRows, view: View, names: Sequence[str]) -> Iterator[Trace]:
     """The marks of a view, and the floors beside them."""
+    spec, scale = data.spec, view.scale
+    how = {"upright": spec.upright, "share": spec.x.percent}
+    for nth, line in enumerate(view.lines.itertuples()):
+        own = view.rows[view.rows["key"] == line.key]
+        if len(own):
+            look, place = (line.colour, line.symbol), (nth, len(view.lines))
+            yield marks(str(line.subject), look, own, names, place, view.meta, scale, **how)
     own = view.rows[view.rows["control"] == ""]
-    of_all = DrawnSubject("trained" * spec.floors, *_looks_of(spec, own, looks), own)
-    subjects = view.subjects or [of_all]
-    scale = view.scale
-    for nth, one in enumerate(subjects):
-        where = (nth, len(subjects))
-        yield marks(one, names, where, view.meta, scale, upright=spec.upright, share=spec.x.percent)
+    if not spec.subjects:
+        look: tuple[Any, Any] = ("#0072B2", "circle")
+        if spec.labels == "setting":
+            known = looks_of(data.settings, data.rows["setting"])
+            colours, symbols = ([known[name][at] for name in own["setting"]] for at in (0, 1))
+            look = colours, symbols
+        called = "trained" if spec.floors else ""
+        yield marks(called, look, own, names, (0, 1), view.meta, scale, **how)
     if not spec.floors:
         return
     untrained = view.rows[view.rows["control"] == EPOCH_0].drop_duplicates("setting")
-    floor = DrawnSubject("untrained (epoch 0)", GREY, "circle", untrained.assign(low=np.nan))
-    floors = marks(
-        floor, names, (0, 1), view.meta, Scale(scale.value, "low", "low"), share=spec.x.percent
-    )
-    yield {**floors, "cliponaxis": False}
+    bare, look = Scale(scale.value, "low", "low"), (GREY, "circle")
+    floor = untrained.assign(low=np.nan)
+    yield marks("untrained (epoch 0)", look, floor, names, (0, 1), view.meta, bare, **how) | {
+        "cliponaxis": False
+    }
     line = pd.concat([own, untrained]).dropna(subset=["null"]).drop_duplicates("row")
     line = line[line["row"].isin(names)]
     if len(line):
-        at = [names.index(row) for row in line["row"]]
-        yield level_line(
-            "chance", numbers(line["null"]), at, view.meta, share=spec.x.percent, dash="dash"
-        )
+        at, chance = [names.index(row) for row in line["row"]], numbers(line["null"])
+        yield level_line("chance", chance, at, view.meta, share=spec.x.percent, dash="dash")
 
 
 SPREAD = 0.6
@@ -176,10 +238,12 @@ SPREAD = 0.6
 
 
 def marks(
-    one: DrawnSubject,
+    name: str,
+    look: tuple[Any, Any],
+    rows: Frame,
     names: Sequence[str],
     place: tuple[int, int],
-    meta: Sequence[int | None],
+    meta: Meta,
     scale: Scale,
     *,
     upright: bool = False,
@@ -188,7 +252,9 @@ def marks(
     """A subject's marks, each with its interval; a number whose interval is missing is drawn open.
 
     Args:
-        one: The subject; its rows have a column `row` that is one of `names`.
+        name: The subject's name.
+        look: Its colour and symbol, or one of each for every row.
+        rows: Its rows, with a column `row` that is one of `names`.
         names: The names of the rows, in order.
         place: Which of how many subjects it is.
         meta: The options under which it is shown.
@@ -199,36 +265,25 @@ def marks(
     nth, n = place
     offset = SPREAD * ((nth + 0.5) / n - 0.5)
     digits = 3 if scale.times == 1 else 1
-    has = one.rows[scale.value].notna()
-    known = one.rows[has]
+    has = rows[scale.value].notna()
+    known = rows[has]
+    values = scale.times * known[scale.value]
     models = known[OF_MODELS] if OF_MODELS in known else [""] * len(known)
-    said = [
-        "<br>".join(
-            part
-            for part in (
-                f"{plain(row, 60)}: {percent(each) if share else number(float(each), digits)}",
-                several,
-                verdict,
-            )
-            if part
-        )
-        for row, each, several, verdict in zip(
-            known["row"], scale.times * known[scale.value], models, known["verdict"], strict=True
-        )
-    ]
+    said = []
+    for row, each, *more in zip(known["row"], values, models, known["verdict"], strict=True):
+        told = percent(each) if share else number(float(each), digits)
+        said.append("<br>".join([f"{plain(row, 60)}: {told}", *(part for part in more if part)]))
+    several = not isinstance(look[0], str)
     colour, symbols = (
-        [each for each, there in zip(look, has, strict=True) if there]
-        if isinstance(look, list)
-        else look
-        for look in (one.colour, one.symbol)
+        [each for each, there in zip(one, has, strict=True) if there] if several else one
+        for one in look
     )
     at = [names.index(row) + offset for row in known["row"]]
-    values = scale.times * known[scale.value]
-    drawn = replace(one, colour=colour, symbol=opened_option(symbols, known[scale.low].isna()))
-    bars = error_bars(known, scale) | {"color": GREY if isinstance(colour, list) else colour}
+    looks = colour, opened_option(symbols, known[scale.low].isna())
+    bars = error_bars(known, scale, color=GREY if several else colour)
     if upright:
-        return points(drawn, at, values, said, meta, error_y=bars)
-    return points(drawn, values, at, said, meta, error_x=bars)
+        return points(name, looks, at, values, said, meta, error_y=bars)
+    return points(name, looks, values, at, said, meta, error_x=bars)
 
 
 def _numbers(spec: FigureSpec, view: View) -> str:
@@ -239,78 +294,31 @@ def _numbers(spec: FigureSpec, view: View) -> str:
     return "; ".join(f"{row}: {each}" for row, each in zip(own["row"], said, strict=True))
 
 
-def _looks_of(spec: FigureSpec, rows: Frame, known: Looks) -> tuple[Any, Any]:
-    """Colours and symbols of rows that are settings; else one for all."""
-    if spec.labels != "setting":
-        return "#0072B2", "circle"
-    looks = [known[name] for name in rows["setting"]]
-    return [colour for colour, _ in looks], [symbol for _, symbol in looks]
-
-
-def map_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+def map_figure(data: FigureRows) -> Figure | None:
     """A heat map of one column of domains against another, with choices."""
+    spec, rows = data.spec, data.rows
     down, over = spec.across if isinstance(spec.across, tuple) else (spec.across, spec.across)
-    rows = read_rows(result, spec)
     if rows.empty or rows[down].eq("").all():
         return None
     given = dict.fromkeys([*rows[down], *rows[over]])
-    domains = sorted(given, key=(*result.domains, *given).index)
-    found, choices = views(result, spec, rows)
+    domains = sorted(given, key=(*data.domains, *given).index)
     ends = list(dict.fromkeys((down, over)))
-    found = [
-        replace(view, rows=mean_of_models(view.rows, ends, [Scale(view.scale.value)]))
-        for view in found
-    ]
-    traces = [_cells(spec, view, (down, over), domains) for view in found]
+    views = [_of_models(view, ends, [Scale(view.scale.value)]) for view in data.views]
+    traces = [_cells(spec, view, (down, over), domains) for view in views]
     shape = layout(80 + 50 * len(domains), xaxis=MAP, yaxis={**MAP, "autorange": "reversed"})
-    said = {"rows": len(domains), "options": len(choices[-1].options)}
-    drawn = [view.rows for view in found]
-    return finished(spec, result, rows, traces, shape, choices, drawn, **said)
+    averaged = [view.rows for view in views]
+    return data.figure(traces, shape, averaged=averaged, rows=len(domains))
 
 
 def _cells(spec: FigureSpec, view: View, ends: tuple[str, str], domains: Sequence[str]) -> Trace:
     """The cells of a view; a domain with itself was never in question in a symmetric map."""
     cells = view.rows[[*ends, view.scale.value]].itertuples(index=False)
-    found = {(a, b): float(value) for a, b, value in cells}
+    known = {(a, b): float(value) for a, b, value in cells}
     if spec.symmetric:
-        found |= {(b, a): value for (a, b), value in found.items()}
-    grid = [[found.get((a, b), float("nan")) for b in domains] for a in domains]
+        known |= {(b, a): value for (a, b), value in known.items()}
+    grid = [[known.get((a, b), float("nan")) for b in domains] for a in domains]
     trace = heat(grid, domains, domains, title=spec.y.title, meta=view.meta)
     if spec.symmetric:
         for place, row in enumerate(trace["text"]):
             row[place] = ""
     return trace
-
-
-def across_lines(lines: Sequence[LineSpec], letter: str) -> tuple[list[Trace], list[Trace]]:
-    """Lines across a number axis, and their labels; on an axis across, below and on two lines."""
-    drawn, notes = [], []
-    for each in lines:
-        words = each.text.split()
-        half = len(words) // 2
-        parted = [" ".join(words[:half]), " ".join(words[half:])]
-        text = each.text if letter == "y" else "<br>".join(part for part in parted if part)
-        line, note = reference_line(letter, each.at, text, each.dash)
-        drawn.append(line)
-        if each.text:
-            notes.append(note if letter == "y" else note | {"y": 0, "yanchor": "bottom"})
-    return drawn, notes
-
-
-def axis_of(spec: AxisSpec, numbers_shown: Any = None) -> dict[str, Any]:
-    """An axis in plotly's words."""
-    words: dict[str, Any] = {}
-    if spec.percent:
-        words["tickformat"] = ".0%"
-    if spec.from_zero:
-        words["rangemode"] = "tozero"
-    if spec.log:
-        words["type"] = "log"
-    if spec.limits:
-        words["range"] = list(spec.limits)
-    if spec.within and numbers_shown is not None:
-        low, high = float(np.nanmin(numbers_shown)), float(np.nanmax(numbers_shown))
-        words["range"] = [max(spec.within[0], min(-0.05, low)), min(spec.within[1], max(1.1, high))]
-    if spec.ticks:
-        words |= {"tickvals": list(spec.ticks), "ticktext": list(spec.ticks.values())}
-    return axis(spec.title, **words)

@@ -4,7 +4,7 @@ The levels are never pooled: across mixtures (L1), within a mixture (L2), among 
 model (L3). Each licenses words of its own; "because" needs an intervention (L4), made elsewhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,9 @@ from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
 from interp.data.mixtures.settings import NATURAL, is_upper_bound
+from interp.verdicts.levels.from_tables import RUN, from_tables
 from interp.verdicts.levels.l4_intervention import ordinary
-from interp.verdicts.levels.panels import (
-    LINK,
-    NEEDED,
-    RUN,
-    Checkpoints,
-    among,
-    from_tables,
-    unmeasured,
-)
+from interp.verdicts.levels.panels import Checkpoints, LevelRow, among, unmeasured
 from interp.verdicts.wording import LEVELS, disagreement, judge_link, licence, said
 
 __all__ = ["Verdict", "from_tables", "verdict"]
@@ -155,19 +148,19 @@ def verdict(
         needed = [*RUN, "label", "measure", "sharing", "accuracy"]
         _check(given, needed, [*RUN, "label", "measure"])
     given = _asked(given)
-    rows = []
+    rows: list[tuple[dict[str, object], LevelRow]] = []
     for (rung, measure), own in _asked(runs).groupby(["rung", "measure"], sort=False):
         known = own.dropna(subset=["index", "accuracy"])
         study = Checkpoints(known, seed, n_permutations)
         named = {"rung": rung, "measure": measure}
-        rows += [named | row for row in (*study.across(), *study.within())]
+        rows += [(named, row) for row in (*study.across(), *study.within())]
     if len(given):
         for measure, own in given.groupby("measure", sort=False):
             rung = own["rung"].iloc[0] if "rung" in own else ""
-            rows.append({"rung": rung, "measure": measure} | among(own, seed))
+            rows.append(({"rung": rung, "measure": measure}, among(own, seed)))
     elif len(runs):
-        rows.append({"rung": "R3", "measure": ""} | unmeasured())
-    frame = _decided(pd.DataFrame(rows, columns=None if rows else COLUMNS), seed)
+        rows.append(({"rung": "R3", "measure": ""}, unmeasured()))
+    frame = _decided(rows, seed)
     return Verdict(Table("levels", frame), Table("together", _together(runs)), disagreement(frame))
 
 
@@ -223,23 +216,27 @@ def _asked(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~frame["setting"].map(is_upper_bound).astype(bool)]
 
 
-def _decided(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _decided(rows: Sequence[tuple[dict[str, object], LevelRow]], seed: int) -> pd.DataFrame:
     """Rows with their p adjusted within the level, their verdict, and what it allows to say."""
-    if frame.empty:
+    if not rows:
         return pd.DataFrame(columns=list(COLUMNS))
+    frame = pd.DataFrame([named | dict(row.columns) for named, row in rows])
     frame = frame.assign(p_adjusted=np.nan, family="", seed=seed)
-    for (level, adjusted), rows in frame.groupby(["level", "adjusted"], sort=False):
-        tests = int(rows["p"].notna().sum())
-        frame.loc[rows.index, "p_adjusted"] = holm(rows["p"].to_numpy(dtype=float))
+    for (level, adjusted), own in frame.groupby(["level", "adjusted"], sort=False):
+        frame.loc[own.index, "p_adjusted"] = holm(own["p"].to_numpy(dtype=float))
         what = f", {adjusted} held constant" if adjusted else ""
-        frame.loc[rows.index, "family"] = f"{level} over rungs{what}: {tests} tests"
-    said = [judge_link(row[LINK], float(row["p_adjusted"])) for _, row in frame.iterrows()]
-    frame["verdict"], frame["reason"] = ([each[place] for each in said] for place in (0, 1))
+        frame.loc[own.index, "family"] = f"{level} over rungs{what}: {own['p'].count()} tests"
+    verdicts = [
+        judge_link(row.link, float(p))
+        for (_, row), p in zip(rows, frame["p_adjusted"], strict=True)
+    ]
+    frame["verdict"], frame["reason"] = ([each[place] for each in verdicts] for place in (0, 1))
     frame["licence"] = [
         licence(level, each) for level, each in zip(frame["level"], frame["verdict"], strict=True)
     ]
     frame["needed"] = [
-        row[NEEDED]() if row["verdict"] == CANNOT_TELL else "" for _, row in frame.iterrows()
+        row.needed() if verdict == CANNOT_TELL else ""
+        for (_, row), (verdict, _) in zip(rows, verdicts, strict=True)
     ]
     order = sorted(frame.index, key=lambda at: frame["level"][at])
     return frame.loc[order, list(COLUMNS)].reset_index(drop=True)

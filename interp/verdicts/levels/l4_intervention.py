@@ -330,15 +330,8 @@ def _levels(
     """Rows of level L4: one for each weight, and one for the slope over weights."""
     weights = sorted({weight for name, weight in found if name == TARGET.name})
     if not weights:
-        return [
-            _level(
-                None,
-                np.nan,
-                CANNOT_TELL,
-                "no run with shuffled partners to compare with",
-                "shuffled = true in [intervention]",
-            )
-        ]
+        why = "no run with shuffled partners to compare with"
+        return [_level(None, np.nan, CANNOT_TELL, why, "shuffled = true in [intervention]")]
     single = [weight for weight in weights if np.isfinite(weight)]
     adjusted = dict(zip(single, holm([found[TARGET.name, w].p for w in single]), strict=True))
     rows = []

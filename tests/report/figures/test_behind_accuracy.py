@@ -10,9 +10,8 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.grammar.pieces import Figure, Trace
-from interp.report.grammar.subjects import held_out_accuracy
-from interp.report.loaded import LoadedResult, read_result
-from tests.report.conftest import figure_of
+from interp.report.page_model import PageModel
+from tests.report.conftest import figure_of, page_of, read
 from tests.report.planted import classifier_rows
 
 Build = Callable[..., Path]
@@ -20,19 +19,19 @@ ACCURACY = {"natural-only": 0.08, "leave-out-domain": 0.31, "cg-low": 0.22, "cg-
 
 
 @pytest.fixture
-def result(loaded: Callable[..., LoadedResult]) -> LoadedResult:
+def result(loaded: Callable[..., PageModel]) -> PageModel:
     return loaded(accuracy=ACCURACY)
 
 
 @pytest.fixture
-def newer(build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]) -> LoadedResult:
+def newer(build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]) -> PageModel:
     """A run whose accuracy table has other measures and classifiers before the primary rows."""
     older = study_frames()["accuracy"].assign(measure="balanced top-1", classifier="text")
     own = (older["class_set"] == "held-out") & (older["prompts"] == "neutral")
     own &= (older["candidates"] == "all") & (older["domain"] == "sketch") & (older["control"] == "")
     added = classifier_rows(ACCURACY)
     frame = pd.concat([added.sort_values("measure", ascending=False), older[~own]])
-    return read_result(build(replaced={"accuracy": frame}, name="newer"))
+    return read(build(replaced={"accuracy": frame}, name="newer"))
 
 
 def named(figure: Figure | None, name: str, *meta: int) -> Trace:
@@ -44,21 +43,21 @@ def named(figure: Figure | None, name: str, *meta: int) -> Trace:
     return found
 
 
-def test_other_measures_and_classifiers_do_not_stand_for_accuracy(newer: LoadedResult) -> None:
-    rows = held_out_accuracy(newer, "sketch")
+def test_other_measures_and_classifiers_do_not_stand_for_accuracy(newer: PageModel) -> None:
+    rows = newer.reached[newer.reached["control"] == ""].set_index("setting")
     assert rows["value"].to_dict() == pytest.approx(ACCURACY)
     shown = named(figure_of(newer, "accuracy"), "trained", 0, 0, 0)
     assert shown["x"] == pytest.approx(list(ACCURACY.values()))
 
 
-def test_rows_over_several_runs_stand_before_those_of_one(newer: LoadedResult) -> None:
+def test_rows_over_several_runs_stand_before_those_of_one(newer: PageModel) -> None:
     frame = newer.frame("accuracy")
     over_blocks = frame[frame["measure"] == "balanced top-1"].assign(n_runs=3.0, value=0.5)
-    newer.__dict__["_typed"] = {**newer._typed, "accuracy": pd.concat([frame, over_blocks])}
-    assert (held_out_accuracy(newer, "sketch")["value"] == 0.5).all()
+    more = page_of({"accuracy": pd.concat([frame, over_blocks])}, "sketch")
+    assert (more.reached[more.reached["control"] == ""]["value"] == 0.5).all()
 
 
-def test_classifiers_stand_beside_one_another(newer: LoadedResult, result: LoadedResult) -> None:
+def test_classifiers_stand_beside_one_another(newer: PageModel, result: PageModel) -> None:
     figure = figure_of(newer, "classifiers")
     for place, name in enumerate(
         ("text head", "class means of natural pictures", "linear probe of the own domain")
@@ -71,7 +70,7 @@ def test_classifiers_stand_beside_one_another(newer: LoadedResult, result: Loade
     assert figure_of(result, "classifiers") is None  # an older run knew the text head alone
 
 
-def test_trade_off_lines_are_the_table_and_areas_are_said(newer: LoadedResult) -> None:
+def test_trade_off_lines_are_the_table_and_areas_are_said(newer: PageModel) -> None:
     figure = figure_of(newer, "tradeoff")
     rows = newer.frame("tradeoff").query("setting == 'cg-high' and seed == 0")
     line = named(figure, "CG high diversity", 0)
@@ -82,13 +81,13 @@ def test_trade_off_lines_are_the_table_and_areas_are_said(newer: LoadedResult) -
     assert figure is not None and "CG high diversity 0.23 (0.18 to 0.28)" in figure.caption
 
 
-def test_the_model_as_it_is_is_marked(result: LoadedResult) -> None:
+def test_the_model_as_it_is_is_marked(result: PageModel) -> None:
     mark = named(figure_of(result, "tradeoff"), "CG high diversity, no bias", 0)
     assert mark["y"] == [ACCURACY["cg-high"]]
     assert mark["x"] == pytest.approx([ACCURACY["cg-high"] + 0.15])
 
 
-def test_exposure_points_are_classes(result: LoadedResult) -> None:
+def test_exposure_points_are_classes(result: PageModel) -> None:
     figure = figure_of(result, "exposure")
     rows = result.frame("exposure_classes")
     for where, place in (("all domains", 0), ("natural", 1)):
@@ -102,7 +101,7 @@ def test_exposure_points_are_classes(result: LoadedResult) -> None:
     assert re.search(r"none for \d+, where every class was trained on equally", figure.caption)
 
 
-def test_robustness_is_on_logit_axes(result: LoadedResult) -> None:
+def test_robustness_is_on_logit_axes(result: PageModel) -> None:
     figure = figure_of(result, "robustness")
     rows = result.frame("robustness")
     own = rows[rows["setting"] == "cg-high"]
@@ -120,7 +119,7 @@ def test_robustness_is_on_logit_axes(result: LoadedResult) -> None:
     assert len(ticks) >= 2 and min(ticks) >= figure.layout["xaxis"]["range"][0]
 
 
-def test_epochs_are_lines_of_top_1(result: LoadedResult) -> None:
+def test_epochs_are_lines_of_top_1(result: PageModel) -> None:
     figure = figure_of(result, "epochs")
     line = named(figure, "CG low diversity", 0, 0)
     assert line["x"] == [0, 4, 8]

@@ -16,8 +16,9 @@ from interp.core.tables import Table
 from interp.declared.figures import LAID_OVER
 from interp.declared.writing import number, plain
 from interp.report.grammar.pieces import Figure
-from interp.report.loaded import Frame, LoadedResult, read_result
+from interp.report.loaded import Frame
 from interp.report.naming import SIGNS
+from interp.report.page_model import PageModel
 from interp.report.sections import filled_sections
 from interp.report.verdict_tables import (
     angles_table,
@@ -26,7 +27,7 @@ from interp.report.verdict_tables import (
     dictionaries_table,
     ladder_table,
 )
-from tests.report.conftest import INDEX, figure_of
+from tests.report.conftest import INDEX, figure_of, read
 
 Build = Callable[..., Path]
 
@@ -46,7 +47,7 @@ CG_HIGH = "CG high diversity"
 
 
 @pytest.fixture
-def result(loaded: Callable[..., LoadedResult]) -> LoadedResult:
+def result(loaded: Callable[..., PageModel]) -> PageModel:
     return loaded(rung4=INDEX)
 
 
@@ -56,7 +57,7 @@ def shown(figure: Figure, name: str, *meta: int) -> dict:
     return found[0]
 
 
-def of(result: LoadedResult, table: str, **keys: object) -> Frame:
+def of(result: PageModel, table: str, **keys: object) -> Frame:
     frame = result.frame(table)
     for column, value in ({"setting": "cg-high", "control": ""} | keys).items():
         frame = frame[frame[column] == value]
@@ -65,7 +66,7 @@ def of(result: LoadedResult, table: str, **keys: object) -> Frame:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_valid_titled_and_captioned(result: LoadedResult, name: str) -> None:
+def test_valid_titled_and_captioned(result: PageModel, name: str) -> None:
     figure = figure_of(result, name)
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
@@ -87,7 +88,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
-    assert figure_of(read_result(build(replaced=replaced, name="hollow")), name) is None
+    assert figure_of(read(build(replaced=replaced, name="hollow")), name) is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
     ],
 )
 def test_lines_are_the_table(
-    result: LoadedResult, name: str, table: str, place: int, keys: dict[str, str]
+    result: PageModel, name: str, table: str, place: int, keys: dict[str, str]
 ) -> None:
     figure = figure_of(result, name)
     assert figure is not None
@@ -114,7 +115,7 @@ def test_lines_are_the_table(
     assert line["y"] == pytest.approx(rows[column].tolist())
 
 
-def test_views_hold_every_picture_once(result: LoadedResult) -> None:
+def test_views_hold_every_picture_once(result: PageModel) -> None:
     figure = figure_of(result, "views")
     assert figure is not None
     rows = of(result, "views", site="layer2.0.hook_resid_post", domain="sketch")
@@ -126,7 +127,7 @@ def test_views_hold_every_picture_once(result: LoadedResult) -> None:
     assert "untrained (epoch 0)" in figure.choices[1].options
 
 
-def test_erasure_shows_what_is_beyond_each_control(result: LoadedResult) -> None:
+def test_erasure_shows_what_is_beyond_each_control(result: PageModel) -> None:
     figure = figure_of(result, "erasure")
     assert figure is not None
     for place, against in enumerate(("permuted labels", "random subspace")):
@@ -138,7 +139,7 @@ def test_erasure_shows_what_is_beyond_each_control(result: LoadedResult) -> None
     assert any("probe real → sketch" in name for name in names)
 
 
-def test_units_are_told_in_the_domain_of_their_class_and_in_the_other(result: LoadedResult) -> None:
+def test_units_are_told_in_the_domain_of_their_class_and_in_the_other(result: PageModel) -> None:
     figure = figure_of(result, "unit-galleries")
     assert figure is not None
     roles = figure.choices[1].options
@@ -148,7 +149,7 @@ def test_units_are_told_in_the_domain_of_their_class_and_in_the_other(result: Lo
     assert len(roles) == 4 and "class chosen in real,<br>told in sketch" in str(figure.layout)
 
 
-def test_features_are_compared_with_units_and_components(result: LoadedResult) -> None:
+def test_features_are_compared_with_units_and_components(result: PageModel) -> None:
     figure = figure_of(result, "feature-sharing")
     assert figure is not None
     rows = of(result, "feature_sharing", measure="shared mass", centred=True)
@@ -160,7 +161,7 @@ def test_features_are_compared_with_units_and_components(result: LoadedResult) -
     assert len(set(places)) == len(places)
 
 
-def test_ablation_is_the_table(result: LoadedResult) -> None:
+def test_ablation_is_the_table(result: PageModel) -> None:
     figure = figure_of(result, "feature-ablation")
     assert figure is not None
     for place, measure in enumerate(("margin drop", "accuracy drop")):
@@ -168,7 +169,7 @@ def test_ablation_is_the_table(result: LoadedResult) -> None:
         assert shown(figure, CG_HIGH, 0, place)["x"] == pytest.approx(rows["value"].tolist())
 
 
-def test_every_layer_has_its_verdict(result: LoadedResult) -> None:
+def test_every_layer_has_its_verdict(result: PageModel) -> None:
     (grid,) = by_layer_table(result, "R2")
     frame = of(result, "similarity", domain_a="real", domain_b="sketch").set_index("site")
     column = grid.head.index(CG_HIGH)
@@ -187,17 +188,17 @@ def test_a_withheld_layer_says_why(
     gone = (frame["site"] == "layer2.0.hook_resid_post") & (frame["control"] == "")
     frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
     frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
-    (grid,) = by_layer_table(read_result(build(replaced={"similarity": frame})), "R2")
+    (grid,) = by_layer_table(read(build(replaced={"similarity": frame})), "R2")
     assert any("cannot tell: ceiling too low" in row[1] for row in grid.rows)
 
 
-def test_the_ladder_knows_of_features(result: LoadedResult) -> None:
+def test_the_ladder_knows_of_features(result: PageModel) -> None:
     (grid,) = ladder_table(result)
     row = next(row for row in grid.rows if row[0].startswith("R5"))
     assert "not shared" in row[1] and "◐ partly shared" in row[grid.head.index(CG_HIGH)]
 
 
-def test_every_verdict_of_the_ladder_is_counted_once(result: LoadedResult) -> None:
+def test_every_verdict_of_the_ladder_is_counted_once(result: PageModel) -> None:
     own, every = answers_table(result)
     told = result.frame("ladder")
     told = told[(told["control"] == "") & (told["rung"] != "")]
@@ -213,7 +214,7 @@ def test_every_verdict_of_the_ladder_is_counted_once(result: LoadedResult) -> No
         assert int(counts[-1]) == unknown.sum()
 
 
-def test_dictionaries_and_factors_in_words(result: LoadedResult) -> None:
+def test_dictionaries_and_factors_in_words(result: PageModel) -> None:
     (grid,) = dictionaries_table(result)
     row = next(row for row in grid.rows if row[0] == CG_HIGH)
     assert row[1:] == [
@@ -226,7 +227,7 @@ def test_dictionaries_and_factors_in_words(result: LoadedResult) -> None:
 
 @pytest.mark.slow
 def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> None:
-    anchors = [section.anchor for section in filled_sections(read_result(build()))]
+    anchors = [section.anchor for section in filled_sections(read(build()))]
     assert {"layers", "features", "erasure"} <= set(anchors)
     older = build(
         name="older",
@@ -235,7 +236,7 @@ def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> Non
             *("views", "erasure", "dictionaries", "feature_sharing", "feature_ablation"),
         ),
     )
-    found = filled_sections(read_result(older))
+    found = filled_sections(read(older))
     assert not {"layers", "features", "erasure"} & {section.anchor for section in found}
     assert not any(section.missing for section in found if section.anchor != "transplant")
 
@@ -245,7 +246,7 @@ def parted(values: list[float | None]) -> list[list[float | None]]:
     return [list(own) for gap, own in groupby(values, lambda value: value is None) if not gap]
 
 
-def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
+def test_circuits_say_what_their_tables_say(result: PageModel) -> None:
     figure = figure_of(result, "faithfulness")
     assert figure is not None
     assert [choice.label for choice in figure.choices] == ["Test domain", "Model", "Pictures"]
@@ -277,7 +278,7 @@ def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     )
 
 
-def test_a_slider_turns_a_class_up_in_both_domains(result: LoadedResult) -> None:
+def test_a_slider_turns_a_class_up_in_both_domains(result: PageModel) -> None:
     figure = figure_of(result, "steered-answers")
     assert figure is not None
     *_, label, dose = figure.choices
@@ -298,7 +299,7 @@ def test_a_slider_turns_a_class_up_in_both_domains(result: LoadedResult) -> None
 # the ladder
 
 
-def test_a_cell_of_the_ladder_is_the_tables_verdict(result: LoadedResult) -> None:
+def test_a_cell_of_the_ladder_is_the_tables_verdict(result: PageModel) -> None:
     figure = figure_of(result, "ladder")
     assert figure is not None
     for setting, name in ((0, "natural-only"), (3, "cg-high")):
@@ -315,18 +316,15 @@ def test_a_cell_of_the_ladder_is_the_tables_verdict(result: LoadedResult) -> Non
 
 def test_what_was_not_measured_is_an_empty_cell(build: Build) -> None:
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["none"]})
-    figure = figure_of(read_result(build(name="some")), "ladder")
+    figure = figure_of(read(build(name="some")), "ladder")
     assert figure is not None
     [trace] = [each for each in figure.data if each["meta"] == [0, 0]]
     row = next(n for n, name in enumerate(trace["y"]) if "clipart" in name)
     assert trace["text"][row][3] == "" and trace["hovertext"][row][3] == "R4: not measured"
-    assert (
-        figure_of(read_result(build(replaced={"ladder": hollow}, name="no ladder")), "ladder")
-        is None
-    )
+    assert figure_of(read(build(replaced={"ladder": hollow}, name="no ladder")), "ladder") is None
 
 
-def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: LoadedResult) -> None:
+def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: PageModel) -> None:
     figure = figure_of(result, "circuits-abroad")
     assert figure is not None
     rows = of(result, "circuit_transfer", band="", domain_a="real", measure="circuit transfer")
@@ -336,7 +334,7 @@ def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: LoadedResult
         assert line["y"] == pytest.approx(rows.sort_values("share")[column].tolist())
 
 
-def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: LoadedResult) -> None:
+def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: PageModel) -> None:
     figure = figure_of(result, "steady")
     assert figure is not None and "200 draws of 240 pairs" in figure.caption
     rows = of(result, "circuit_stability", domain="sketch")
@@ -350,14 +348,14 @@ def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: LoadedResu
 def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> None:
     """Two blocks of one setting make one line; the untrained model's rows name no setting."""
     words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
-    rows = read_result(build(name="one block", **words)).frame("rungs")
+    rows = read(build(name="one block", **words)).frame("rungs")
     first = rows[(rows["rung"] == "R4") & (rows["control"] == "")]
     setting, site = first["setting"].iloc[0], first["site"].iloc[0]
     second = first.assign(seed=1, index=first["index"] + 0.2, verdict="cannot tell")
     untrained = first.assign(setting="", control="epoch 0", index=0.125)
     both = pd.concat([rows, second, untrained])
     figure = figure_of(
-        read_result(build(replaced={"rungs": both}, name="two blocks", **words)), "sharing-profile"
+        read(build(replaced={"rungs": both}, name="two blocks", **words)), "sharing-profile"
     )
     assert figure is not None
     here = [trace for trace in figure.data if trace["xaxis"] == "x4" and trace["meta"] == [0]]
@@ -372,11 +370,11 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
 
 def test_a_blocks_test_domains_are_one_draw(build: Build) -> None:
     """Natural only is one model for both, whose rows stand twice: no interval grows narrower."""
-    rows = read_result(build(name="one domain")).frame("rungs")
+    rows = read(build(name="one domain")).frame("rungs")
     own = rows[(rows["control"] == "") & (rows["rung"] == "R2")]
     again = own.assign(test_domain="quickdraw")
     figures = [
-        figure_of(read_result(build(replaced={"rungs": frame}, name=name)), "sharing-profile")
+        figure_of(read(build(replaced={"rungs": frame}, name=name)), "sharing-profile")
         for name, frame in (("once", own), ("twice", pd.concat([own, again])))
     ]
     lines = [
@@ -388,7 +386,7 @@ def test_a_blocks_test_domains_are_one_draw(build: Build) -> None:
         assert not any("mean of" in said for said in twice["hovertext"])
 
 
-def test_bars_are_drawn_where_the_index_is_judged_by_them(result: LoadedResult) -> None:
+def test_bars_are_drawn_where_the_index_is_judged_by_them(result: PageModel) -> None:
     """R1 goes by an interval above permuted labels: "readable" lay far below a line of sharing."""
     figure = figure_of(result, "sharing-profile")
     assert figure is not None
@@ -397,7 +395,7 @@ def test_bars_are_drawn_where_the_index_is_judged_by_them(result: LoadedResult) 
     assert {panel: panels.count(panel) for panel in panels} == {f"x{n}": 2 for n in range(2, 7)}
 
 
-def test_the_profile_of_one_model_is_its_table(result: LoadedResult) -> None:
+def test_the_profile_of_one_model_is_its_table(result: PageModel) -> None:
     """Drawn by the table itself: a line for each pair of domains, without the last site."""
     rows = of(result, "rungs")
     known = rows[(rows["rung"] == "R2") & (rows["site"] != LAST)].sort_values("depth")
@@ -422,7 +420,7 @@ def test_many_pairs_of_domains_are_told_apart() -> None:
     assert len(lines) == len(looks) == 10
 
 
-def test_a_table_of_several_settings_is_drawn_as_on_the_page(result: LoadedResult) -> None:
+def test_a_table_of_several_settings_is_drawn_as_on_the_page(result: PageModel) -> None:
     """Nothing is averaged over settings, and what cannot be drawn of one table is refused."""
     profile = result.tables["rungs"].plot()
     assert {trace.name for trace in profile.data} >= {CG_HIGH, "natural only"}
@@ -433,12 +431,12 @@ def test_a_table_of_several_settings_is_drawn_as_on_the_page(result: LoadedResul
 
 def test_a_panel_of_the_profile_without_a_point_says_why(build: Build) -> None:
     words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
-    rows = read_result(build(name="whole", **words)).frame("rungs")
+    rows = read(build(name="whole", **words)).frame("rungs")
     blank = rows.assign(index=rows["index"].where(rows["rung"] != "R4"))
     blank.loc[blank["rung"] == "R4", "verdict"] = "cannot tell"
     less = blank[blank["rung"] != "R2"]
     figure = figure_of(
-        read_result(build(replaced={"rungs": less}, name="blank", **words)), "sharing-profile"
+        read(build(replaced={"rungs": less}, name="blank", **words)), "sharing-profile"
     )
     assert figure is not None
     said = {t["xaxis"]: t["text"] for t in figure.data if t["mode"] == "text" and t["meta"] == [0]}
@@ -452,11 +450,11 @@ def test_the_pair_measured_in_most_models_leads_and_the_fullest_model_is_shown(
 ) -> None:
     """Circuits of another pair, in one model alone, do not push the study's own pair back."""
     words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
-    rows = read_result(build(name="own", **words)).frame("ladder")
+    rows = read(build(name="own", **words)).frame("ladder")
     one = rows[(rows["setting"] == "cg-high") & (rows["domain_a"] == "real")]
     other = one[one["domain_b"] == "sketch"].assign(domain_a="a", domain_b="b")
     both = pd.concat([other, rows])
-    figure = figure_of(read_result(build(name="all", replaced={"ladder": both}, **words)), "ladder")
+    figure = figure_of(read(build(name="all", replaced={"ladder": both}, **words)), "ladder")
     assert figure is not None
     assert figure.data[0]["y"][0].startswith("real × sketch")
     assert any(name.startswith("a × b") for name in figure.data[0]["y"])

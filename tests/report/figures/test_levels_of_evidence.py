@@ -9,23 +9,23 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.core.tables import Table
-from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_looks
+from interp.report.page_model import PageModel
 from interp.report.sections import filled_sections
+from interp.report.summary import level_chips
 from interp.report.verdict_tables import levels_table
-from interp.report.words import answer_sentences, headline
-from tests.report.conftest import figure_of
-from tests.report.planted_levels import SAID, level_tables
+from tests.report.conftest import figure_of, read
+from tests.report.planted_levels import level_tables
 
 Build = Callable[..., Path]
 
 
 @pytest.fixture
-def result(build: Build) -> LoadedResult:
-    return read_result(build(replaced=level_tables()))
+def result(build: Build) -> PageModel:
+    return read(build(replaced=level_tables()))
 
 
-def test_cells_stand_where_the_table_says(result: LoadedResult) -> None:
+def test_cells_stand_where_the_table_says(result: PageModel) -> None:
     figure = figure_of(result, "together")
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
@@ -52,7 +52,7 @@ def test_mixtures_beyond_the_known_ones_have_other_colours() -> None:
     assert not {colour for colour, _ in others} & {colour for colour, _ in known}
 
 
-def test_the_forest_has_every_level_with_its_verdict(result: LoadedResult) -> None:
+def test_the_forest_has_every_level_with_its_verdict(result: PageModel) -> None:
     figure = figure_of(result, "levels")
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
@@ -69,39 +69,18 @@ def test_the_forest_has_every_level_with_its_verdict(result: LoadedResult) -> No
     assert figure.choices[0].selected == 1  # by R3 there is an answer at L3 as well
 
 
-def test_the_answer_uses_the_words_of_each_level(result: LoadedResult) -> None:
-    said = answer_sentences(result)
-    linked = said[-2]
-    assert linked.startswith("Across mixtures, generalization goes with sharing (L1, by R2 and R3)")
-    assert "but not with the accuracy of seen classes held constant" in linked
-    assert "whether generalization goes with sharing within a mixture cannot be told" in linked
-    assert "neither better nor worse" in linked
-    assert said[-1] == "To decide: L2 would take 16 blocks."
-    assert "because" not in " ".join(said) and "descriptive" not in " ".join(said)
-
-
-def test_the_headline_says_which_levels_are_decided(build: Build, result: LoadedResult) -> None:
-    """An intervention has a sentence of its own; where nothing is decided, that is said."""
-    told = " ".join(headline(result))
-    assert "; across mixtures, generalization goes with sharing (L1, by R2 and R3), but not" in told
-    assert "neither better nor worse (L3, by R3)" in told and "cannot be told" not in told
-    open_ = {"L2": SAID["L2"], "L4": ("goes together", 0.5, 0.4, 0.6)}
-    told = " ".join(headline(read_result(build(name="open", replaced=level_tables(open_)))))
-    assert "whether sharing goes with generalization cannot be told from" in told
-    assert "because" not in told
-
-
-def test_opposite_signs_lead(build: Build) -> None:
-    twins = SAID | {"L2": ("goes against", -0.6, -0.8, -0.4)}
-    said = answer_sentences(read_result(build(replaced=level_tables(twins))))
-    assert "goes with sharing across mixtures, but against it within a mixture" in said[-2]
-    cause = SAID | {"L4": ("goes together", 0.5, 0.4, 0.6)}
-    said = answer_sentences(read_result(build(name="l4", replaced=level_tables(cause))))
-    assert "generalization rises because of sharing (L4, by R2 and R3)" in " ".join(said)
+def test_chips_count_the_verdicts_of_each_level(result: PageModel) -> None:
+    chips = level_chips(result.frame("levels"))
+    told = {(chip.about[:2], chip.word): chip.counted for chip in chips}
+    assert told == {
+        ("L1", "goes together"): "2 of 2", ("L2", "cannot tell"): "2 of 2",
+        ("L3", "does not go together"): "1 of 1",
+    }  # fmt: skip
+    assert level_chips(result.empty) == []
 
 
 def test_the_section_stands_before_the_ladder_and_names_what_would_decide(
-    result: LoadedResult,
+    result: PageModel,
 ) -> None:
     found = {section.anchor: place for place, section in enumerate(filled_sections(result))}
     assert found["levels"] < found["ladder"]
@@ -114,13 +93,12 @@ def test_the_section_stands_before_the_ladder_and_names_what_would_decide(
 
 
 def test_a_result_without_levels_has_neither(build: Build) -> None:
-    bare = read_result(build())
+    bare = read(build())
     assert (
         figure_of(bare, "together") is figure_of(bare, "levels") is None
         and levels_table(bare) == []
     )
     assert "levels" not in {section.anchor for section in filled_sections(bare)}
-    assert "descriptive" in " ".join(answer_sentences(bare))
 
 
 def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> None:
@@ -130,7 +108,7 @@ def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> N
     for name, value in {**nothing, "gain": 0.0, "verdict": "cannot tell", "reason": "1 block",
                         "needed": "6 blocks"}.items():  # fmt: skip
         tables["levels"].loc[two, name] = value
-    (grid,) = levels_table(read_result(build(replaced=tables)))
+    (grid,) = levels_table(read(build(replaced=tables)))
     [row] = [row for row in grid.rows if row[0].startswith("L2")]
     assert row[0].endswith(f"and {int(two.sum()) - 1} more rows") and row[-2:] == [
         "1 block", "6 blocks",
@@ -140,12 +118,12 @@ def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> N
 def test_intervals_of_few_blocks_do_not_stretch_the_axes(build: Build) -> None:
     tables = level_tables()
     wide = tables["together"].assign(accuracy_high=3.0, accuracy_low=-2.0, index_high=9.0)
-    figure = figure_of(read_result(build(replaced={**tables, "together": wide})), "together")
+    figure = figure_of(read(build(replaced={**tables, "together": wide})), "together")
     assert figure is not None
     (left, right), (low, high) = (figure.layout[f"{each}axis"]["range"] for each in "xy")
     assert low == pytest.approx(-0.04) and high == pytest.approx(1.04)
     assert left < wide["index_low"].min() and right == pytest.approx(1.5, abs=0.1)
-    usual = figure_of(read_result(build(replaced=tables, name="usual")), "together")
+    usual = figure_of(read(build(replaced=tables, name="usual")), "together")
     assert usual is not None
     assert "range" not in usual.layout["xaxis"]  # plotly fits it to the rung that is chosen
 

@@ -2,7 +2,6 @@
 
 import re
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,8 @@ from interp.core.statistics.index_of_sharing import verdict_of_interval
 from interp.core.tables import Table
 from interp.report import draw_multiverse
 from interp.report.grammar.pieces import Figure
-from interp.report.loaded import LoadedResult
-from tests.report.conftest import EVIDENCE, figure_of
+from interp.report.page_model import PageModel
+from tests.report.conftest import EVIDENCE, figure_of, page_of
 
 OPTIONS = {
     "method": ("integrated gradients", "learned masks"),
@@ -44,7 +43,7 @@ def rows(rung: str, level: float, *, refused: str = "", **place: object) -> pd.D
 
 
 @pytest.fixture(scope="module")
-def result() -> LoadedResult:
+def result() -> PageModel:
     """Two settings in two blocks: one shares in both, one in neither."""
     frames = [
         rows(rung, level + block / 50, refused="blur", setting=setting, seed=block,
@@ -53,13 +52,11 @@ def result() -> LoadedResult:
         for setting, level in (("natural-only", 0.05), ("cg-high", 0.9))
         for block in (0, 1)
     ]  # fmt: skip
-    facts = {"mode": "study", "specification": {"natural": "real", "test_domains": ["sketch"]}}
-    table = Table("multiverse", pd.concat(frames, ignore_index=True))
-    return LoadedResult(Path(), facts, {"multiverse": table})
+    return page_of({"multiverse": pd.concat(frames, ignore_index=True)}, "sketch")
 
 
 @pytest.fixture(scope="module")
-def figure(result: LoadedResult) -> Figure:
+def figure(result: PageModel) -> Figure:
     drawn = figure_of(result, "choices-r6")
     assert drawn is not None
     return drawn
@@ -72,10 +69,8 @@ def test_every_model_can_be_chosen(figure: Figure) -> None:
     assert {tuple(trace["meta"]) for trace in figure.data} == set(product([0], [0, 1], [0, 1]))
 
 
-def test_points_are_sorted_and_refusals_stand_at_the_end(
-    figure: Figure, result: LoadedResult
-) -> None:
-    frame = result.tables["multiverse"].frame
+def test_points_are_sorted_and_refusals_stand_at_the_end(figure: Figure, result: PageModel) -> None:
+    frame = result.tables["multiverse"]
     own = frame[(frame["rung"] == "R6") & (frame["setting"] == "cg-high") & (frame["seed"] == 0)]
     shown = [trace for trace in figure.data if trace["meta"] == [0, 1, 0]]
     drawn = [trace for trace in shown if "error_y" in trace]
@@ -116,8 +111,8 @@ def test_the_caption_counts(figure: Figure) -> None:
     )
 
 
-def test_one_rung_is_drawn_of_a_table(result: LoadedResult) -> None:
-    frame = result.tables["multiverse"].frame
+def test_one_rung_is_drawn_of_a_table(result: PageModel) -> None:
+    frame = result.tables["multiverse"]
     one = Table("multiverse", frame[(frame["setting"] == "cg-high") & (frame["seed"] == 0)])
     assert one.plot().layout.title.text.startswith("Same wiring?")
     parts = draw_multiverse(one, rung="R5", title="Mine")
@@ -130,7 +125,6 @@ def test_one_rung_is_drawn_of_a_table(result: LoadedResult) -> None:
         draw_multiverse(Table("multiverse", one.frame.assign(index=np.nan)))
 
 
-def test_a_model_without_any_index_has_no_curve(result: LoadedResult) -> None:
-    frame = result.tables["multiverse"].frame.assign(index=np.nan)
-    empty = LoadedResult(Path(), result.facts, {"multiverse": Table("multiverse", frame)})
-    assert figure_of(empty, "choices-r6") is None
+def test_a_model_without_any_index_has_no_curve(result: PageModel) -> None:
+    frame = result.tables["multiverse"].assign(index=np.nan)
+    assert figure_of(page_of({"multiverse": frame}, "sketch"), "choices-r6") is None

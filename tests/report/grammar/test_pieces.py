@@ -8,14 +8,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
 from interp.report.grammar.pieces import Figure, Trace, heat, height
-from interp.report.grammar.subjects import middle_site
-from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_name
-from interp.report.verdict_tables import certificate_verdict
-from tests.report.conftest import figure_of
+from interp.report.page_model import PageModel
+from interp.report.rows import middle_site
+from interp.report.verdict_tables import certificate_table
+from tests.report.conftest import figure_of, page_of, read
 
 Build = Callable[..., Path]
 
@@ -28,12 +27,12 @@ NAMES = {setting: words for setting, (words, _, _) in SETTINGS.items()}
 
 
 @pytest.fixture
-def result(loaded: Callable[..., LoadedResult]) -> LoadedResult:
+def result(loaded: Callable[..., PageModel]) -> PageModel:
     return loaded(rung4={"natural-only": 0.05, "cg-high": 0.8})
 
 
-def drawn(result: LoadedResult, name: str) -> Figure:
-    figure = answer_figure(result) if name == "answer" else figure_of(result, name)
+def drawn(result: PageModel, name: str) -> Figure:
+    figure = answer_figure(result)[0] if name == "answer" else figure_of(result, name)
     assert figure is not None
     return figure
 
@@ -50,7 +49,7 @@ def named(figure: Figure, name: str, *meta: int | None) -> Trace:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_valid_titled_and_captioned(result: LoadedResult, name: str) -> None:
+def test_valid_titled_and_captioned(result: PageModel, name: str) -> None:
     figure = drawn(result, name)
     go.Figure(data=list(figure.data), layout=figure.layout)  # raises on any name plotly lacks
     assert figure.title and figure.alt
@@ -62,7 +61,7 @@ def test_valid_titled_and_captioned(result: LoadedResult, name: str) -> None:
             assert option is None or 0 <= option < most
 
 
-def test_accuracy_is_the_tables(result: LoadedResult) -> None:
+def test_accuracy_is_the_tables(result: PageModel) -> None:
     figure = drawn(result, "accuracy")
     frame = result.frame("accuracy")
     for candidates, place in (("all", 0), ("held-out", 1)):
@@ -85,9 +84,9 @@ def test_accuracy_is_the_tables(result: LoadedResult) -> None:
 
 def test_an_untrained_model_of_no_mixture_has_a_row_of_its_own(build: Build) -> None:
     """As a study writes it, where all mixtures of a block begin with the same weights."""
-    accuracy = read_result(build()).frame("accuracy")
+    accuracy = read(build()).frame("accuracy")
     shared = accuracy.assign(setting=accuracy["setting"].mask(accuracy["control"] != "", ""))
-    figure = drawn(read_result(build(replaced={"accuracy": shared}, name="shared")), "accuracy")
+    figure = drawn(read(build(replaced={"accuracy": shared}, name="shared")), "accuracy")
     rows = figure.layout["yaxis"]["ticktext"]
     assert rows[-1] == "untrained" and "this model" not in rows
     floor = named(figure, "untrained (epoch 0)", 0, 0, 0)
@@ -97,16 +96,16 @@ def test_an_untrained_model_of_no_mixture_has_a_row_of_its_own(build: Build) -> 
 
 
 def test_a_row_without_a_number_is_not_drawn(build: Build) -> None:
-    accuracy = read_result(build()).frame("accuracy")
+    accuracy = read(build()).frame("accuracy")
     ends = accuracy[["value", "low", "high"]].mask(accuracy["setting"] == "cg-low")
     some = build(replaced={"accuracy": accuracy.assign(**ends)}, name="some")
-    figure = drawn(read_result(some), "accuracy")
+    figure = drawn(read(some), "accuracy")
     rows = figure.layout["yaxis"]["ticktext"]
     assert NAMES["cg-low"] not in rows and NAMES["cg-high"] in rows
     assert set(named(figure, "chance", 0, 0, 0)["y"]) == set(range(len(rows)))
 
 
-def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) -> None:
+def test_answer_places_accuracy_against_the_middle_layers(result: PageModel) -> None:
     figure = drawn(result, "answer")
     similarity, accuracy = result.frame("similarity"), result.frame("accuracy")
     for setting, words in list(NAMES.items())[:4]:
@@ -126,7 +125,7 @@ def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) 
         assert point["y"] == asked[asked["setting"] == setting]["value"].tolist()
 
 
-def test_profile_is_the_table(result: LoadedResult) -> None:
+def test_profile_is_the_table(result: PageModel) -> None:
     figure = drawn(result, "similarity")
     frame = result.frame("similarity")
     pair = (frame["domain_a"] == "real") & (frame["domain_b"] == "sketch")
@@ -143,7 +142,7 @@ def test_profile_is_the_table(result: LoadedResult) -> None:
     assert named(figure, "raw pixels")["y"] == pytest.approx([0.12, 0.12])
 
 
-def test_both_directions_of_probes(result: LoadedResult) -> None:
+def test_both_directions_of_probes(result: PageModel) -> None:
     figure = drawn(result, "transfer")
     frame = result.frame("transfer")
     for direction, (train, test) in enumerate((("real", "sketch"), ("sketch", "real"))):
@@ -161,7 +160,7 @@ def test_both_directions_of_probes(result: LoadedResult) -> None:
 @pytest.mark.parametrize(("name", "table", "value"), [
     ("domain-map", "similarity", "index"), ("probe-map", "transfer", "value"),
 ])  # fmt: skip
-def test_maps_are_the_table(result: LoadedResult, name: str, table: str, value: str) -> None:
+def test_maps_are_the_table(result: PageModel, name: str, table: str, value: str) -> None:
     figure = drawn(result, name)
     frame = result.frame(table)
     sites = figure.choices[2]
@@ -182,7 +181,7 @@ def test_maps_are_the_table(result: LoadedResult, name: str, table: str, value: 
             assert trace["z"][x][y] == pytest.approx(row[value])
 
 
-def test_patching_means_and_dots_share_a_scale(result: LoadedResult) -> None:
+def test_patching_means_and_dots_share_a_scale(result: PageModel) -> None:
     figure = drawn(result, "patching")
     frame, examples = result.frame("patching"), result.frame("patching_examples")
     pairing = frame["pairing"].iloc[0]
@@ -211,7 +210,7 @@ def test_patching_by_position_is_a_map(build: Build) -> None:
             for p in range(10)
         ]
     )
-    figure = figure_of(read_result(build(replaced={"patching": rows})), "patching")
+    figure = figure_of(read(build(replaced={"patching": rows})), "patching")
     assert figure is not None
     (trace,) = figure.data
     assert trace["type"] == "heatmap"
@@ -219,7 +218,7 @@ def test_patching_by_position_is_a_map(build: Build) -> None:
     assert np.asarray(trace["z"], dtype=float) == pytest.approx(expected)
 
 
-def test_bars_and_losses_are_the_tables(result: LoadedResult) -> None:
+def test_bars_and_losses_are_the_tables(result: PageModel) -> None:
     figure = drawn(result, "mixtures")
     rows = result.frame("mixtures")
     for domain in result.domains:
@@ -231,7 +230,7 @@ def test_bars_and_losses_are_the_tables(result: LoadedResult) -> None:
     assert line["y"] == losses_here[losses_here["setting"] == "cg-low"]["loss"].tolist()
 
 
-def test_differences_are_in_points(result: LoadedResult) -> None:
+def test_differences_are_in_points(result: PageModel) -> None:
     (trace,) = drawn(result, "differences").data
     rows = result.frame("differences")
     assert trace["x"] == pytest.approx((100 * rows["value"]).tolist())
@@ -240,7 +239,7 @@ def test_differences_are_in_points(result: LoadedResult) -> None:
     )
 
 
-def test_classes_and_domains_are_the_tables(result: LoadedResult) -> None:
+def test_classes_and_domains_are_the_tables(result: PageModel) -> None:
     (trace,) = drawn(result, "accuracy-by-class").data
     for _, row in result.frame("accuracy_by_class").iterrows():
         y, x = trace["y"].index(row["label"]), trace["x"].index(setting_name(row["setting"]))
@@ -255,41 +254,39 @@ def test_classes_and_domains_are_the_tables(result: LoadedResult) -> None:
     assert points["y"] == pytest.approx(values.loc[domains].tolist())
 
 
-def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: LoadedResult) -> None:
+def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: PageModel) -> None:
     worst = result.frame("certificate").groupby(["tower", "check", "dtype"], sort=False)["error"]
     trace = drawn(result, "certificate").data[0]  # all sites of a check have one bar here
     assert trace["x"] == pytest.approx([max(value, 1e-18) for value in worst.max()])
     failing = result.frame("certificate").assign(error=[1.0, *[0.0] * 27])
     figure = figure_of(
-        read_result(build(replaced={"certificate": failing}, name="failing")), "certificate"
+        read(build(replaced={"certificate": failing}, name="failing")), "certificate"
     )
     assert figure is not None
     assert figure.data[0]["marker"]["symbol"][0] == "x"
     assert "FAILS" in figure.alt
 
 
-def test_certificate_holds_each_site_against_its_own_bar(
-    build: Build, result: LoadedResult
-) -> None:
+def test_certificate_holds_each_site_against_its_own_bar(build: Build, result: PageModel) -> None:
     frame = result.frame("certificate").copy()
     # a site whose bar is wide may err more than others' bars allow, and pass
     frame.loc[0, ["error", "bar", "ok"]] = [1.2e-5, 4e-5, True]
-    found = read_result(build(replaced={"certificate": frame}, name="wide"))
+    found = read(build(replaced={"certificate": frame}, name="wide"))
     figure = figure_of(found, "certificate")
     assert figure is not None
     error, bar = figure.data[0]["x"][0], figure.data[1]["x"][0]
     assert (error, bar) == pytest.approx((1.2e-5, 4e-5))  # .3 of its bar; the others, .06 of theirs
     assert "FAILS" not in figure.alt
-    (grid,) = certificate_verdict(found)
+    (grid,) = certificate_table(found)
     assert grid.rows[0][3:] == [frame["site"].iloc[0], "1.2e-05", "4e-05", "✓ all pass"]
 
 
-def test_single_pairs_do_not_set_the_axis(build: Build, result: LoadedResult) -> None:
+def test_single_pairs_do_not_set_the_axis(build: Build, result: PageModel) -> None:
     examples, rows = result.frame("patching_examples").copy(), result.frame("patching").copy()
     examples.loc[0, "value"] = 1e4
     rows.loc[rows["setting"] == "cg-low", ["index", "index_low", "index_high"]] = np.nan
     changed = {"patching": rows, "patching_examples": examples}
-    figure = figure_of(read_result(build(replaced=changed, name="far")), "patching")
+    figure = figure_of(read(build(replaced=changed, name="far")), "patching")
     assert figure is not None
     low, high = figure.layout["yaxis"]["range"]
     assert low < 0 and 1 < high < 5
@@ -304,7 +301,7 @@ def test_gaps_are_gaps(build: Build, study_frames: Callable[[], dict[str, pd.Dat
     gone = frame["site"] == "layer2.0.hook_resid_post"
     frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
     frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
-    figure = figure_of(read_result(build(replaced={"similarity": frame})), "similarity")
+    figure = figure_of(read(build(replaced={"similarity": frame})), "similarity")
     assert figure is not None
     line = named(figure, "CG high diversity")
     assert line["y"][2] is None
@@ -319,27 +316,21 @@ def test_rows_have_room_for_every_line_of_their_names() -> None:
     assert height(3 * long, 1) - height(2 * long, 1) >= 3 * 16
 
 
-def test_a_mixtures_variant_stands_on_two_lines_in_the_legend(result: LoadedResult) -> None:
+def test_a_mixtures_variant_stands_on_two_lines_in_the_legend(result: PageModel) -> None:
     rows = result.frame("similarity")
     named = rows["setting"].replace("cg-high", "cg-high, aligned captions")
-    tables = {"similarity": Table("similarity", rows.assign(setting=named))}
-    other = LoadedResult(result.folder, result.facts, tables, result.plates, result.absent)
-    figure = figure_of(other, "similarity")
+    figure = figure_of(page_of({"similarity": rows.assign(setting=named)}, "sketch"), "similarity")
     assert figure is not None
     assert "CG high diversity<br>aligned captions" in {trace["name"] for trace in figure.data}
     assert "CG high diversity, aligned captions" in figure.alt and "<br>" not in figure.alt
 
 
-def test_a_view_without_a_number_says_so(result: LoadedResult) -> None:
+def test_a_view_without_a_number_says_so(result: PageModel) -> None:
     rows = result.frame("similarity")
     none = {"index": np.nan, "index_low": np.nan, "index_high": np.nan}
     empty = rows.assign(test_domain="clipart", **none)
-    both = Table("similarity", pd.concat([rows.assign(test_domain="sketch"), empty]))
-    facts = {**result.facts, "specification": {**result.specification}}
-    facts["specification"]["test_domains"] = ["sketch", "clipart"]
-    figure = figure_of(
-        LoadedResult(result.folder, facts, {"similarity": both}, result.plates), "similarity"
-    )
+    both = pd.concat([rows.assign(test_domain="sketch"), empty])
+    figure = figure_of(page_of({"similarity": both}, "sketch", "clipart"), "similarity")
     assert figure is not None
     [words] = [trace for trace in figure.data if trace["mode"] == "text"]
     assert words["meta"][0] == 1 and "no number here" in words["text"][0]

@@ -10,7 +10,7 @@ from interp.declared.writing import number, percent
 from interp.report.loaded import Frame
 from interp.verdicts.votes import agreement
 
-N_MODELS, OF_MODELS, WITH_ENDS, COUNTED = "drawn_models", "told_models", "with_ends", "counted"
+N_MODELS, OF_MODELS, WITH_ENDS, COUNTED = "n_models", "of_models", "with_ends", "counted"
 """Columns that a mean of models has beyond the table's: how many they are, what they say, whether
 it has an interval, and what is counted."""
 
@@ -43,7 +43,7 @@ def mean_of_models(
         return rows
     means = [
         {name: end for scale in scales for name, end in _mean(own, scale).items()}
-        | _told(own, scales[0], counted, share)
+        | _spread(own, scales[0], counted, share)
         for _, own in one_each.groupby(keys, sort=False, dropna=False)
     ]
     first = one_each.drop_duplicates(keys)
@@ -62,37 +62,37 @@ def _mean(models: Frame, scale: Scale) -> dict[str, float]:
         return {scale.value: float(known[scale.value].mean())}
     if known.empty:
         return dict.fromkeys((scale.value, scale.low, scale.high), float("nan"))
-    found = mean_of_intervals(known[scale.value], known[scale.low], known[scale.high])
-    return {scale.value: found.value, scale.low: found.low, scale.high: found.high}
+    mean = mean_of_intervals(known[scale.value], known[scale.low], known[scale.high])
+    return {scale.value: mean.value, scale.low: mean.low, scale.high: mean.high}
 
 
-def _told(models: Frame, scale: Scale, counted: str, share: bool) -> dict[str, object]:
+def _spread(models: Frame, scale: Scale, counted: str, share: bool) -> dict[str, object]:
     """How many models a mean is of, what it says of them, and the verdict that they agree on."""
     known = models[models[scale.value].notna()]
     verdicts = [verdict for verdict in (known if len(known) else models)["verdict"] if verdict]
     of = f" of {len(models)}" if len(known) < len(models) else ""
-    told = f"{'mean of ' if len(known) > 1 else ''}{len(known)}{of} {counted}"
+    words = f"{'mean of ' if len(known) > 1 else ''}{len(known)}{of} {counted}"
     if len(known) > 1:
         ends = scale.times * known[scale.value].min(), scale.times * known[scale.value].max()
         least, most = (percent(end) if share else number(end) for end in ends)
-        told += f", {least} to {most}"
+        words += f", {least} to {most}"
     return {
         "verdict": agreement(verdicts) if verdicts else "",
         N_MODELS: len(known),
-        OF_MODELS: told if len(models) > 1 else "",
+        OF_MODELS: words if len(models) > 1 else "",
         WITH_ENDS: bool(scale.low),
         COUNTED: counted,
     }
 
 
-def means_told(drawn: Sequence[Frame]) -> str:
+def mean_sentence(drawn: Sequence[Frame]) -> str:
     """What a caption says of means; empty where none is drawn."""
     means = [rows for rows in drawn if N_MODELS in rows and len(rows)]
     largest = max(means, key=lambda rows: rows[N_MODELS].max(), default=None)
     if largest is None or (most := largest[N_MODELS].max()) < 2:
         return ""
     counted = largest[COUNTED].iloc[0]
-    told = f"Of {most} {counted} the mean is drawn"
+    said = f"Of {most} {counted} the mean is drawn"
     if any(rows[WITH_ENDS].any() for rows in means):
-        told += f"; its interval adds the spread of the {counted} to the intervals of each of them"
-    return f"{told}."
+        said += f"; its interval adds the spread of the {counted} to the intervals of each of them"
+    return f"{said}."

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from interp.report.figures.answer import answer_figure
-from interp.report.loaded import read_result
-from interp.report.stills import still
+from interp.report.figures.stills import still
+from tests.report.conftest import read
 
 Build = Callable[..., Path]
 
 
 def test_points_bars_and_names_stand_in_proportion(build: Build) -> None:
-    figure = answer_figure(read_result(build()))
+    figure, _ = answer_figure(read(build()))
     assert figure is not None
     svg = still(figure)
     points = [trace for trace in figure.data if trace.get("mode") == "markers"]
@@ -38,7 +38,7 @@ def test_points_bars_and_names_stand_in_proportion(build: Build) -> None:
 
 
 def test_a_bar_is_as_long_on_each_side_as_it_is(build: Build) -> None:
-    figure = answer_figure(read_result(build()))
+    figure, _ = answer_figure(read(build()))
     assert figure is not None
     bars = {"array": [0.1], "arrayminus": [0.3]}
     marks = {"mode": "markers", "x": [0.5], "y": [0.5], "error_x": bars, "error_y": bars}
@@ -53,7 +53,7 @@ def test_a_bar_is_as_long_on_each_side_as_it_is(build: Build) -> None:
 
 
 def test_names_stay_text_and_nothing_gives_nothing(build: Build) -> None:
-    figure = answer_figure(read_result(build()))
+    figure, _ = answer_figure(read(build()))
     assert figure is not None
     name = {"mode": "text", "x": [0.5], "y": [0.5], "text": ["<b>x</b>"]}
     marks = {"mode": "markers", "x": [0.5], "y": [0.5], "marker": {"color": '"/><script>'}}

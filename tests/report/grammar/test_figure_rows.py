@@ -1,13 +1,9 @@
 """A table and a specification are enough for a complete figure: no code in the report is added."""
 
-import json
-from pathlib import Path
-
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.core.tables import Table
 from interp.declared.figures import (
     INDEX,
     NATURAL,
@@ -24,8 +20,9 @@ from interp.declared.figures import (
     threshold_lines,
 )
 from interp.report.grammar.pieces import Figure
-from interp.report.loaded import LoadedResult
+from interp.report.page_model import PageModel
 from interp.report.sections import draw_figure, filled_sections
+from tests.report.conftest import page_of
 
 SETTINGS = ("cg-low", "cg-high")
 SITES = {"blocks.0.hook_resid_post": 0.25, "blocks.1.hook_resid_post": 0.5, "hook_embedding": 1.0}
@@ -85,21 +82,19 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture
-def result(frame: pd.DataFrame) -> LoadedResult:
-    facts = {"mode": "study", "specification": {"natural": "real", "test_domains": ["sketch"]}}
+def result(frame: pd.DataFrame) -> PageModel:
     names = pd.DataFrame({"setting": SETTINGS, "test_domain": "sketch", "domain": "sketch"})
-    tables = {"toys": Table("toys", frame), "mixtures": Table("mixtures", names)}
-    return LoadedResult(Path(), json.loads(json.dumps(facts)), tables)
+    return page_of({"toys": frame, "mixtures": names}, "sketch")
 
 
-def drawn(result: LoadedResult, spec: FigureSpec) -> Figure:
+def drawn(result: PageModel, spec: FigureSpec) -> Figure:
     figure = draw_figure(result, spec)
     assert figure is not None
     return figure
 
 
 @pytest.mark.parametrize("spec", TOYS.figures, ids=lambda spec: spec.name)
-def test_it_is_complete(result: LoadedResult, spec: FigureSpec) -> None:
+def test_it_is_complete(result: PageModel, spec: FigureSpec) -> None:
     figure = drawn(result, spec)
     go.Figure(data=list(figure.data), layout=figure.layout)
     assert "{" not in figure.title + figure.caption + figure.alt
@@ -119,7 +114,7 @@ def test_it_is_complete(result: LoadedResult, spec: FigureSpec) -> None:
 
 @pytest.mark.parametrize("spec", [DEPTH, FOREST], ids=lambda spec: spec.name)
 def test_numbers_intervals_and_words_are_the_table_s(
-    result: LoadedResult, frame: pd.DataFrame, spec: FigureSpec
+    result: PageModel, frame: pd.DataFrame, spec: FigureSpec
 ) -> None:
     figure = drawn(result, spec)
     # a look that shows no number is no option
@@ -143,7 +138,7 @@ def test_numbers_intervals_and_words_are_the_table_s(
     assert [each["text"] for each in figure.layout["annotations"]]
 
 
-def test_a_map_and_a_curve_are_the_table(result: LoadedResult, frame: pd.DataFrame) -> None:
+def test_a_map_and_a_curve_are_the_table(result: PageModel, frame: pd.DataFrame) -> None:
     figure = drawn(result, MAP)
     [trace] = [each for each in figure.data if each["meta"] == [0, 1, 1]]
     own = frame[(frame["setting"] == "cg-high") & (frame["site"] == "blocks.1.hook_resid_post")]
@@ -158,12 +153,12 @@ def test_a_map_and_a_curve_are_the_table(result: LoadedResult, frame: pd.DataFra
 
 
 def test_the_section_is_filled_and_says_where_there_is_nothing(
-    result: LoadedResult, frame: pd.DataFrame
+    result: PageModel, frame: pd.DataFrame
 ) -> None:
-    [section] = filled_sections(result, (TOYS,))
+    [section] = filled_sections(result, sections=[TOYS])
     assert [figure.name for figure in section.figures] == [spec.name for spec in TOYS.figures]
     hollow = frame.assign(index=None, value=None, domain_a="", reason="no toys")[:1]
-    bare = LoadedResult(Path(), result.facts, {"toys": Table("toys", hollow)})
-    [section] = filled_sections(bare, (SectionSpec("toys", "Toys", "", (DEPTH,), ("toys",)),))
+    spec = SectionSpec("toys", "Toys", "", (DEPTH,), ("toys",))
+    [section] = filled_sections(page_of({"toys": hollow}, "sketch"), sections=[spec])
     assert section.figures == []
     assert section.missing == ["Nothing to draw: the tables hold no number: no toys."]

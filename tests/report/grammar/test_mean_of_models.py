@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from interp.core.statistics.replication import mean_of_intervals
-from interp.core.tables import Table
 from interp.declared.figures import INDEX, RAW
+from interp.report.grammar.mean_of_models import N_MODELS, OF_MODELS, mean_of_models, mean_sentence
 from interp.report.grammar.pieces import Trace
-from interp.report.grammar.several_models import N_MODELS, OF_MODELS, mean_of_models, means_told
-from interp.report.loaded import LoadedResult, whole
-from tests.report.conftest import figure_of
+from interp.report.loaded import whole
+from interp.report.page_model import PageModel
+from tests.report.conftest import figure_of, page_of
 
 ADDED = 0.1
 
@@ -28,14 +28,12 @@ def shifted(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(seed=1, **moved)
 
 
-def with_tables(result: LoadedResult, **frames: pd.DataFrame) -> LoadedResult:
-    tables = {name: Table(name, frame) for name, frame in frames.items()}
-    known = {**result.tables, **tables}
-    return LoadedResult(result.folder, result.facts, known, result.plates, result.absent)
+def with_tables(result: PageModel, **frames: pd.DataFrame) -> PageModel:
+    return page_of({**result.tables, **frames}, *result.tests)
 
 
 @pytest.fixture
-def one_and_two(loaded: Callable[..., LoadedResult]) -> tuple[LoadedResult, LoadedResult]:
+def one_and_two(loaded: Callable[..., PageModel]) -> tuple[PageModel, PageModel]:
     """A study of one block, and the same with a second block that is `ADDED` above it."""
     one = loaded(rung4={"natural-only": 0.05, "cg-high": 0.8})
     names = ("similarity", "steering", "faithfulness", "feature_sharing", "losses")
@@ -60,15 +58,15 @@ def test_a_place_has_the_mean_of_its_models() -> None:
     assert told == pytest.approx([0.8, 0.7, 0.9])
     assert found.loc["b", OF_MODELS] == "1 of 2 models"
     assert found.loc["b", "verdict"] == "shared"
-    assert "Of 2 models the mean" in means_told([found])
+    assert "Of 2 models the mean" in mean_sentence([found])
     blocks = mean_of_models(rows, ["site"], [INDEX], counted="blocks")
     assert blocks[OF_MODELS].iloc[0] == "mean of 2 blocks, 0.20 to 0.40"
-    assert means_told([blocks]).startswith("Of 2 blocks the mean is drawn; its interval adds")
+    assert mean_sentence([blocks]).startswith("Of 2 blocks the mean is drawn; its interval adds")
 
 
 def test_one_model_and_several_rows_of_one_are_left_alone() -> None:
     alone = rows_of(site=["a", "b"], seed=[0, 0], value=[0.2, 0.4])
-    assert mean_of_models(alone, ["site"], [RAW]) is alone and means_told([alone]) == ""
+    assert mean_of_models(alone, ["site"], [RAW]) is alone and mean_sentence([alone]) == ""
     doubled = rows_of(site=["a", "a", "b", "b"], seed=[0, 0, 0, 1], value=[0.2, 0.4, 0.6, 0.8])
     found = mean_of_models(doubled, ["site"], [RAW])
     assert found["value"].tolist() == pytest.approx([0.2, 0.4, 0.7])
@@ -87,7 +85,7 @@ def own(trace: Trace) -> bool:
      ("feature-sharing", "x"), ("losses", "y")],
 )  # fmt: skip
 def test_a_figure_of_two_blocks_draws_their_mean(
-    one_and_two: tuple[LoadedResult, LoadedResult], name: str, axis: str
+    one_and_two: tuple[PageModel, PageModel], name: str, axis: str
 ) -> None:
     """As many points as of one block, each halfway to the other block."""
     first, both = (figure_of(result, name) for result in one_and_two)
@@ -108,7 +106,7 @@ def test_a_figure_of_two_blocks_draws_their_mean(
 
 
 def test_single_models_stand_faint_beside_the_mean_line(
-    one_and_two: tuple[LoadedResult, LoadedResult],
+    one_and_two: tuple[PageModel, PageModel],
 ) -> None:
     figure = figure_of(one_and_two[1], "losses")
     assert figure is not None
@@ -121,7 +119,7 @@ def test_single_models_stand_faint_beside_the_mean_line(
         assert line["y"] == pytest.approx(np.mean([low["y"], high["y"]], axis=0).tolist())
 
 
-def test_a_map_of_two_blocks_holds_means(one_and_two: tuple[LoadedResult, LoadedResult]) -> None:
+def test_a_map_of_two_blocks_holds_means(one_and_two: tuple[PageModel, PageModel]) -> None:
     first, both = (figure_of(result, "domain-map") for result in one_and_two)
     assert first is not None and both is not None
     before, after = (np.array(figure.data[0]["z"], float) for figure in (first, both))
@@ -130,7 +128,7 @@ def test_a_map_of_two_blocks_holds_means(one_and_two: tuple[LoadedResult, Loaded
 
 
 def test_a_map_of_positions_holds_means_and_says_so(
-    one_and_two: tuple[LoadedResult, LoadedResult],
+    one_and_two: tuple[PageModel, PageModel],
 ) -> None:
     cells = one_and_two[0].frame("patching").assign(seed=0)
     row = cells[cells["index"].notna()].iloc[:1]
@@ -142,9 +140,7 @@ def test_a_map_of_positions_holds_means_and_says_so(
     assert drawn[np.isfinite(drawn)] == pytest.approx([0.1 + ADDED / 2, 0.2 + ADDED / 2])
 
 
-def test_an_axis_holds_the_intervals_of_means(
-    one_and_two: tuple[LoadedResult, LoadedResult],
-) -> None:
+def test_an_axis_holds_the_intervals_of_means(one_and_two: tuple[PageModel, PageModel]) -> None:
     """Of two blocks that lie apart a mean reaches further than either of them."""
     cells = one_and_two[0].frame("patching").assign(seed=0)
     apart = cells.assign(seed=1, index=cells["index"] + 1, index_low=cells["index_low"] + 1,
@@ -164,7 +160,7 @@ def test_an_axis_holds_the_intervals_of_means(
 
 
 def test_the_axis_of_a_curve_holds_the_intervals_of_means_up_to_its_limit(
-    one_and_two: tuple[LoadedResult, LoadedResult],
+    one_and_two: tuple[PageModel, PageModel],
 ) -> None:
     first, both = (figure_of(result, "faithfulness") for result in one_and_two)
     assert first is not None and both is not None
@@ -180,7 +176,7 @@ def test_the_axis_of_a_curve_holds_the_intervals_of_means_up_to_its_limit(
 
 
 def test_single_pairs_are_held_against_their_own_models_ends(
-    one_and_two: tuple[LoadedResult, LoadedResult],
+    one_and_two: tuple[PageModel, PageModel],
 ) -> None:
     """Pairs of a model whose null and ceiling lie elsewhere have the same share of its gap."""
     one, _ = one_and_two
