@@ -87,7 +87,9 @@ def _answer(page: PageModel) -> Figure | None:
     crowded = placed.groupby("test_domain").size().max() > MOST_NAMED
     notes = (
         f" Not shown, for want of an index: {sequence(missing)}." if missing else "",
-        f" Left out, since not shown to have learned: {_names(failed)}." if len(failed) else "",
+        f" Left out, since not shown to have learned: {_names(list(failed))}."
+        if len(failed)
+        else "",
         " Colours are those of the table below; a point says its name." if crowded else "",
     )
     return figure_rows(page, ANSWER).figure(
