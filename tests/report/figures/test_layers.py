@@ -420,13 +420,15 @@ def test_many_pairs_of_domains_are_told_apart() -> None:
     assert len(lines) == len(looks) == 10
 
 
-def test_a_table_of_several_settings_is_drawn_as_on_the_page(result: PageModel) -> None:
+def test_a_table_of_several_settings_is_drawn_as_on_the_page(build: Build) -> None:
     """Nothing is averaged over settings, and what cannot be drawn of one table is refused."""
-    profile = result.tables["rungs"].plot()
+    folder = build(rung4=INDEX) / "tables"
+    tables = {name: Table.load(folder / f"{name}.csv") for name in ("rungs", "epochs", "views")}
+    profile = tables["rungs"].plot()
     assert {trace.name for trace in profile.data} >= {CG_HIGH, "natural only"}
-    assert "sketch" in result.tables["epochs"].plot().layout.title.text
+    assert "sketch" in tables["epochs"].plot().layout.title.text
     with pytest.raises(SpecificationError, match="views"):  # names no domain in `domain_a`
-        result.tables["views"].plot()
+        tables["views"].plot()
 
 
 def test_a_panel_of_the_profile_without_a_point_says_why(build: Build) -> None:
