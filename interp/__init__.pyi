@@ -9,10 +9,10 @@ from .core.sites import Site as Site
 from .core.tables import Table as Table
 from .core.tower import Patch as Patch
 from .data.sources.opening import open_images as open_images
+from .measures.compare import ComparedModels as ComparedModels
+from .measures.compare import compare as compare
 from .measures.ladder import ladder as ladder
 from .measures.multiverse import multiverse as multiverse
-from .measures.two_models import ComparedModels as ComparedModels
-from .measures.two_models import compare as compare
 from .models.loading.load_clip import load_clip as load_clip
 from .models.towers.open_tower import open_tower as open_tower
 from .study.archive import open_runs as open_runs

@@ -139,7 +139,7 @@ def certify_shared(
         task = margin_task(planted, scenes, scenes.of_other_domain())
         margin = _margin(tower, task)
         for part, lost in zip(parts, _exchanged(tower, parts, task), strict=True):
-            judged = _judged(part.kind, part.inside, lost, margin)
+            judged = _passes(part.kind, part.inside, lost, margin)
             rows.append((domain, "all", part.name, part.kind, part.inside, *judged))
     frame = pd.DataFrame(rows, columns=COLUMNS).assign(n_pictures=n)
     return Table("planted_shared", frame, {"outside": OUTSIDE, "seed": seed})
@@ -241,7 +241,7 @@ def _margin(tower: Tower, task: dict[str, Any]) -> np.ndarray:
         return task["metric"](tower(task["clean"])).numpy()
 
 
-def _judged(
+def _passes(
     kind: str, inside: bool, lost: np.ndarray, margin: np.ndarray
 ) -> tuple[float, float, bool]:
     """What an exchange costs on average, and at most moves, in margins; and whether that is ok."""
@@ -296,7 +296,7 @@ def _certify(
             every = len(numbers) == len(CLASSES)
             classes = "all" if every else listed([CLASSES[i] for i in numbers])
             for kind, component, inside, lost in price(tower, truth, task):
-                judged = _judged(kind, inside, lost, margin)
+                judged = _passes(kind, inside, lost, margin)
                 rows.append((domain, classes, component, kind, inside, *judged))
         margins[domain] = np.concatenate(told)
     frame = pd.DataFrame(rows, columns=COLUMNS).assign(n_pictures=n)

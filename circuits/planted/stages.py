@@ -275,7 +275,7 @@ def add_decoys(
     generator = rng("decoys", seed)
     for layer, head in draft.free_heads():
         lane = lanes[head % len(lanes)]
-        reads, raw = _seen(lane, layer)[generator.integers(3)], _raw(lane)
+        reads, raw = _visible(lane, layer)[generator.integers(3)], _raw(lane)
         if aside and not layer:
             raw = [f"aside of {signal}" for signal in raw]
         loudness = hushed * (1.0 if layer else 0.1)
@@ -287,7 +287,7 @@ def add_decoys(
     for layer in range(LAYERS):
         for place in range(draft.free_neurons(layer)):
             lane = lanes[place % len(lanes)]
-            reads, raw = [signal for kind in _seen(lane, layer) for signal in kind], _raw(lane)
+            reads, raw = [signal for kind in _visible(lane, layer) for signal in kind], _raw(lane)
             read = _weights(reads, generator.normal(size=len(reads)))
             write = _weights(raw, generator.normal(0, 0.01 * hushed, len(raw)))
             draft.neuron(layer, read, float(generator.normal()), write)
@@ -297,7 +297,7 @@ def _raw(lane: str) -> list[str]:
     return [f"raw {part}{value} {lane}" for part in ("P", "Q") for value in range(PARTS[part])]
 
 
-def _seen(lane: str, layer: int) -> list[list[str]]:
+def _visible(lane: str, layer: int) -> list[list[str]]:
     """The signals that tell P's, Q's and K's glyphs in a lane when a block begins."""
     raw = "" if layer else "raw "
     seen = [[f"{raw}{part}{value} {lane}" for value in range(PARTS[part])] for part in ("P", "Q")]

@@ -35,10 +35,10 @@ CLASS_WORD, TERM_WORD = "class word", "word for the domain"
 ROLES = (CLASS_WORD, TERM_WORD, "other words", "beginning and end", "biases")
 
 
-def said(term: str, label: str) -> str:
+def caption(term: str, label: str) -> str:
     """A caption.
 
-    >>> said("image", "ice_cream")
+    >>> caption("image", "ice_cream")
     'an image of an ice cream'
     """
     return sentence(TEMPLATE, term, label)
@@ -59,7 +59,7 @@ class Captions:
 
     def lengths(self, term: str) -> dict[str, int]:
         """How many tokens the caption of each class has."""
-        texts = [said(term, label) for label in self.classes]
+        texts = [caption(term, label) for label in self.classes]
         rows = token_numbers(self.subject.clip.tokenizer, texts)
         return dict(zip(self.classes, map(len, rows), strict=True))
 
@@ -75,7 +75,7 @@ class Captions:
             cuts,
             pairs,
             tokens=lambda table: self.tokens(
-                [said(NEUTRAL_WORDS[0], name) for name in table.label]
+                [caption(NEUTRAL_WORDS[0], name) for name in table.label]
             ),
             preprocess=clip.preprocess,
             scale=clip.logit_scale,
@@ -168,7 +168,7 @@ def by_word(captions: Captions) -> pd.DataFrame:
 def _role_vectors(captions: Captions, domain: str) -> Tensor:
     """What each role's words add to the direction of each class's caption, `class role d_embed`."""
     clip, term = captions.subject.clip, words_for(domain)[0]
-    parts = sentence_parts(clip, [said(term, label) for label in captions.classes])
+    parts = sentence_parts(clip, [caption(term, label) for label in captions.classes])
     spoken = [1, *(len(token_numbers(clip.tokenizer, [term])[0]) - 2,)]
     rows = []
     for vectors, rest in zip(parts.vectors, parts.rest, strict=True):
@@ -273,7 +273,7 @@ def swaps(captions: Captions) -> list[tuple[str, Swap]]:
             chosen.append((label, str(foil), str(third)))
     if len(chosen) >= 4:
         labels, foils, thirds = zip(*chosen, strict=True)
-        texts = [[said(term, name) for name in names] for names in (labels, foils, thirds)]
+        texts = [[caption(term, name) for name in names] for names in (labels, foils, thirds)]
         for domain in subject.pair:
             made.append(
                 (
@@ -293,7 +293,7 @@ def swaps(captions: Captions) -> list[tuple[str, Swap]]:
         return made
     same = captions.classes
     texts = [
-        [said(each, name) for name in same] for each in (word, words_for(natural)[0], thirds[0])
+        [caption(each, name) for name in same] for each in (word, words_for(natural)[0], thirds[0])
     ]
     kind = f"a caption that says {thirds[0]!r}"
     made.append((DOMAINS, Swap(same, same, test, natural, texts, kind)))

@@ -223,10 +223,10 @@ def _ask(name: str, ask: str, blueprint: Blueprint) -> list[dict[str, Any]]:
     import torch
 
     torch.set_num_threads(1)
-    return _asked(find_method(name), ask, blueprint)
+    return _answer_rows(find_method(name), ask, blueprint)
 
 
-def _asked(method: Method, ask: str, blueprint: Blueprint) -> list[dict[str, Any]]:
+def _answer_rows(method: Method, ask: str, blueprint: Blueprint) -> list[dict[str, Any]]:
     if ask == SHARING:
         return ask_sharing(method, blueprint)
     return ask_circuits(method, blueprint, ask[:-1])
@@ -299,4 +299,4 @@ def _answers(
         return time_limited(
             partial(_ask, method, ask), models, seconds=seconds, jobs=jobs, start=ready
         )
-    return ((blueprint, _asked(method, ask, blueprint)) for blueprint in models)
+    return ((blueprint, _answer_rows(method, ask, blueprint)) for blueprint in models)

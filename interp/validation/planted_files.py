@@ -22,12 +22,12 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import track
 from interp.core.storage.store import complete
-from interp.validation.opened import open_planted
 from interp.validation.puzzles import (
     PICTURES,
     VERSION,
     SharingPuzzle,
     circuit_puzzles,
+    open_planted,
     planted_answers,
     sharing_puzzle,
 )

@@ -20,8 +20,7 @@ from interp.core.tables import Table
 from interp.measures.circuit_tables import REDRAWS, circuits_of
 from interp.measures.ladder import CAUSAL, OF_FEATURES, Ladder, ladder_tables
 from interp.measures.subject import Subject
-from interp.validation.opened import Opened
-from interp.validation.puzzles import one_answer
+from interp.validation.puzzles import Opened, one_answer
 from interp.verdicts.rungs import ACROSS, RUNGS
 from interp.verdicts.votes import Votes, count_votes
 

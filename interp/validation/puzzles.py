@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -9,8 +10,9 @@ from torch import Tensor
 from interp.circuits import wire
 from interp.circuits.planted.certification import draw_partners, margin_task
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS
+from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.expectations import expected
-from interp.circuits.planted.model import PlantedBlueprint
+from interp.circuits.planted.model import PlantedBlueprint, PlantedModel
 from interp.circuits.planted.vit import Blueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.core.classifiers import Classifier
@@ -18,7 +20,7 @@ from interp.core.errors import SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
 from interp.core.tower import Tower
-from interp.validation.opened import Opened
+from interp.models.towers.open_tower import VISUAL
 from interp.verdicts.rungs import RUNGS
 
 VERSION = "1"
@@ -32,6 +34,34 @@ PICTURES = 12
 
 PAIRS = 16
 """Pictures of a domain on which a circuit is asked for, and as many partners."""
+
+
+def open_planted(source: Any) -> Tower:
+    """Open the image tower of a planted model for hooks."""
+    return VISUAL[type(source)](source)
+
+
+@lru_cache(maxsize=1)
+def _planted(blueprint: PlantedBlueprint) -> PlantedModel[Any]:
+    """The model, disguised; the last one is kept, for the next who asks for it."""
+    return disguise(blueprint.make(open_planted), seed=blueprint.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A planted model, disguised and opened, once it is asked for."""
+
+    blueprint: PlantedBlueprint
+
+    @property
+    def planted(self) -> PlantedModel[Any]:
+        """The model with its truth."""
+        return _planted(self.blueprint)
+
+    @cached_property
+    def tower(self) -> Tower:
+        """The model with its activations named."""
+        return open_planted(self.planted.source)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
-from interp.validation.opened import Opened
+from interp.validation.puzzles import Opened
 
 PICTURES = 16
 """Pictures of each domain, and as many partners of other classes."""

@@ -163,11 +163,11 @@ def disagreement(levels: Any) -> str:
     return ""
 
 
-def said(row: Any) -> str:
+def level_sentence(row: Any) -> str:
     """A row of the table `levels` as a sentence: what it licenses, its number, and what is missing.
 
-    >>> said({"level": "L1", "rung": "R2", "measure": "debiased CKA", "adjusted": "", "value": 0.8,
-    ...       "low": 0.5, "high": 0.9, "p_adjusted": 0.01, "verdict": "goes together",
+    >>> level_sentence({"level": "L1", "rung": "R2", "measure": "debiased CKA", "adjusted": "",
+    ...       "value": 0.8, "low": 0.5, "high": 0.9, "p_adjusted": 0.01, "verdict": "goes together",
     ...       "licence": licence("L1", "goes together"), "reason": "", "needed": "", "gain": -0.1})
     'By R2 (debiased CKA), across mixtures, generalization goes with sharing (r = 0.80, 95 %
     interval 0.50 to 0.90, p = 0.01); it adds nothing to what else foretells accuracy.'

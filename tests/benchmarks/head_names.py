@@ -21,7 +21,7 @@ from interp.core.classifiers import Classifier
 from interp.core.seeds import rng
 from interp.models import name_heads
 from interp.models.attribution.name_heads import NO_NAME
-from interp.validation.opened import Opened, open_planted
+from interp.validation.puzzles import Opened, open_planted
 
 PICTURES = 16
 """Pictures of each class and domain, by four artists."""

@@ -10,7 +10,7 @@ import pytest
 
 from interp.circuits import planted_vit
 from interp.core.illustrations import GAP, ROOM
-from interp.measures.pictured_nodes import EACH, SIDE, _most, node_strips
+from interp.measures.catalogue.circuits_within import EACH, SIDE, _most, node_strips
 from interp.measures.subject import Subject
 from interp.models import open_tower
 

@@ -7,7 +7,7 @@ import torch
 from interp.circuits.planted.vit import Blueprint
 from interp.circuits.planted.world import as_tensor
 from interp.models import decompose
-from interp.validation.opened import Opened, open_planted
+from interp.validation.puzzles import Opened, open_planted
 from tests.benchmarks import naming
 from tests.benchmarks.head_names import (
     AMONG_CLASSES,

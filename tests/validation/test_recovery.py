@@ -12,7 +12,7 @@ from interp.circuits.planted.expectations import WAYS, findable
 from interp.circuits.planted.model import TowerOpener
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS
-from interp.validation.opened import Opened
+from interp.validation.puzzles import Opened
 from interp.validation.recovery import COLUMNS, LEARNED, PICTURES, recover
 from tests.benchmarks import recovering
 from tests.benchmarks.planted.resnet import PlantedResNet, ResNetBlueprint, plant_resnet

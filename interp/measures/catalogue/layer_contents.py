@@ -182,14 +182,14 @@ def class_sharing_tables(subject: Subject) -> Frames:
     if read is None:
         return {}
 
-    def made() -> Table:
+    def cosines() -> Table:
         table = probes.class_cosines(
             read, subject.pair, n_splits=subject.analysis.n_splits, seed=subject.seed
         )
         sets = table.frame["label"].isin(subject.held_out).map({True: "held-out", False: "seen"})
         return Table(table.name, table.frame.assign(class_set=sets), table.facts)
 
-    return subject.file_parts({"class_sharing": [made]})
+    return subject.file_parts({"class_sharing": [cosines]})
 
 
 def class_directions(subject: Subject) -> Frames:

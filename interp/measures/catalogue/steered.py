@@ -38,7 +38,7 @@ SHOWN_CLASSES = 6
 OWN, OTHERS = "its own domain's direction", "the other domain's direction"
 
 
-def _said(row: Row) -> str:
+def _share_called(row: Row) -> str:
     ends = f" ({percent(row['low'])} to {percent(row['high'])})"
     return f"dose {number(row['dose'])}: {percent(row['value'])}{ends}"
 
@@ -69,7 +69,7 @@ STEERED = FigureSpec(
             "called another class", Scale("null"), GREY, {"direction": OTHERS}, "dot", mode="lines"
         ),
     ),
-    hover=_said,
+    hover=_share_called,
     x=AxisSpec("dose"),
     y=AxisSpec("called the class", percent=True, from_zero=True),
 )

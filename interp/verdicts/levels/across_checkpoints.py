@@ -21,7 +21,7 @@ from interp.data.mixtures.settings import NATURAL, is_upper_bound
 from interp.verdicts.levels.from_tables import RUN, from_tables
 from interp.verdicts.levels.l4_intervention import ordinary
 from interp.verdicts.levels.panels import Checkpoints, LevelRow, among, unmeasured
-from interp.verdicts.wording import LEVELS, disagreement, judge_link, licence, said
+from interp.verdicts.wording import LEVELS, disagreement, judge_link, level_sentence, licence
 
 __all__ = ["Verdict", "from_tables", "verdict"]
 
@@ -55,7 +55,7 @@ class Verdict:
         Raises:
             SpecificationError: For an unknown level, or one without such a row.
         """
-        return said(self._row(level, rung, measure, adjusted))
+        return level_sentence(self._row(level, rung, measure, adjusted))
 
     def needed(self, level: str, rung: str = "") -> str:
         """What would have to be run to decide a level, by simulation.

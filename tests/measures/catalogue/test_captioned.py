@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
-from interp.measures.captions import CLASSES, DOMAINS, ROLES, Captions, halves, said, swaps
+from interp.measures.captions import CLASSES, DOMAINS, ROLES, Captions, caption, halves, swaps
 from interp.measures.catalogue import captioned
 from interp.measures.options import AnalysisSpec
 from interp.measures.subject import Subject
@@ -70,7 +70,7 @@ def test_words_sum_to_what_the_caption_tells_apart(
     np.testing.assert_allclose(sums, 1, atol=1e-4)
     means = {domain: mean_pictures(opened, domain) for domain in PAIR}
     with torch.no_grad():
-        text = unit(clip.encode_text([said("sketch", name) for name in labels]))
+        text = unit(clip.encode_text([caption("sketch", name) for name in labels]))
     own = means["sketch"]
     logits = clip.logit_scale * own @ text.T
     n = len(labels)
@@ -98,7 +98,7 @@ def test_patched_heads_are_those_of_a_plain_loop(
 ) -> None:
     captions, clip = Captions(opened), opened.clip
     swap = next(swap for told, swap in swaps(captions) if told == DOMAINS)
-    assert swap.texts[0][0] == said("sketch", captions.classes[0])
+    assert swap.texts[0][0] == caption("sketch", captions.classes[0])
     clean, corrupt = (clip.tokenizer(list(texts)) for texts in swap.texts[:2])
     direction = clip.logit_scale * (mean_pictures(opened, "sketch") - mean_pictures(opened, "real"))
     sites = {"a0.h2": "blocks.0.attn.hook_z", "m0": "blocks.0.hook_mlp_out"}

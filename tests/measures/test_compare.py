@@ -12,7 +12,7 @@ from interp import compare
 from interp.circuits import Chain, Classifier, planted_vit
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.measures.two_models import _held_both_ways
+from interp.measures.compare import _held_both_ways
 from interp.models import load_clip, load_encoder, open_tower
 from tests.measures.test_any_encoder import reads, vit
 
