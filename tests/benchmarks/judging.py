@@ -1,7 +1,8 @@
 """The truth tables: the ladder, every measure of sharing, and every way to a circuit.
 
-All are judged on planted models. What the ladder says by band of layers is in `truth/bands.csv`,
-what its measures say site by site in `truth/sites.csv`. The other cells in `truth/`, a file per
+All are judged on planted models. What the ladder says by band of layers is in `truth/bands.csv`
+(so far R5 and R6 by units alone, three models of four conditions), what its measures say site by
+site in `truth/sites.csv`. The other cells in `truth/`, a file per
 planted model, are of an earlier version of the measures, whose circuits had other sizes and nulls;
 those of circuits are in `truth/circuits`, those of masks in its folder `learned`.
 Blueprints 0 to 19 served to develop measures and thresholds; the tables are of those after.

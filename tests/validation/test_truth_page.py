@@ -7,9 +7,11 @@ import pytest
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.validation.planted_ladder import outcome
 from tests.benchmarks.judging import (
+    BANDS,
     FIRST,
     TRUTH,
     as_csv,
+    bands,
     blueprints,
     by_dose,
     circuits_found,
@@ -17,6 +19,7 @@ from tests.benchmarks.judging import (
     overall,
     path_of,
     read,
+    read_cells,
     tables,
 )
 
@@ -25,6 +28,8 @@ from tests.benchmarks.judging import (
 def test_the_tables_are_those_of_the_committed_cells() -> None:
     for name, table in tables(read(), circuits_found()).items():
         assert (TRUTH / f"{name}.csv").read_text(encoding="utf-8") == as_csv(table)
+    by_band = as_csv(bands(read_cells(BANDS)))
+    assert (TRUTH / "bands.csv").read_text(encoding="utf-8") == by_band
 
 
 def test_every_kind_of_model_was_judged_after_those_that_chose_thresholds() -> None:
