@@ -78,6 +78,7 @@ def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
     Returns:
         Rows of `pairs.images`, one per pair; None where some pair has no third class to draw from.
 
+    >>> import pandas as pd
     >>> frame = pd.DataFrame({"path": ["a", "b", "c"], "label": ["cat", "dog", "owl"],
     ...                       "domain": "real", "split": "test", "caption": ""})
     >>> pairs = Pairs(ImageTable(frame), np.array([0]), np.array([1]), ("domain",), ("label",))
@@ -240,6 +241,7 @@ def read_pairs(
         The metric is in units of the model's own contrast (`Classifier.standardised`), so that
         checkpoints can be compared.
 
+    >>> import pandas as pd
     >>> from PIL import Image
     >>> from interp.circuits import Chain
     >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["red", "blue"], "domain": "real",
