@@ -184,7 +184,7 @@ def _directions(
     return head.weight[[head.class_names.index(name) for name in names]]
 
 
-def _streams(tower: HookedTower, sites: str | Iterable[str] | None) -> list[str]:
+def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:
     check_opened("read streams through the lens", tower)
     if sites is None:
         return lens_sites(tower)

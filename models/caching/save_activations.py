@@ -46,7 +46,7 @@ class TableRows:
 class BatchRows:
     """The rows of an iterable of batches, cut anew; ranges must be asked for in order."""
 
-    def __init__(self, batches: Iterable[Tensor], like: Tensor) -> None:
+    def __init__(self, batches: Iterable[Any], like: Tensor) -> None:
         self.n_rows: int | None = None
         if isinstance(batches, (list, tuple)):
             for batch in batches:
@@ -101,7 +101,7 @@ def open_examples(examples: Any, preprocess: Preprocess | None, tower: object) -
 @door
 def save_activations(
     tower: Tower,
-    examples: ImageTable | Iterable[Tensor],
+    examples: ImageTable | Iterable[Any],
     folder: str | Path,
     keep: Keep,
     *,

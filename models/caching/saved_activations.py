@@ -1,7 +1,7 @@
 """Activations of a tower on disk, read back a few rows at a time."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,7 +102,7 @@ class SavedSite:
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> Tensor:
+    def __getitem__(self, rows: Any) -> Tensor:
         places = rows if isinstance(rows, slice) else np.asarray(rows)
         try:
             if isinstance(places, np.ndarray):

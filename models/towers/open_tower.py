@@ -96,7 +96,7 @@ def keep_freed_memory() -> Iterator[bool]:
                 library.malloc_trim(0)
 
 
-def _glibc() -> ctypes.CDLL | None:
+def _glibc() -> Any:
     """The C library of this process if it is glibc, else None."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return None
@@ -104,7 +104,7 @@ def _glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-def _set(library: ctypes.CDLL, mmap: int, trim: int) -> None:
+def _set(library: Any, mmap: int, trim: int) -> None:
     # older releases refuse an mmap threshold above half a heap, which is 32 MiB
     if not library.mallopt(_MMAP_THRESHOLD, mmap):
         library.mallopt(_MMAP_THRESHOLD, _ADAPTED)

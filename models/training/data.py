@@ -198,6 +198,9 @@ class Levels:
         return "Levels()"
 
 
+Picture = Image.Image | Tensor
+"""A picture after its transform; `Levels` leave it as it is, since they work on batches."""
+
 IN_MEMORY = 2**30
 """Decoded pictures are kept where all fit into so many bytes, over a machine's processes."""
 ASKED = "train on the pictures of the mixture"
@@ -205,7 +208,7 @@ BYTES_PER_PIXEL = 4  # Pillow pads RGB
 SAMPLE = 64  # pictures whose sizes stand for all when memory is reckoned
 
 
-class Pictures(Dataset[tuple[Tensor, Tensor]]):
+class Pictures(Dataset[tuple[Picture, Tensor]]):
     """Rows of a training TSV as `(picture after the transform, tokens or label)`.
 
     Args:
@@ -226,7 +229,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
         self,
         tsv: Path,
         *,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[Image.Image], Picture],
         target: Callable[[list[str]], Tensor],
         column: str,
         seed: int = 0,
@@ -260,7 +263,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, row: int) -> tuple[Picture, Tensor]:
         picture = decode(self.paths[row]) if self._decoded is None else self._decoded[row]
         random.seed(f"crop/{self.seed}/{self.epoch.get_value()}/{row}")
         target = self.target([self.words[row]])[0]
@@ -339,7 +342,7 @@ def feed(
 
 
 def _together(
-    finish: Callable[[Sequence[Tensor]], Tensor], rows: Sequence[tuple[Tensor, Tensor]]
+    finish: Callable[[Sequence[Picture]], Tensor], rows: Sequence[tuple[Picture, Tensor]]
 ) -> list[Tensor]:
     """Collate rows into a batch, in the form of PyTorch's own collation."""
     pictures, targets = zip(*rows, strict=True)

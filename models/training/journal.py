@@ -79,7 +79,7 @@ class Journal:
     def judging(self, loss: Loss) -> Loss:
         """Wrap the loss, recording it; a loss that is not finite ends the run."""
 
-        def judge(**outputs: Tensor) -> dict[str, Tensor]:
+        def judge(**outputs: Any) -> dict[str, Tensor]:
             losses = loss(**outputs)
             self._losses.append(torch.stack([each.detach() for each in losses.values()]).sum())
             if self._weight:
