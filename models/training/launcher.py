@@ -337,12 +337,6 @@ def launch(argv: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
-    end_with_parent()
-    sys.exit(launch(sys.argv[1:]))
-
-
 MUON_RATE = 20.0
 """How many times AdamW's rate Muon's is; its updates have length 1 in every direction."""
 
@@ -425,3 +419,9 @@ class WithMuon(torch.optim.Optimizer):
         for name, part in self.parts.items():
             part.load_state_dict(state_dict[name])
         self.param_groups = [group for part in self.parts.values() for group in part.param_groups]
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    end_with_parent()
+    sys.exit(launch(sys.argv[1:]))

@@ -172,6 +172,7 @@ def train(
         Disk use is forecast first. On Ctrl-C the trainers are stopped, and what they have written
         is kept.
 
+    >>> from interp.models.training.recipes import Recipe
     >>> run = Run("cg-high-0", Path("no-model"), Path("no.tsv"), 4000, Path("runs"), Recipe())
     >>> train([run])
     Traceback (most recent call last):
