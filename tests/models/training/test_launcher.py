@@ -154,7 +154,7 @@ def test_a_broken_run_ends_where_an_unbroken_one_does(
 DYING = """
 import os, signal, sys
 from interp.models.training import launcher
-from tests.models.test_launcher import killing
+from tests.models.training.test_launcher import killing
 build, at = launcher.build_loss, int(sys.argv[1])
 def dying(args):
     loss, steps = build(args), []
