@@ -115,7 +115,11 @@ class Matches:
             raise SampleError(ASKED, "no pair", "one or more", "give more pictures")
         if len(set(counts)) > 1 or len(self.pairs or self.pictures[0]) != counts[0]:
             raise ShapeError(
-                ASKED, f"{counts} clean and corrupt of each", "as many of all", "read them in order"
+                ASKED,
+                f"{counts[0]} pictures with {counts[1]} partners, {counts[2]} captions with "
+                f"{counts[3]}",
+                "as many of each",
+                "give them in the same order",
             )
         read = {"pictures": self.pictures, "captions": self.captions}
         for what, (clean, corrupt) in read.items():
@@ -123,7 +127,10 @@ class Matches:
             if bool(torch.as_tensor(alike).any()):
                 places = torch.as_tensor(alike).nonzero()[:, 0].tolist()
                 raise AlikeError(
-                    ASKED, f"{what} as partners (pair {listed(places)})", "others", "drop them"
+                    ASKED,
+                    f"{what} that are their own partners (pair {listed(places)})",
+                    "two different ones in each pair",
+                    "leave these pairs out",
                 )
 
     def __repr__(self) -> str:
@@ -412,7 +419,10 @@ def _best(cut: Cut, scores: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     n = len(cut.names)
     if scores.shape[-1] != n or scores.ndim > 2:
         raise ShapeError(
-            ASKED, f"scores {scores.shape}", f"one for each of {n} parts", "use matches.scores()"
+            "test circuits of two towers",
+            f"scores of shape {scores.shape}",
+            f"one for each of the {n} parts, of any number of examples",
+            "take the scores from matches of the same towers",
         )
     mean = scores.reshape(-1, n).mean(axis=0)[None]
     return np.concatenate(

@@ -124,10 +124,10 @@ class Circuit:
         """The edges of a circuit of the same tower."""
         if not isinstance(other, Circuit) or other.wiring != self.wiring:
             raise SpecificationError(
-                "compare",
-                f"a {type(other).__name__} wired differently",
-                "the same",
-                "rediscover it",
+                "compare circuits",
+                f"a {type(other).__name__}, or a circuit of a tower that is wired differently",
+                "two circuits of one tower",
+                "discover both in the same tower",
             )
         return other.kept
 
@@ -223,7 +223,10 @@ class Circuit:
         """
         if wire(tower) != self.wiring:
             raise SpecificationError(
-                "run a circuit", "a tower that is wired differently", "its own", "discover one here"
+                "run a circuit",
+                "a tower that is wired differently",
+                "the tower that the circuit was found in",
+                "discover a circuit in this tower",
             )
         flows = open_pair(tower, clean, corrupt)
         masks = self.kept[None]
@@ -321,7 +324,10 @@ class Circuit:
             target.write_text(json.dumps(written))
         except OSError as error:
             raise OutputError(
-                "write a circuit", f"{target} ({error})", "a writable file", "choose another"
+                "write a circuit",
+                f"{target} ({error})",
+                "a file in a folder that can be written",
+                "choose another place",
             ) from None
         return target
 

@@ -92,7 +92,10 @@ def acdc(task: _Task) -> np.ndarray:
     threshold = _need_threshold(task, "ACDC")
     if task.runs is None:
         raise SpecificationError(
-            "discover by ACDC", "scores alone", "runs to test edges on", "pass runs=Runs(...)"
+            "discover a circuit by ACDC",
+            "scores alone",
+            "the runs to test edges on",
+            "pass runs=Runs(tower, clean, corrupt, metric)",
         )
     runs, wiring = task.runs, task.wiring
     clean, corrupt = open_pair(runs.tower, runs.clean, runs.corrupt)
@@ -170,7 +173,10 @@ def discover(
         n = max(1, round(share * wiring.n_edges))
     if n is not None and not 1 <= n <= wiring.n_edges:
         raise SpecificationError(
-            "discover a circuit", f"{n} edges", f"1 to {wiring.n_edges}", "change n or share"
+            "discover a circuit",
+            f"{n} edges",
+            f"1 to {wiring.n_edges}, which the tower has",
+            "change n or share",
         )
     kept = DISCOVERERS[how](_Task(wiring, attribution.scores, n, threshold, runs))
     facts: dict[str, object] = {

@@ -284,7 +284,10 @@ def _as_circuits(
         _check_size(circuit)
         if circuit.wiring != chosen[0].wiring:
             raise SpecificationError(
-                "test circuits", "towers that are wired differently", "one tower", "test each alone"
+                "test circuits together",
+                "circuits of towers that are wired differently",
+                "circuits of one tower",
+                "test each with its own tower",
             )
     return chosen
 

@@ -175,7 +175,10 @@ def check_edges(wiring: Wiring, names: Sequence[str]) -> np.ndarray:
     """Places of edges by name; refuses none at all and unknown ones."""
     if not len(names):
         raise SpecificationError(
-            "choose edges", "no edge", f"some of {listed(wiring.names, limit=3)}", "name some"
+            "choose edges",
+            "no edge",
+            f"one or more of {listed(wiring.names, limit=3)}",
+            "name some, or take those of a Circuit",
         )
     return np.array([wiring.edge(name) for name in names])
 

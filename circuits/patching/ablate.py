@@ -239,9 +239,9 @@ def resample(ask: AblationRequest) -> Baseline:
         if not fits.any():
             raise SampleError(
                 f"resample input {place}",
-                "no input of another class",
-                "two or more classes",
-                "give more",
+                "no other input, or none of another class, in the reference",
+                "a reference with two or more classes",
+                "give more reference inputs, or donors=",
             )
         rows.append(int(generator.choice(np.flatnonzero(fits))))
     kind = "drawn from the reference" + ("" if ask.labels is None else ", of another class")

@@ -189,7 +189,10 @@ def places_like(
     ends = tuple(axes), tuple(like_axes)
     if not all({"row", "column"} <= set(each) for each in ends):
         raise ShapeError(
-            "stitch", f"{flat.shape[1]} and {n} places", "as many places, or maps", "choose others"
+            "stitch two models",
+            f"{flat.shape[1]} and {n} places",
+            "as many places, or maps in both, which are resized",
+            "choose other sites",
         )
     size = [like.shape[ends[1].index(name)] for name in ("row", "column")]
     maps = activation.permute(*(ends[0].index(name) for name in MAP))

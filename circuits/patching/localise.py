@@ -159,7 +159,10 @@ def effects(table: Table, *, seed: int = 0) -> Table:
         raise SampleError("summarise a sweep", "no rows", "a table made by sweep", "sweep first")
     if "example" not in frame:
         raise SpecificationError(
-            "summarise", f"the table {table.name!r}", "one of a sweep or ablation", "pass that"
+            "summarise a sweep",
+            f"the table {table.name!r}, which has no row for each example",
+            "a table made by sweep, localise or ablate",
+            "pass what those return",
         )
     groups = ["measure", "pairing", "metric"]
     parts = [_group(part, seed) for _, part in frame.groupby(groups, sort=False)]
@@ -178,7 +181,10 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     examples = ordered["example"].to_numpy().reshape(n, -1) if len(frame) % n == 0 else None
     if examples is None or (examples != examples[:, :1]).any():
         raise DataError(
-            "summarise a sweep", "cells of other examples", "the same in all", "summarise each"
+            "summarise a sweep",
+            "cells measured on different examples",
+            "the same pairs in every cell",
+            "summarise each sweep on its own",
         )
     first = ordered.iloc[:: len(ordered) // n]
     measure = str(frame["measure"].iloc[0])

@@ -68,7 +68,10 @@ def list_cells(
         for axis, place in fixed.items():
             if not 0 <= place < sizes[axis]:
                 raise ShapeError(
-                    f"patch {site}", f"{axis} {place}", f"0 to {sizes[axis] - 1}", "count from 0"
+                    f"patch {site}",
+                    f"{axis} {place}",
+                    f"0 to {sizes[axis] - 1}",
+                    "count from the start of the axis",
                 )
         for places in product(*(range(sizes[axis]) for axis in swept)):
             index = (*fixed.items(), *zip(swept, places, strict=True))

@@ -327,7 +327,12 @@ def stitch(
     """
     asked = "stitch two models"
     if tuple(heads[0].names) != tuple(heads[1].names):
-        raise SpecificationError(asked, "heads of different classes", "the same", "make both so")
+        raise SpecificationError(
+            asked,
+            "heads of different classes",
+            "the same classes, in the same order",
+            "make both of the same names",
+        )
     names = list(images.domains if domains is None else domains)
     check_known(asked, "domain", names, images.domains)
     pairs = [(site, site) if isinstance(site, str) else (site[0], site[1]) for site in sites]
@@ -336,7 +341,10 @@ def stitch(
     classes = [c for c in halved_classes(frame, [deal], names) if c in heads[0].names]
     if len(classes) < LEAST_CLASSES:
         raise SampleError(
-            asked, f"{len(classes)} classes by two artists", f"{LEAST_CLASSES} or more", "give more"
+            asked,
+            f"{len(classes)} classes with pictures by two artists in every domain",
+            f"at least {LEAST_CLASSES}",
+            "give more pictures, or name fewer domains",
         )
     used = (deal >= 0) & frame["label"].isin(classes).to_numpy()
     used &= frame["domain"].isin(names).to_numpy()

@@ -248,11 +248,17 @@ def check_inputs(
     same = (clean == corrupt).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
     if same:
         raise AlikeError(
-            "patch", f"identical partners (pair {listed(same)})", "two different", "leave them out"
+            "patch between clean and corrupt",
+            f"identical partners (pair {listed(same)})",
+            "two different inputs in each pair",
+            "leave these pairs out, or pair other pictures",
         )
     if pairs is not None and len(pairs) != len(clean):
         raise ShapeError(
-            "label pictures", f"{len(pairs)} pairs", f"{len(clean)}, as pictures", "pass their own"
+            "say what the pictures show",
+            f"{len(pairs)} pairs for {len(clean)} clean pictures",
+            "the pairs that the tensors were read from",
+            "pass the same Pairs that gave clean and corrupt",
         )
 
 

@@ -64,7 +64,10 @@ def act_patch(
     for name, shape in shapes.items():
         if shape[0] != n:
             raise ShapeError(
-                f"patch {name}", f"{shape[0]} activations", f"{n}, as inputs", "cache these inputs"
+                f"patch {name}",
+                f"{shape[0]} clean activations for {len(corrupted_tokens)} corrupt inputs",
+                "one clean partner for each",
+                "cache a clean run of the same batch",
             )
     cells = list_cells(model, names, shapes, axes=("layer", *axes))
     values = [torch.empty(0)] * len(cells)
@@ -137,7 +140,10 @@ def to_patching_result(table: Table) -> PatchingResult:
     frame = table.frame
     if table.name != "sweep" or not len(frame):
         raise SpecificationError(
-            "convert", f"the table {table.name!r}", "a table made by sweep", "sweep first"
+            "convert to a PatchingResult",
+            f"the table {table.name!r} of {len(frame)} rows",
+            "a table made by sweep, one row per cell and example",
+            "sweep first",
         )
     axes = [str(axis) for axis in table.facts["axes"]]
     swept = [axis for axis in axes if axis != "layer"]

@@ -114,7 +114,10 @@ def draw_transplants(
     usable = [c for c in classes if (domain_a, c) in pools and (domain_b, c) in pools]
     if len(usable) < 3:
         raise SampleError(
-            asked, f"{len(usable)} classes that stand in both", "three or more", "give more classes"
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"{len(usable)} classes that stand in both",
+            "three or more: one to score, one that receives, one for the null",
+            "give more classes",
         )
     generator, drawn = rng("transplants", seed), []
     for turn in range(n):
@@ -126,7 +129,10 @@ def draw_transplants(
         drawn.extend([row] if row else [])
     if not drawn:
         raise SampleError(
-            asked, f"no donors by another {column}", f"two or more of {column} a class", "give more"
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"no target whose donors are by another {column}",
+            f"two or more of {column} in each class and domain",
+            "give more pictures",
         )
     return Transplants(images, pd.DataFrame(drawn), column, n - len(drawn))
 

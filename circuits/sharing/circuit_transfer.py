@@ -364,9 +364,17 @@ def _check(a: ClassCircuits, b: ClassCircuits, shares: Sequence[float], n_null: 
     parts = len(a.cut.names), len(b.cut.names)
     if a.cut.tower is not b.cut.tower or list(a.cut.names) != list(b.cut.names):
         raise SpecificationError(
-            asked, f"{parts[0]} and {parts[1]} parts", "one cut of one tower", "use one cut"
+            asked,
+            f"circuits of {parts[0]} and {parts[1]} parts, or of two towers",
+            "circuits of the same parts of one tower",
+            "find both with the same cut",
         )
     check_counts(asked, circuits_of_others=n_null)
     check_shares(asked, shares)
     if a.domain == b.domain:
-        raise SpecificationError(asked, f"{a.domain} twice", "two domains", "give another")
+        raise SpecificationError(
+            "run circuits in another domain",
+            f"{a.domain} twice",
+            "two domains",
+            "give the circuits of another domain",
+        )

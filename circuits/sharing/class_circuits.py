@@ -159,7 +159,10 @@ class ClassCircuits:
         """
         if not isinstance(self.cut, Units):
             raise SpecificationError(
-                "cut at sites", f"circuits of {self.cut.level}s", "those of units", "use Units.of"
+                "cut circuits at some sites",
+                f"circuits of {self.cut.level}s",
+                "circuits of units",
+                "find them with Units.of",
             )
         names = find_sites(list(sites), list(self.cut.widths))
         here = np.isin(np.repeat(list(self.cut.widths), list(self.cut.widths.values())), names)

@@ -94,7 +94,10 @@ class Scores:
         wiring = found.wiring
         if found.labels is None:
             raise DataError(
-                "compare classes", "scores without labels", "those of known pairs", "pass pairs="
+                "compare circuits class by class",
+                "an attribution without labels",
+                "one made from pairs whose classes are known",
+                "pass pairs= to attribute",
             )
         edges = cls(found.values, list(found.labels), sides, wiring.groups, wiring.edges)
         return edges if level == "edge" else edges.leaving(wiring)
@@ -142,7 +145,10 @@ class Scores:
                 rows = self.values[(labels == name) & (sides == side)]
                 if not len(rows):
                     raise SampleError(
-                        f"halve {name!r}", f"none in half {side}", "some in each", "leave it out"
+                        f"halve the examples of {name!r}",
+                        f"none in half {side}",
+                        "one or more of each class in each half",
+                        "leave the class out, or draw more pictures",
                     )
                 found.append(rows.mean(axis=0))
         return np.stack(found).reshape(len(classes), 2, -1)
@@ -232,23 +238,28 @@ def overlap(
     if domains == ("A", "B"):
         domains = getattr(a, "domain", "A"), getattr(b, "domain", "B")
     a, b = (getattr(each, "scores", each) for each in (a, b))
-    asked = "compare circuits class by class"
     if not isinstance(a, Scores) or not isinstance(b, Scores):
         raise SpecificationError(
-            asked,
-            f"{type(a).__name__}, {type(b).__name__}",
-            "two Scores or Circuits",
-            "make both so",
+            "compare circuits",
+            f"a {type(a).__name__} and a {type(b).__name__}",
+            "two Scores, two ClassCircuits or two Circuits",
+            "find circuits of classes with class_circuits, or one circuit with discover",
         )
     check_known("compare circuits", "measure", measures, MEASURES_OF_OVERLAP, SpecificationError)
     if a.values.shape[1] != b.values.shape[1] or (np.asarray(a.groups) != b.groups).any():
         raise ShapeError(
-            asked, f"{a.values.shape[1]}, {b.values.shape[1]} units", "as many", "use one model"
+            "compare circuits",
+            f"{a.values.shape[1]} and {b.values.shape[1]} units",
+            "the same units in both domains",
+            "score the same model at the same level",
         )
     classes = sorted(set(a.labels) & set(b.labels), key=str)
     if len(classes) < 4 or not 0 < share <= 1:
         raise SampleError(
-            asked, f"{len(classes)} classes, {share=}", "four or more, up to 1", "give others"
+            "compare circuits class by class",
+            f"{len(classes)} classes in both domains, and a share of {share}",
+            "four or more classes, and a share above 0, up to 1",
+            "give more classes",
         )
     means = a.means(classes), b.means(classes)
     silent = _silent(a, domains[0], classes) or _silent(b, domains[1], classes)

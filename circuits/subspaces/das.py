@@ -232,7 +232,10 @@ def das_among(
     task = filled(das_among, DasTask, how)
     if len(domains) < 2:
         raise SpecificationError(
-            "compare subspaces", f"one domain, {listed(domains)}", "two or more", "name another"
+            "compare subspaces",
+            f"one domain ({listed(list(domains))})",
+            "two or more",
+            "name another",
         )
     names, place = find_sites(sites, tower.sites), dict(where or {})
     check_place(tower, names, place)

@@ -149,7 +149,10 @@ def das_between(
     """
     if tuple(heads[0].names) != tuple(heads[1].names):
         raise SpecificationError(
-            "compare two models", "heads of different classes", "the same", "make both alike"
+            "compare subspaces of two models",
+            "heads of different classes",
+            "the same classes, in the same order",
+            "make both of the same names",
         )
     sites = (site, site) if isinstance(site, str) else site
     tasks = [

@@ -72,7 +72,10 @@ class FitRecipe(Budget):
         if not self.learning_rate > 0 or not 0 < self.span <= 1:
             given = f"learning_rate={self.learning_rate}, span={self.span}"
             raise SpecificationError(
-                "fit a subspace", given, "a rate above 0, a span above 0, up to 1", "choose others"
+                "fit a subspace",
+                given,
+                "a rate above 0, and a span above 0, at most 1 (a share of the variance)",
+                "choose other numbers",
             )
 
     def rows(self, tower: Tower, site: str, x: Tensor) -> int:
@@ -309,7 +312,10 @@ def _check_enough(task: SubspaceTask, k: int) -> None:
     check_k(task.site, k, width)
     if given <= k < width:
         raise SampleError(
-            f"find {k} directions", f"{given} activations", f"more than {k}", "give more pictures"
+            f"find {k} directions at {task.site}",
+            f"{given} activations",
+            f"more than {k}",
+            "give more pictures",
         )
 
 

@@ -149,7 +149,10 @@ def hold_out(
     asked = f"compare the subspaces of {' and '.join(domains)}"
     if len(set(domains)) < len(domains) or n < 1:
         raise SpecificationError(
-            asked, f"{listed(domains)}, {n=}", "different domains, n of 1 or more", "choose others"
+            asked,
+            f"{listed(domains)}, n = {n}",
+            "different domains, n of at least 1",
+            "choose others",
         )
     frame = images.frame
     used = frame["domain"].isin(domains).to_numpy() & frame["label"].isin(classes).to_numpy()

@@ -60,14 +60,19 @@ class Target:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        asked, names = "score examples against classes", self.classifier.names
         if isinstance(self.labels, str) or isinstance(self.foils, str):
             raise SpecificationError(
-                asked, "a text as labels", "a class for each example", "put it into a list"
+                "score examples against classes",
+                f"the text {self.labels if isinstance(self.labels, str) else self.foils!r}",
+                "a class for each example",
+                "put it into a list",
             )
-        if len(names) < 2:
+        if len(self.classifier.names) < 2:
             raise DataError(
-                asked, f"the classes {listed(names)}", "two or more different", "name each once"
+                "score one class against the others",
+                f"the classes {listed(self.classifier.names)}",
+                "two or more different names",
+                "name every class once",
             )
         object.__setattr__(self, "labels", self._places("labels", self.labels))
         if self.foils is not None:
@@ -77,11 +82,17 @@ class Target:
                 torch.eq(foils, torch.as_tensor(self.labels)).any()
             ):
                 raise DataError(
-                    asked, "foils that are the class, or too few", "another class", "choose others"
+                    "score a class against a foil",
+                    "foils that are the class itself, or of another number than the labels",
+                    "one other class per example",
+                    "choose foils that differ from the labels",
                 )
         if self.clean is not None and len(self.clean) != len(self.labels):
             raise ShapeError(
-                asked, f"{len(self.clean)} clean outputs", f"{len(self)}, one a label", "embed all"
+                "score against clean embeddings",
+                f"{len(self.clean)} of them for {len(self.labels)} labels",
+                f"{len(self)}, one a label",
+                "embed the clean pictures in the same order",
             )
 
     def __repr__(self) -> str:
@@ -257,7 +268,10 @@ class Metric:
         n = len(self.target)
         if embedding.ndim != 2 or len(embedding) != n:
             raise ShapeError(
-                f"compute {self.name!r}", f"{tuple(embedding.shape)}", f"{n} rows", "embed them all"
+                f"compute {self.name!r}",
+                f"outputs of shape {tuple(embedding.shape)}",
+                f"({len(self.target)}, d_embed): one row per label",
+                "score the same pictures, in the same order, as the labels",
             )
         function = METRICS[self.kind] if isinstance(self.kind, str) else self.kind
         return function(embedding, self.target)
@@ -273,7 +287,10 @@ def check_kind(kind: MetricKind | None) -> None:
         check_known(asked, "metric", [kind], METRICS, SpecificationError)
     elif kind is not None and not callable(kind):
         raise SpecificationError(
-            asked, f"the metric {kind!r}", "a name or a function", f"name one of {listed(METRICS)}"
+            asked,
+            f"the metric {kind!r}",
+            f"one of {listed(METRICS)}, or a function of outputs and a Target",
+            f"name one of {listed(METRICS)}",
         )
     elif kind is not None and _takes(kind) == 1:
         raise SpecificationError(
@@ -332,8 +349,12 @@ def check_finite(asked: str, values: Mapping[str, Tensor | np.ndarray | float]) 
     """Refuse NaN and infinity, and say in which of the named values they stand."""
     bad = [name for name, each in values.items() if not torch.as_tensor(each).isfinite().all()]
     if bad:
-        do = "check the pictures, the class embeddings, the metric and the tower's own output"
-        raise NumericsError(asked, f"NaN or infinity in {listed(bad)}", "finite numbers", do)
+        raise NumericsError(
+            asked,
+            f"NaN or infinity in {listed(bad)}",
+            "finite numbers",
+            "check the pictures, the class embeddings, the metric and the tower's own output",
+        )
 
 
 def check_metric(

@@ -260,7 +260,10 @@ def read_pairs(
     check_kind(metric)
     if metric == "logit_difference" and not crossed:
         raise SpecificationError(
-            "score clean against corrupt", "pairs of one class", "of two classes", "use the margin"
+            "score clean against corrupt classes",
+            "pairs of which some share their class",
+            "pairs that differ in class",
+            "use metric='margin', or other pairs",
         )
     like = classifier.embeddings
     clean = read(pairs.images, pairs.clean_rows, preprocess, like)
@@ -356,10 +359,10 @@ Nanda 2024).
 def _check(pictures: Tensor, strength: float) -> None:
     if pictures.ndim != 4 or not pictures.is_floating_point() or not len(pictures):
         raise ShapeError(
-            "corrupt",
-            f"{tuple(pictures.shape)} {pictures.dtype}",
-            "floats, 4 axes",
-            "preprocess it",
+            "corrupt pictures",
+            f"shape {tuple(pictures.shape)}, {pictures.dtype}",
+            "floating-point numbers of shape (batch, channel, row, column)",
+            "pass preprocessed pictures",
         )
     if not 0 <= strength < float("inf"):
         raise _out_of_range(strength, "a number of 0 or more")

@@ -168,7 +168,10 @@ def channel_circuit(
     check_counts(asked, fan_in=fan_in)
     if not 0 < keep <= 1:
         raise SpecificationError(
-            asked, f"keep={keep}", "a share above 0, up to 1", "keep 0.1, as the paper did"
+            asked,
+            f"keep={keep} and fan_in={fan_in}",
+            "a share above 0, up to 1, and one incoming edge or more",
+            "keep 0.1, as the paper did",
         )
     names = find_sites(sites, tower.sites)
     for up, down in pairwise(names):

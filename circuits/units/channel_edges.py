@@ -144,9 +144,9 @@ def want(
         if strange or len(set(every)) < len(every):
             raise ShapeError(
                 asked,
-                f"channels {listed(strange or every)}",
-                f"different, 0 to {sizes[site] - 1}",
-                "name once",
+                f"channels {listed(strange or every)} of {site}",
+                f"different ones from 0 to {sizes[site] - 1}",
+                "count from the start of the axis, and name each once",
             )
         if not every:
             raise SpecificationError(
@@ -163,12 +163,18 @@ def check_adjacent(asked: str, tower: Tower, upstream: str, downstream: str) -> 
         unit_axis(tower, site)
     if order.index(upstream) >= order.index(downstream):
         raise SiteError(
-            asked, f"{downstream} before {upstream}", "the order of the run", "exchange them"
+            asked,
+            "a downstream site that is not computed after the upstream one",
+            "two sites in the order of the computation",
+            f"exchange them, or choose a site behind {upstream}",
         )
     layers = tower.layer(upstream), tower.layer(downstream)
     if layers[1] - layers[0] > 1:
         raise SiteError(
-            asked, f"blocks {layers[0]} and {layers[1]}", "neighbouring blocks", "go block by block"
+            asked,
+            f"sites of the blocks {layers[0]} and {layers[1]}",
+            "sites of the same block or of neighbouring ones",
+            "score the sites between them too, one pair at a time",
         )
 
 
@@ -229,9 +235,11 @@ class _Pair:
             not end.requires_grad
             or torch.autograd.grad(end, at, none, allow_unused=True)[0] is None
         ):
-            asked = f"score edges from {self.wanted.upstream}"
             raise SiteError(
-                asked, "a site that does not depend on it", "a path between them", "choose others"
+                f"score edges from {self.wanted.upstream} to {self.wanted.downstream}",
+                "a downstream site that does not depend on the upstream one",
+                "two sites with a path between them",
+                "choose another pair",
             )
         return end.detach()
 

@@ -212,7 +212,10 @@ def _check_widths(tower: Tower, kept: Mapping[str, np.ndarray], x: Tensor, axis:
         right = cache[site].shape[tower.axes(site).index(axis)]
         if masks.shape[1] != right:
             raise ShapeError(
-                f"test {site}", f"{masks.shape[1]} scores", f"{right}, one a unit", "score this one"
+                f"test units at {site}",
+                f"{masks.shape[1]} scores for {right} units",
+                f"{right}, one a unit",
+                "take the scores from the same tower",
             )
 
 

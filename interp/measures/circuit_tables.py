@@ -42,7 +42,7 @@ BATCH = 64
 REDRAWS = 199
 """Permutations behind p of an overlap."""
 
-OTHERS = 2
+OTHERS = 3
 """Circuits of other classes behind each null: every class is one of them for two others."""
 
 AXES = ("d_mlp", "head", "channel", "feature")

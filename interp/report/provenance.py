@@ -60,6 +60,7 @@ def _notes(result: LoadedResult) -> list[str]:
 def shown_commands(result: LoadedResult) -> list[tuple[str, str]]:
     """What to type: the command that measured, and the one that draws the page again.
 
+    >>> from pathlib import Path
     >>> made = LoadedResult(Path("."), {"command": "interp-report run a.toml --out 'my run'"}, {})
     >>> [command for command, _ in shown_commands(made)]
     ["interp-report run a.toml --out 'my run'", "interp-report page --out 'my run'"]

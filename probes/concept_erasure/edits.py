@@ -205,10 +205,16 @@ def _hook(axes: tuple[str, ...], pool: str, edit: Edit, rows: np.ndarray) -> Cal
 def _checked(logits: Tensor, names: Sequence[str], edit: str) -> np.ndarray:
     if logits.ndim != 2 or logits.shape[1] != len(names):
         raise ShapeError(
-            "name classes", f"shape {tuple(logits.shape)}", f"(pictures, {len(names)})", "name all"
+            "name classes",
+            f"logits of shape {tuple(logits.shape)}",
+            f"(pictures, {len(names)}), one for each class name",
+            "give the class names in the order of the classifier's logits",
         )
     if not torch.isfinite(logits).all():
         raise NumericsError(
-            "name classes", f"a NaN or infinity ({edit})", "finite logits", "check model and edit"
+            "name classes",
+            f"logits that are no numbers ({edit})",
+            "finite logits",
+            "check the model, or what the edit puts in",
         )
     return logits.detach().float().cpu().numpy()

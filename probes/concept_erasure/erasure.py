@@ -145,7 +145,10 @@ def erasure(
     check_known("erase a concept", "concept", [concept], CONCEPTS, SpecificationError)
     if n_controls < 2:
         raise SpecificationError(
-            "compare with controls", f"n_controls={n_controls}", "two or more", "draw more"
+            "compare an eraser with its controls",
+            f"n_controls={n_controls}",
+            "two or more, for their spread",
+            "draw more of them",
         )
     names = find_sites(sites, list(tower.sites))
     for name in names:
@@ -314,7 +317,10 @@ def _class_names(
         return []
     if names is None:
         raise SpecificationError(
-            "score pictures", "no names of classes", "those of the logits", "pass class_names="
+            "score pictures after erasing",
+            "a classifier that does not say its classes",
+            "class_names=, in the order of its logits",
+            "pass class_names=",
         )
     check_known("score pictures", "class", needed, names)
     return list(names)

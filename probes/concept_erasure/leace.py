@@ -97,7 +97,10 @@ class Moments:
         eraser = Eraser(whole.mean_x.clone(), found.proj_left, found.proj_right)
         if not bool(torch.isfinite(eraser.left).all()):
             raise NumericsError(
-                "fit an eraser", "a covariance without inverse", "some that vary", "leave it out"
+                "fit an eraser",
+                "vectors whose covariance cannot be inverted",
+                "features that vary",
+                "leave the site out",
             )
         return eraser
 
@@ -168,7 +171,10 @@ def matched_subspace(
     total = held.cumsum(dim=0)
     if not variance <= float(total[-1]) * (1 + 1e-9):
         raise NumericsError(
-            "match an eraser's variance", f"{variance:.3g} of {total[-1]:.3g}", "less", "add some"
+            "match the variance of an eraser",
+            f"{variance:.3g} of a total of {float(total[-1]):.3g}",
+            "less than the total",
+            "fit to more pictures",
         )
     rank = min(int((total < variance).sum()) + 1, d)
     strength = torch.ones(rank, dtype=covariance.dtype)
@@ -232,11 +238,17 @@ def check_positions(axes: tuple[str, ...], positions: str) -> None:
     check_known("erase", "positions", [positions], POSITIONS, SiteError)
     if "key" in axes:
         raise SiteError(
-            "erase", f"axes {', '.join(axes)}", "vectors, no attention pattern", "choose others"
+            "erase from an attention pattern",
+            f"the axes {', '.join(axes)}",
+            "vectors: a stream, heads, a map or an embedding",
+            "choose another site",
         )
     if positions == "class" and "row" in axes:
         raise SiteError(
-            "erase", "a map without class token", "positions='every'", "erase at every place"
+            "erase from the class token",
+            "a feature map, which has none",
+            "positions='every'",
+            "erase at every place",
         )
 
 

@@ -67,9 +67,11 @@ def balanced_cells(
     generator = rng("balanced cells", seed)
     classes, rows, codes = balanced_pictures(frame, domains, half, generator)
     if len(domains) < 2 or len(classes) < LEAST_CLASSES:
-        given = f"{len(domains)} domains, {len(classes)} classes by two artists in each"
         raise SampleError(
-            f"erase the {concept}", given, f"2 and {LEAST_CLASSES}", "add classes or artists"
+            f"erase the {concept}",
+            f"{len(domains)} domains and {len(classes)} classes by two artists in each of them",
+            f"two domains and {LEAST_CLASSES} classes",
+            "give more classes, or two artists for each class and domain",
         )
     quarter = np.zeros(len(frame), dtype=np.int8)
     for side in (0, 1):

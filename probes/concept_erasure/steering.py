@@ -188,8 +188,12 @@ def fit_directions(
     ]
     labels = sorted(set.intersection(*sets)) if sets else []
     if len(labels) < 3:
-        given = f"{len(labels)} classes by artists of both halves in all domains"
-        raise SampleError(STEER, given, "three or more", "add artists or classes")
+        raise SampleError(
+            STEER,
+            f"{len(labels)} classes that both halves of the artists show in all domains",
+            "three or more",
+            "give pictures by more artists, or of more classes",
+        )
     fitting = images[side == 0]
     how = filled(steering, Answering, answering)
     rows = site_rows(

@@ -145,9 +145,9 @@ def ablate_shared(
     if n_donors < 1 or source == target:
         raise SpecificationError(
             "replace features",
-            f"{n_donors} donors, {source}, {target}",
-            "1, two domains",
-            "take others",
+            f"n_donors={n_donors} between {source} and {target}",
+            "at least one donor and two domains",
+            "choose others",
         )
     check_known("replace features", "domain", [source, target], images.domains, DataError)
     here = images[images.frame["domain"].isin([source, target]).to_numpy()]

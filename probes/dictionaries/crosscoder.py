@@ -90,7 +90,10 @@ class Crosscoder:
         strengths = self.strengths()
         if len(images) != len(strengths):
             raise ShapeError(
-                "make a gallery", f"{len(images)} pictures", f"its {len(strengths)}", "select those"
+                "make a gallery of a crosscoder",
+                f"{len(images)} pictures",
+                f"the {len(strengths)} that it was made of",
+                "select the same pictures",
             )
         ways = rng("random directions of a gallery", seed).normal(
             size=(self.values.shape[1], N_RANDOM)
@@ -181,7 +184,10 @@ def crosscoder(
     """
     if len(seeds) < 2:
         raise SpecificationError(
-            "train a crosscoder", f"{len(seeds)} seed", "two or more", "give more seeds"
+            "train a crosscoder",
+            f"{len(seeds)} seed",
+            "two or more: a feature of one is chance",
+            "give more seeds",
         )
     same_pictures(features, other)
     sites = (site, site) if isinstance(site, str) else site
@@ -228,7 +234,10 @@ def _carried(
     labels, classes = pd.factorize(own["label"])
     if len(classes) < 3:
         raise SampleError(
-            "measure features", f"{len(classes)} classes", "three, by four artists", "add pictures"
+            "measure features of two models",
+            f"{len(classes)} classes by artists enough",
+            "three or more, by four artists each",
+            "give more pictures",
         )
     first, y = found[0], values[rows].astype(np.float64)
     z = first(values[rows]).astype(np.float64)
@@ -276,7 +285,10 @@ def _carried(
         )
     if not made:
         raise SampleError(
-            "measure features", "too few active pictures", f"{LEAST_ACTIVE} a half", "add some"
+            "measure features of two models",
+            "no feature that is active in pictures enough",
+            f"{LEAST_ACTIVE} of each half at least",
+            "give more pictures, or a larger k",
         )
     return pd.DataFrame(made)
 

@@ -179,7 +179,10 @@ class Dictionary:
         for name, tensor in self.tensors.items():
             if not torch.isfinite(tensor).all():
                 raise NumericsError(
-                    "make a dictionary", f"a NaN in its {name}", "finite weights", "lower the rate"
+                    "make a dictionary",
+                    f"a NaN or infinity in its {name}",
+                    "finite weights",
+                    "check where the weights come from, or train again at a lower rate",
                 )
 
     @property
@@ -269,7 +272,10 @@ def _norm(x: Tensor) -> Tensor:
 def _refuse_width(shape: tuple[int, ...], d_in: int) -> None:
     if not shape or shape[-1] != d_in:
         raise ShapeError(
-            "encode activations", f"shape {tuple(shape)}", f"{d_in} values a row", "read its site"
+            "encode activations",
+            f"shape {tuple(shape)}",
+            f"{d_in} values a row, as in training",
+            "give the activations of the site that the dictionary was trained on",
         )
 
 

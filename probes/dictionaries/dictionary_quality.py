@@ -302,7 +302,10 @@ def match_features(first: Dictionary, second: Dictionary) -> tuple[np.ndarray, n
     """
     if first.d_in != second.d_in:
         raise ShapeError(
-            "match features", f"{first.d_in} and {second.d_in} values", "one width", "take one site"
+            "match the features of two dictionaries",
+            f"activations of {first.d_in} and {second.d_in} values",
+            "dictionaries of one site",
+            "train both on the same activations",
         )
     return _assigned(_directions(first), _directions(second))
 
@@ -346,7 +349,10 @@ def dictionary_stability(
     """
     if len(dictionaries) < 2:
         raise SampleError(
-            "compare seeds", f"{len(dictionaries)}", "at least two", "train with seeds=(0, 1, 2)"
+            "compare dictionaries over seeds",
+            f"{len(dictionaries)} of them",
+            "at least two",
+            "train with seeds=(0, 1, 2)",
         )
     pairs = list(combinations(range(len(dictionaries)), 2))
     both = [(dictionaries[i], dictionaries[j]) for i, j in pairs]

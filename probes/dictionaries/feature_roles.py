@@ -111,7 +111,10 @@ def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
     """The roles of features "picture feature"."""
     if len(pair.classes) < LEAST_CLASSES:
         raise SampleError(
-            "find roles", pair.too_few(LEAST_CLASSES), "more", "add classes or artists"
+            "find the roles of features",
+            f"{len(pair.classes)} classes by two artists in both domains",
+            f"at least {LEAST_CLASSES}",
+            "give more classes, or pictures by more artists",
         )
     in_a, in_b, both = (np.zeros(activity.shape[1]) for _ in range(3))
     a, b = pair.a, pair.b

@@ -119,8 +119,8 @@ def feature_sharing(
         raise SpecificationError(
             "measure feature sharing",
             f"n_matched={n_matched}, n_splits={n_splits}",
-            "1 each",
-            "ask more",
+            "at least 1 of each",
+            "ask for more",
         )
     name, pairs = _pairs(features, site, domains, n_splits, seed)
     rows = []
@@ -236,7 +236,10 @@ def _readings(values: np.ndarray, label: str, code: AnyCode) -> dict[str, list[R
     widths = {each.width for each in several}
     if len(widths) != 1:
         raise SpecificationError(
-            f"use {label} as features", f"widths {listed(widths)}", "one width", "give others apart"
+            f"use {label} as features",
+            f"dictionaries of {listed(each.width for each in several)} features",
+            "one dictionary per seed, all of one width",
+            "give dictionaries of other widths apart",
         )
     made = [checked_activity(each(values), len(values), label) for each in several]
     readings = {READ_ALIKE: [(activity, activity) for activity in made]}
@@ -339,9 +342,9 @@ def paper_feature_sharing(
     if activity.shape[1] < STRONGEST or len(names) < 2:
         raise SpecificationError(
             PAPER,
-            f"{activity.shape[1]} features, {listed(names)}",
-            f"{STRONGEST} and 2",
-            "widen it",
+            f"{activity.shape[1]} features and the domains {listed(names)}",
+            f"at least {STRONGEST} features and two domains",
+            "give a wider code or more domains",
         )
     counted = _counted(activity)
     shares = {
@@ -380,7 +383,10 @@ def _shares(
     labels = [label for label in wanted if (label, a) in cells and (label, b) in cells]
     if not labels:
         raise SampleError(
-            PAPER, f"no class that {a} and {b} both have", "at least one", "choose other domains"
+            "measure the paper's feature sharing",
+            f"no class that {a} and {b} both have",
+            "at least one",
+            "choose other domains or classes",
         )
     first, second = (np.stack([cells[label, name] for label in labels]) for name in (a, b))
     each = [(most_used(first, k) * most_used(second, k)).sum(axis=1) / k for k in TOP]

@@ -102,7 +102,10 @@ class LinearCode:
         """Activations "... d_in" as features "... 2*coordinate"."""
         if x.shape[-1] != len(self.mean):
             raise ShapeError(
-                "encode rows", f"shape {tuple(x.shape)}", f"{len(self.mean)} a row", "read its site"
+                "encode activations",
+                f"shape {tuple(x.shape)}",
+                f"{len(self.mean)} values a row",
+                "give the activations of the site that the code was fitted to",
             )
         z = (x - self.mean.to(x)) @ self.axes.to(x)
         return torch.cat([z.relu(), z.relu() - z], dim=-1)
@@ -185,7 +188,10 @@ def pca(
     n = varying if n_components is None else n_components
     if not 1 <= n <= varying:
         raise SpecificationError(
-            "take components", f"n_components={n_components}", f"1 to {varying}", "leave it out"
+            f"take principal components of {site}",
+            f"n_components={n_components}",
+            f"1 to {varying}, as many as vary",
+            "ask for fewer, or for none to have all",
         )
     return _linear(features, site, x.mean(axis=0), axes[:n].T, axes[:n])
 
@@ -195,7 +201,10 @@ def _training(features: Features, site: str, withheld: Cells | None) -> np.ndarr
     x = features.values[name][training_rows(features.frame, withheld)].astype(np.float64)
     if len(x) < 2 or not x.std(axis=0).max() > 1e-7 * np.abs(x).max():
         raise NumericsError(
-            f"fit a code to {site}", f"{len(x)} like pictures", "some that vary", "check the model"
+            f"fit a code to {site}",
+            f"{len(x)} pictures whose activations do not vary",
+            "activations that vary",
+            "choose another site, or check the model",
         )
     return x
 

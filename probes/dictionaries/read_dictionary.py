@@ -85,7 +85,7 @@ def read_dictionary(
         raise CheckpointError(
             f"read the dictionary in {source}",
             f"a {type(held).__name__} of unknown format",
-            "SAELens, ViT-Prisma or overcomplete",
+            "a file of SAELens, ViT-Prisma or overcomplete",
             "check what wrote it",
         )
     said, weights = overcomplete_parts(source, held, kind=kind, k=k, threshold=threshold)
@@ -117,7 +117,7 @@ def _refuse_words(source: Path, words: Mapping[str, object]) -> None:
         raise SpecificationError(
             f"read the dictionary in {source}",
             ", ".join(given),
-            "nothing, they say it",
+            "nothing: the files say it",
             "leave it out",
         )
 

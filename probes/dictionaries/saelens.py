@@ -113,7 +113,10 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
             temporary.write_text(json.dumps(configuration, indent=1, default=_plain))
     except OSError as error:
         raise OutputError(
-            f"write to {target}", str(error), "a writable folder", "choose another folder"
+            f"write a dictionary to {target}",
+            str(error),
+            "a folder that can be written",
+            "choose another folder",
         ) from None
     return target
 

@@ -139,7 +139,12 @@ def _step(
     if isinstance(sparsity, L1):
         loss = loss + sparsity.penalty * codes.sum(dim=2).mean(dim=1)
     if not torch.isfinite(loss).all():
-        raise NumericsError("train a dictionary", "a NaN loss", "a finite loss", "lower the rate")
+        raise NumericsError(
+            "train a dictionary",
+            "a loss that is no number",
+            "a finite loss",
+            "lower the rate, or check the activations",
+        )
     adam.zero_grad(set_to_none=True)
     loss.sum().backward()
     with torch.no_grad():
@@ -296,9 +301,9 @@ def train_dictionaries(
     if not scale > 1e-7 * mean.abs().max():
         raise NumericsError(
             f"train a dictionary of {site}",
-            "constant activations",
-            "varying ones",
-            "check the model",
+            "activations that are the same for every picture",
+            "activations that vary",
+            "choose another site, or check the model",
         )
     training = Training(n=len(seeds), width=width, decay=0.2, redraw=True, **asdict(given))
     weights = fit((x - mean) / scale, sparsity, list(seeds), training)
@@ -393,9 +398,9 @@ def _refuse(x: Tensor, width: int, sparsity: Sparsity, site: str) -> None:
     if width < max(1, k):
         raise SpecificationError(
             f"train a dictionary of {site}",
-            f"width {width}, {sparsity}",
-            f"{max(1, k)} up",
-            "widen it",
+            f"width {width} and {sparsity}",
+            f"a width of at least {max(1, k)}",
+            "ask for more features or a smaller k",
         )
     if len(x) < width:
         raise SampleError(

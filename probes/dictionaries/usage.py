@@ -25,14 +25,17 @@ def checked_activity(made: object, n: int, name: str) -> np.ndarray:
     asked = f"use {name} as features"
     if activity.ndim != 2 or len(activity) != n or not activity.shape[1]:
         raise ShapeError(
-            asked, f"shape {activity.shape}", f"({n}, features), a row per picture", "give others"
+            asked,
+            f"shape {activity.shape}",
+            f"({n}, features), a row per picture",
+            "give a code that takes activations to such a matrix",
         )
     if not np.isfinite(activity).all() or activity.min() < 0:
         raise NumericsError(
             asked,
-            "a NaN or negative number",
+            "a NaN, an infinity or a negative number",
             "numbers of at least 0",
-            "split signs, as `raw_units`",
+            "split signed coordinates into two, as `units` does",
         )
     return activity
 

@@ -298,7 +298,10 @@ def _in_memory(one: _Pass) -> Values:
         matrices = {site: np.empty((n, width), np.float32) for site, width in one.widths.items()}
     except MemoryError:
         raise SpecificationError(
-            "keep activations", f"{one.gigabytes} of them", "less than there is", "pass folder=..."
+            "keep activations in memory",
+            f"{one.gigabytes} of them",
+            "less than there is",
+            "pass folder=... or choose fewer sites",
         ) from None
 
     def keep(rows: range, values: Values) -> None:

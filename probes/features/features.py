@@ -63,7 +63,10 @@ class Features:
         for site, matrix in self.values.items():
             if matrix.ndim != 2 or len(matrix) != len(self.frame):
                 raise ShapeError(
-                    f"keep {site}", f"shape {matrix.shape}", f"{len(self.frame)} rows", "align them"
+                    f"keep the features of {site}",
+                    f"shape {matrix.shape}",
+                    f"({len(self.frame)}, features), a row per picture",
+                    "give one row for each row of the frame",
                 )
             if not isinstance(matrix, np.memmap):
                 refuse_nan(site, matrix, self.frame)
@@ -227,7 +230,10 @@ def check_domains(features: Features, domains: Sequence[str] | None, asked: str)
     n = int(features.frame["label"].isna().sum())
     if n:
         raise DataError(
-            asked, f"{n} pictures without a label", "a label for every picture", "leave them out"
+            asked,
+            f"{n} pictures without a label",
+            "a label for every picture",
+            "leave them out: features[features.frame['label'].notna()]",
         )
     return names
 
@@ -348,14 +354,20 @@ def centred_rows(x: np.ndarray, asked: str) -> np.ndarray:
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0, 0])
         raise NumericsError(
-            asked, f"a NaN or infinity in row {row}", "finite features", "look at that row"
+            asked,
+            f"a NaN or infinity in row {row}",
+            "finite features",
+            "look at that row's picture and at the layer",
         )
     magnitude = float(np.abs(x).max(initial=0.0))
     centred = x - x.mean(axis=0)
     centred -= centred.mean(axis=0)  # a second pass takes out what rounding left of a large mean
     if not varies(centred, magnitude):
         raise NumericsError(
-            asked, "constant features: every row is the same", "features that vary", "leave it out"
+            asked,
+            "constant features: every row is the same",
+            "features that vary",
+            "leave this site out",
         )
     return centred / np.abs(centred).max()
 

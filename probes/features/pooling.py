@@ -129,7 +129,10 @@ def pooling_site(tower: Tower) -> str:
     ]
     if not found:
         raise SiteError(
-            "pool by attention", "no attention pattern", "hooked attention", f"take {listed(POOLS)}"
+            "pool by the tower's own attention",
+            "a tower without a site that ends in `pattern`",
+            "a tower whose attention is hooked",
+            f"choose another pool of {listed(POOLS)}",
         )
     return found[-1]
 
@@ -155,10 +158,18 @@ def _check_axes(activation: Tensor, axes: Iterable[str]) -> None:
     names = tuple(axes)
     if activation.ndim != len(names):
         raise SiteError(
-            "pool", f"shape {tuple(activation.shape)}", f"axes {listed(names)}", "correct `axes`"
+            "pool an activation",
+            f"shape {tuple(activation.shape)}",
+            f"the axes {listed(names)}",
+            "correct the tower's `axes`",
         )
     if names[:1] != ("batch",):
-        raise SiteError("pool", f"axes {listed(names)}", "`batch` first", "choose another site")
+        raise SiteError(
+            "pool an activation",
+            f"the axes {listed(names)}",
+            "a row per picture, so that `batch` comes first",
+            "choose another site",
+        )
 
 
 def _on_map(weights: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -120,7 +120,10 @@ class Gallery:
         self._check(unit)
         if wrong := [each for each in quantiles if not 0 <= each <= 1]:
             raise SpecificationError(
-                "show quantiles", listed(wrong), "shares from 0 to 1", "write .9 for 90 %"
+                "show pictures at quantiles",
+                listed(wrong),
+                "shares from 0 to 1",
+                "write .9 for 90 %",
             )
         rows = self._rows(domain)
         order = rows[np.argsort(-self.peaks.values[rows, unit], kind="stable")]
@@ -259,7 +262,10 @@ class Gallery:
     def _check(self, unit: int) -> None:
         if not 0 <= unit < len(self):
             raise SpecificationError(
-                f"show {self.kind}s of {self.site}", str(unit), f"0 to {len(self) - 1}", "take one"
+                f"show a {self.kind} of {self.site}",
+                str(unit),
+                f"0 to {len(self) - 1}",
+                "count from 0",
             )
 
 
@@ -380,7 +386,10 @@ def gallery_of(
     n = len(told.classes)
     if n < 2:
         raise SampleError(
-            "make a gallery", f"{n} classes in all domains and halves", "two or more", "add artists"
+            "make a gallery",
+            f"{n} classes that every domain has drawings of by artists of both halves",
+            "two or more",
+            "add drawings by other artists",
         )
     rows = pd.concat([told.by_class(), told.by_domain()], ignore_index=True)
     rows.insert(0, "site", site)

@@ -143,7 +143,10 @@ def _scores(
         return [word for word, _ in of], shows
     if words is None or tower is None or preprocess is None:
         raise SpecificationError(
-            "name units", "some of words, tower and preprocess", "all three, or none", "pass them"
+            "name units by a text tower",
+            "words without a tower, or a tower without words or preprocess",
+            "all three, or none to name units by classes and domains",
+            "name_units(gallery, clip.visual, clip.zero_shot(words), preprocess=clip.preprocess)",
         )
     features = collect(tower, gallery.images, EMBEDDING, preprocess=preprocess)
     embedding = torch.from_numpy(np.ascontiguousarray(features.values[EMBEDDING]))
@@ -170,7 +173,8 @@ class _InDomain:
             raise SampleError(
                 f"name units in {self.name}",
                 f"{n} pictures in a half of the artists",
-                f"{int(np.ceil(FEWEST / self.top))} or more",
+                f"{int(np.ceil(FEWEST / self.top))} or more, for {FEWEST} that are a unit's "
+                "highest",
                 "add pictures, or raise `top`",
             )
 

@@ -73,7 +73,10 @@ def units_at(
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ShapeError(
-            f"make a gallery at {site}", "a direction of no length", "some length", "leave it out"
+            f"make a gallery of directions at {site}",
+            "one that is 0 or not finite",
+            "directions with a length",
+            "leave it out",
         )
     return _directions(directions / lengths)
 
@@ -83,14 +86,14 @@ def _heads(of: str, site: str, axes: Sequence[str], shape: Sequence[int]) -> Sit
         raise SpecificationError(
             f"make a gallery at {site}",
             repr(of),
-            '"heads", code, directions or subspaces',
-            "take one",
+            '"heads", a code, directions "direction feature", or a list of subspaces',
+            "leave it out for the site's units",
         )
     if not {"head", "d_head"} <= set(axes):
         raise SiteError(
-            "show them",
-            f"{site}: {', '.join(axes)}",
-            "head and d_head",
+            "make a gallery of heads",
+            f"{site}, whose axes are {', '.join(axes)}",
+            "a site with the axes head and d_head",
             "take blocks.N.attn.hook_z",
         )
     n, size = shape[list(axes).index("head")], shape[list(axes).index("d_head")]
@@ -125,7 +128,10 @@ def _orthonormal(site: str, basis: object, width: int) -> np.ndarray:
     _check_width(site, rows, width)
     if np.linalg.matrix_rank(rows) < len(rows):
         raise ShapeError(
-            f"make a gallery at {site}", "a dependent basis", "independent rows", "give fewer"
+            f"make a gallery of subspaces at {site}",
+            "a basis whose rows depend on one another",
+            "independent rows",
+            "give fewer",
         )
     return np.linalg.qr(rows.T)[0].T
 
@@ -133,7 +139,10 @@ def _orthonormal(site: str, basis: object, width: int) -> np.ndarray:
 def _check_width(site: str, rows: np.ndarray, width: int) -> None:
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ShapeError(
-            f"make a gallery at {site}", f"shape {rows.shape}", f'"direction {width}"', "take one"
+            f"make a gallery at {site}",
+            f"shape {rows.shape}",
+            f'"direction feature" with {width} features',
+            "give directions of that site",
         )
 
 

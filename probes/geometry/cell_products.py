@@ -102,9 +102,11 @@ def dealt_cells(
     deals = [artist_halves(frame, names, seed=seed, split=split) for split in range(n_splits)]
     classes = halved_classes(frame, deals, names)
     if len(names) < 2 or len(classes) < LEAST_CLASSES:
-        given = f"{len(names)} domains, {len(classes)} classes by two artists in each"
         raise SampleError(
-            f"factorise {listed(names)}", given, f"2 and {LEAST_CLASSES}", "add classes"
+            f"factorise {listed(names)}",
+            f"{len(names)} domains and {len(classes)} classes with pictures by two artists in each",
+            f"at least two domains and {LEAST_CLASSES} classes",
+            "give more classes, or leave a domain out that has few",
         )
     return classes, [CellLayout.of(frame, deal, classes, names) for deal in deals]
 

@@ -90,7 +90,10 @@ def composition(
     unknown = sorted(set(held_out) - set(chosen.frame["label"]))
     if unknown:
         raise SpecificationError(
-            asked, f"no pictures of {listed(unknown)}", "labels", "name others"
+            asked,
+            f"the held-out classes {listed(unknown)}, of which there is no picture",
+            "labels of the pictures",
+            "name others, or give their pictures",
         )
     frame = chosen.frame
     deals = [artist_halves(frame, names, seed=seed, split=split) for split in range(n_splits)]
@@ -99,7 +102,10 @@ def composition(
     for kind, n in (("seen", int((~held).sum())), ("held-out", int(held.sum()))):
         if n < LEAST[kind]:
             raise SampleError(
-                asked, f"{n} {kind} classes by two artists", f"{LEAST[kind]} up", "add classes"
+                asked,
+                f"{n} {kind} classes with pictures by two artists in both domains",
+                f"at least {LEAST[kind]}",
+                "give more classes, or pictures by more artists",
             )
     layouts = [CellLayout.of(frame, deal, classes, names) for deal in deals]
     found = [

@@ -355,13 +355,21 @@ def class_cosines(
     middle = [site for site in inner if band_of(features.depth(site)) == "middle"]
     chosen = middle if sites is None else list(sites)
     if not chosen:
-        raise SampleError(asked, "no middle site", "depth 1/3 to 2/3", "name `sites`")
+        raise SampleError(
+            asked,
+            "no site in the middle layers",
+            "a site from a third to two thirds of the depth",
+            "collect one, or name `sites`",
+        )
     frame = features.frame
     pair = _pair(features, names[0], names[1], n_splits, seed)
     classes, code = pair.classes, pair.code
     if len(classes) < LEAST_CLASSES:
         raise SampleError(
-            asked, f"{len(classes)} classes by two artists", f"{LEAST_CLASSES} up", "add classes"
+            asked,
+            f"{len(classes)} classes by two artists in both domains",
+            f"at least {LEAST_CLASSES}",
+            "give more classes, or pictures by more artists",
         )
     found = np.mean(
         [

@@ -96,7 +96,10 @@ def umap_view(
         from umap import UMAP  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise SpecificationError(
-            "draw a UMAP view", "no umap-learn", "it installed", "pip install umap-learn"
+            "draw a UMAP view",
+            "an installation without umap-learn",
+            "the package umap-learn",
+            "run pip install umap-learn, or use pca_view",
         ) from None
 
     def project(site: str, x: np.ndarray) -> np.ndarray:

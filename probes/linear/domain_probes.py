@@ -158,9 +158,12 @@ def _cells(
         )
     ]
     if len(names) < 2 or len(able) < LEAST_CLASSES:
-        given = f"{len(names)} domains, {len(able)} classes by artists of both halves"
         raise SampleError(
-            f"read domains {listed(names)}", given, f"2 and {LEAST_CLASSES}", "add classes"
+            f"read the domain among {listed(names)}",
+            f"{len(names)} domains and {len(able)} classes by artists of both halves in all of "
+            "them",
+            f"two domains and {LEAST_CLASSES} classes",
+            "give more classes by at least two artists, or fewer domains",
         )
     fold = dict(
         zip(generator.permutation(np.array(able, object)), np.arange(len(able)) % 2, strict=True)

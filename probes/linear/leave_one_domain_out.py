@@ -71,7 +71,10 @@ def leave_one_domain_out(
     names = check_domains(chosen, domains, "leave a domain out")
     if len(names) < 3:
         raise SampleError(
-            "leave a domain out", f"{len(names)}: {listed(names)}", "at least 3", "use `transfer`"
+            "leave a domain out",
+            f"{len(names)} domains, {listed(names)}",
+            "three domains or more",
+            "measure `transfer` between two domains",
         )
     here = chosen.rows(chosen.frame["domain"].isin(names))
     level = _centred(here)

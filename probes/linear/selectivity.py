@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artists_of
-from interp.core.errors import SampleError
+from interp.core.errors import SampleError, listed
 from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -89,10 +89,11 @@ def selectivity(
     most = max(len(deal.classes) for deal in deals.values())
     if most < LEAST_CLASSES:
         raise SampleError(
-            "measure selectivity",
+            f"measure selectivity in {listed(names)}",
             f"at most {most} classes of two artists with two pictures each",
-            f"at least {LEAST_CLASSES}",
-            "add pictures per artist",
+            f"at least {LEAST_CLASSES} in a domain: a control task is learnt on one picture of an "
+            "artist and tested on another",
+            "collect features of more pictures per artist",
         )
     rows: list[dict[str, object]] = []
     for site in track(chosen.sites, "selectivity"):

@@ -145,7 +145,10 @@ class _Problem:
             pairs = [*pairs, _Pair.of(step, gradient - before, turned - was)][-MEMORY:]
         else:
             raise NumericsError(
-                "fit probes", f"no end in {max_iter} steps", "one", "lower C or raise tolerance"
+                "fit probes",
+                f"a loss that still falls after {max_iter} steps",
+                "an optimum",
+                "choose a smaller C or a larger tolerance",
             )
         return w.double()
 

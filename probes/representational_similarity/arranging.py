@@ -70,8 +70,8 @@ class ComparisonDesign:
             raise SpecificationError(
                 asked,
                 f"measure={self.measure!r} with rows={self.rows!r}",
-                "rows that it takes",
-                "say rows='class mean'",
+                "class structure by cka alone, cross-validated CKA of class means alone",
+                "say rows='class mean', which every measure takes",
             )
 
     @property
@@ -196,7 +196,7 @@ def _structure(x: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndar
         raise SampleError(
             "compare class structure",
             "one picture of a class in a half, which has no covariance",
-            "two in each",
+            "at least two in each half",
             "give more pictures",
         )
     centred = _centred(x)

@@ -157,7 +157,10 @@ def minibatch_cka(x: ArrayLike, y: ArrayLike, *, batch_size: int = 256, seed: in
     """
     if batch_size < 4:
         raise SampleError(
-            "measure minibatch CKA", f"batch_size={batch_size}", "at least 4", "raise batch_size"
+            "measure minibatch CKA",
+            f"batches of {batch_size} rows",
+            "at least 4",
+            "raise batch_size",
         )
     a, b = paired_rows(x, y, "minibatch CKA", at_least=4)
     return _from_batches(a, b, dealt_batches(len(a), batch_size=batch_size, seed=seed))
@@ -239,10 +242,10 @@ def cross_validated_cka(x: ArrayLike, y: ArrayLike) -> float:
         halves = list(side)  # type: ignore[arg-type]
         if len(halves) != 2:
             raise ShapeError(
-                CROSS_VALIDATED,
+                "measure cross-validated CKA",
                 f"{len(halves)} halves",
-                '"half row feature", 2 halves',
-                "deal pictures into two",
+                '"half row feature" with two halves',
+                "deal the pictures into two halves, by artist_halves say",
             )
         # one scale for both halves, or it would not cancel
         largest = float(np.abs(np.asarray(halves[0], dtype=np.float64)).max(initial=0.0)) or 1.0
@@ -255,7 +258,10 @@ def cross_validated_cka(x: ArrayLike, y: ArrayLike) -> float:
         hsic[name] = _unbiased(first - first.mean(axis=0), second - second.mean(axis=0))
     if not (hsic["xx"] > 0 and hsic["yy"] > 0):
         raise NumericsError(
-            CROSS_VALIDATED, "two halves that do not agree", "halves that do", "add pictures"
+            "measure cross-validated CKA",
+            "two halves that do not agree",
+            "halves with a common geometry",
+            "give more pictures to each row",
         )
     return float(hsic["xy"] / np.sqrt(hsic["xx"] * hsic["yy"]))
 
@@ -314,7 +320,7 @@ def _ratio(above: float, below: float) -> float:
         raise NumericsError(
             "measure CKA",
             "features whose rows are all equally far apart",
-            "rows that differ",
-            "add rows",
+            "rows with some geometry",
+            "give more rows or another site",
         )
     return float(above / np.sqrt(below))

@@ -37,7 +37,10 @@ def null_deviation(n_classes: int) -> float:
     """
     if n_classes < 4:
         raise SpecificationError(
-            "foretell the deviation", f"{n_classes} classes", "at least 4", "give more classes"
+            "foretell the deviation of CKA",
+            f"{n_classes} classes",
+            "at least 4",
+            "give more classes",
         )
     return math.sqrt(2 / (n_classes * (n_classes - 3)))
 
@@ -71,10 +74,10 @@ def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
     """
     if not (width > 0 and 0 < ceiling <= 1):
         raise SpecificationError(
-            "foretell classes",
+            "foretell the classes needed",
             f"width={width}, ceiling={ceiling}",
-            "above 0, a ceiling to 1",
-            "take .4",
+            "a width above 0 and a ceiling above 0, at most 1",
+            "say width=0.4",
         )
     n = 5
     while interval_width(n, ceiling=ceiling) > width or ceiling < 3 * null_deviation(n):

@@ -130,9 +130,9 @@ def refuse_few_classes(n_classes: Iterable[int], least: int, asked: str, why: st
     if most < least:
         raise SampleError(
             asked,
-            f"{most} classes by 2 artists in both domains",
+            f"at most {most} classes with pictures by two artists in both of two domains",
             f"at least {least}{why}",
-            "add some",
+            "give more classes, or two pictures of each class and domain",
         )
 
 

@@ -96,7 +96,7 @@ class LayerSums:
         if bad.any():
             raise NumericsError(
                 f"add a batch of {self._names()[int(bad.nonzero()[0])]}",
-                "a NaN, infinity or overflow",
+                "a NaN or infinity, or features too large for their precision",
                 "finite features",
                 "look at that layer",
             )
@@ -226,7 +226,12 @@ class LayerSums:
             tensor = given.detach().to(at.device)
             if tensor.ndim != 2 or tensor.shape[1] != len(at) or len(tensor) != n:
                 shape = "nothing" if part is None else f"shape {tuple(tensor.shape)}"
-                raise ShapeError(f"add {name}", shape, f"({n}, {len(at)})", "pool to two axes")
+                raise ShapeError(
+                    f"add a batch of {name}",
+                    shape,
+                    f"(pictures, {len(at)}), as many pictures for each layer",
+                    "pool the activations to two axes",
+                )
             x.append(tensor)
         double = any(part.dtype == torch.float64 for part in x)
         return [part.double() if double else part.float() for part in x]
@@ -259,14 +264,17 @@ def ratios(
     if len(wild):
         raise NumericsError(
             f"measure CKA of {names[wild[0]]}",
-            "a NaN, infinity or overflow",
-            "others",
-            "use float64",
+            "a NaN or infinity, or features too large for their precision",
+            "finite features",
+            "look at that layer, or give float64",
         )
     flat = np.flatnonzero(~(own > 1e-13 * scale))
     if len(flat):
         raise NumericsError(
-            f"measure CKA of {names[flat[0]]}", "constant features", "others", "leave it out"
+            f"measure CKA of {names[flat[0]]}",
+            "constant features: every row is the same",
+            "features that vary",
+            "leave this site out",
         )
     ratio = hsic / np.sqrt(np.outer(own, own))
     return ratio if n_first is None else ratio[:n_first, n_first:]

@@ -211,7 +211,12 @@ def ranked_distances(centred: np.ndarray, distance: str) -> np.ndarray:
     ranks = ranks - ranks.mean()
     length = np.sqrt(2 * (ranks**2).sum())
     if not length > 0:
-        raise NumericsError("measure RSA", "rows equally far apart", "rows that differ", "add rows")
+        raise NumericsError(
+            "measure RSA",
+            "rows whose dissimilarities are all the same",
+            "rows with some geometry",
+            "give more rows or another distance",
+        )
     return squareform(ranks / length)
 
 
@@ -279,7 +284,10 @@ def _unit(matrix: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(matrix)
     if not length > 0:
         raise NumericsError(
-            "compare rows", "rows that are all equally far apart", "rows that differ", "add rows"
+            "compare rows",
+            "rows that are all equally far apart",
+            "rows with some geometry",
+            "give more rows or another site",
         )
     return matrix / length
 

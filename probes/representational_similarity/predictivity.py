@@ -135,8 +135,8 @@ def _folds(n: int, groups: ArrayLike | None, folds: int, seed: int) -> np.ndarra
         raise SampleError(
             "measure predictivity",
             f"{len(names)} groups and folds={folds}",
-            "two folds, a group each",
-            "add groups",
+            "at least two folds, and a group for each",
+            "give more groups or fewer folds",
         )
     place = np.empty(len(names), dtype=int)
     place[rng("folds", seed).permutation(len(names))] = np.arange(len(names)) % folds

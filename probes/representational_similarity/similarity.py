@@ -222,12 +222,12 @@ def _features(
     if isinstance(source, Features):
         if images is not None:
             raise SpecificationError(
-                "measure features", "features and images", "either", "leave the images out"
+                "compare features", "features and images", "one of them", "leave the images out"
             )
         return source.only(sites)
     if images is None or sites is None or how.preprocess is None:
         raise SpecificationError(
-            "measure a tower", "no images, sites or preprocess", "all three", "pass them"
+            "compare layers of a tower", "no images, sites or preprocess", "all three", "pass them"
         )
     reading = {"pool": how.pool, "batch_size": how.batch_size, "device": how.device}
     return collect(source, images, sites, preprocess=how.preprocess, **reading)
@@ -239,7 +239,7 @@ def _fitting(features: Features, other: Features, layers: str) -> Features:
     if layers == "same":
         if set(features.sites) - set(other.sites):
             raise SpecificationError(
-                "compare layers",
+                "compare two models layer by layer",
                 f"the sites {listed(features.sites)} and {listed(other.sites)}",
                 "the same sites in both",
                 "pass layers='all'",

@@ -185,7 +185,7 @@ def test_transfers_are_those_of_direct_calls(
     found, tables = direct(metric, steps), []
     for removed, name in ((False, OVER_SIZES), (True, NECESSITY_OVER_SIZES)):
         shares = [size] if size == 0.4 else None  # 10 % is one of the usual sizes
-        rows = circuit_transfer(*found, shares=shares, removed=removed, n_null=2).frame
+        rows = circuit_transfer(*found, shares=shares, removed=removed, n_null=3).frame
         rows = rows[rows["domain_a"] != rows["domain_b"]]  # those of one domain say how sparse
         rows = rows[rows["share"].isna() if size is None else rows["share"] == size]
         tables.append(rows.assign(measure=name))

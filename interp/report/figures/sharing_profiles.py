@@ -230,6 +230,7 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
     Returns:
         A plotly figure.
 
+    >>> import pandas as pd
     >>> rows = pd.DataFrame({"rung": ["R2"], "measure": "CKA", "domain_a": "real",
     ...     "domain_b": "sketch", "site": "blocks.0.hook_resid_post", "band": "middle",
     ...     "depth": 0.5, "index": 0.9, "index_low": 0.8, "index_high": 1.0, "n_units": 8})

@@ -247,7 +247,7 @@ def test_what_cannot_be_matched_is_said(inputs: Any) -> None:
     cuts = Edges(open_vit()), Edges(open_text())
     with pytest.raises(AlikeError, match=r"captions .*\(pair 0, 1, 2"):
         Matches(cuts, pictures, (captions[0], captions[0]))
-    with pytest.raises(ShapeError, match=r"\[5, 5, 4, 4\]"):
+    with pytest.raises(ShapeError, match="5 pictures with 5 partners, 4 captions with 4"):
         Matches(cuts, pictures, (captions[0][:4], captions[1][:4]))
     with pytest.raises(SampleError):
         Matches(cuts, (pictures[0][:0], pictures[1][:0]), (captions[0][:0], captions[1][:0]))

@@ -105,7 +105,7 @@ def test_rows_may_come_in_any_order_but_not_with_gaps() -> None:
     shuffled = Table("sweep", table.frame.sample(frac=1, random_state=1))
     one, two = (effects(t).frame.sort_values("pos") for t in (table, shuffled))
     np.testing.assert_allclose(one["index"], two["index"])
-    with pytest.raises(DataError, match="other examples"):
+    with pytest.raises(DataError, match="different examples"):
         effects(Table("sweep", table.frame.iloc[1:]))
     with pytest.raises(SampleError, match="no rows"):
         effects(Table("sweep", table.frame.iloc[:0]))
@@ -225,7 +225,7 @@ def test_same_class_in_two_domains_has_no_gap_in_a_tower_that_reads_both(
     found = effects(table).frame
     np.testing.assert_allclose(found["ceiling"], 0, atol=1e-12)
     assert bool(found["index"].isna().all()) and "" not in set(found["reason"])
-    with pytest.raises(SpecificationError, match="one class"):
+    with pytest.raises(SpecificationError, match="share their class"):
         localise(reader, pairs, classifier=head, preprocess=colours, metric="logit_difference")
 
 

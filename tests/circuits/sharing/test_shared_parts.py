@@ -208,7 +208,7 @@ def test_refusals() -> None:
     words: dict[str, Any] = {}
     with pytest.raises(SpecificationError, match="jaccard"):
         overlap(a, b, measures=["jacard"])
-    with pytest.raises(SampleError, match="share=0"):
+    with pytest.raises(SampleError, match="share of 0"):
         overlap(a, b, share=0, **words)
     few = Scores(a.values[:16], a.labels[:16], a.sides[:16], a.groups)
     with pytest.raises(SampleError, match="2 classes"):

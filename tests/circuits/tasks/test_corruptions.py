@@ -27,7 +27,7 @@ def test_contract(name: str, pictures: Tensor) -> None:
     assert not torch.isclose(found, pictures).all(dim=(1, 2, 3)).any()
     torch.testing.assert_close(corrupt(pictures, strength=0), pictures)
     for wrong in (pictures[0], pictures[:0], pictures.long()):
-        with pytest.raises(ShapeError, match="floats"):
+        with pytest.raises(ShapeError, match="floating-point"):
             corrupt(wrong)
     for strength in (-1.0, float("nan"), float("inf")):
         with pytest.raises(SpecificationError, match="strength"):

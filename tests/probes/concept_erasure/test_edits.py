@@ -199,5 +199,5 @@ def test_doors_refuse_what_cannot_be_answered(world) -> None:
     with pytest.raises(ShapeError, match="name classes"):
         edited_answers(tower, world.images, SITE, {}, **good | {"classifier": lambda e: e[:, :2]})
     broken = {"classifier": lambda e: good["classifier"](e) * torch.nan}
-    with pytest.raises(NumericsError, match=r"name classes.*NaN"):
+    with pytest.raises(NumericsError, match="name classes"):
         edited_answers(tower, world.images, SITE, {}, **good | broken)

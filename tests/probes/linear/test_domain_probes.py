@@ -77,9 +77,9 @@ def test_three_domains_and_bad_data(planted) -> None:
     assert row["domain"] == "a, b, c" and row["value"] > 0.9
     assert row["null"] == pytest.approx(1 / 3, abs=0.12)
     features = planted(1.0, rotate=False)
-    with pytest.raises(SampleError, match="2 domains, 3 classes"):
+    with pytest.raises(SampleError, match="2 domains and 3 classes"):
         read(features.rows(features.frame["label"] < "c03"))
-    with pytest.raises(SampleError, match="2 domains, 0 classes"):
+    with pytest.raises(SampleError, match="2 domains and 0 classes"):
         read(features.rows(features.frame["artist"] == "artist0"))
     with pytest.raises(SampleError, match="1 domains"):
         read(features, domains=["real"])

@@ -63,7 +63,7 @@ def test_a_domain_may_meet_itself(frame: pd.DataFrame) -> None:
 
 def test_too_few_classes_in_every_pair_are_refused() -> None:
     refuse_few_classes([2, 5], 5, "compare")
-    with pytest.raises(SampleError, match=r"given 4 classes .* at least 5"):
+    with pytest.raises(SampleError, match=r"4 classes .* at least 5"):
         refuse_few_classes([2, 4], 5, "compare")
-    with pytest.raises(SampleError, match="given 0 classes"):
+    with pytest.raises(SampleError, match="0 classes"):
         refuse_few_classes([], 4, "compare")

@@ -308,7 +308,7 @@ def test_other_refusals_say_what_would_do() -> None:
         mutual_knn(flat, y, k=3)
     with pytest.raises(NumericsError, match="in every feature"):
         rsa(x[:, :1], y)
-    with pytest.raises(SampleError, match="batch_size=3"):
+    with pytest.raises(SampleError, match="batches of 3"):
         minibatch_cka(x, y, batch_size=3)
     with pytest.raises(SampleError, match="2 groups"):
         predictivity(x, y, groups=[0, 1] * 6)
