@@ -1,4 +1,4 @@
-.PHONY: check test test-all report picture docs bench truth
+.PHONY: check test test-all mutants report picture docs bench truth
 
 check:            ## style, types, and who may import whom
 	ruff check .
@@ -11,6 +11,9 @@ test:             ## what runs in minutes, on two cores
 
 test-all:         ## the slow ones too
 	pytest -m "slow or not slow"
+
+mutants:          ## faults put into a copy of the code, which the tests beside them must find
+	python -m tests.mutants
 
 report:           ## the embedded study, from pictures to page
 	interp-report

@@ -154,7 +154,7 @@ class TestErasers:
         assert (change**2).sum() / 499 == pytest.approx(wanted, rel=1e-9)
 
     def test_more_variance_than_there_is_is_refused(self) -> None:
-        with pytest.raises(NumericsError, match="3 of 2"):
+        with pytest.raises(NumericsError, match="3 of a total of 2"):
             matched_subspace(torch.eye(2).double(), 3.0, np.random.default_rng(0))
 
     def test_permuted_labels_take_little_and_the_concept_much(self) -> None:

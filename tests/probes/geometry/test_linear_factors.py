@@ -108,5 +108,5 @@ def test_what_has_no_rank_or_no_number_says_why(frame_of) -> None:
     frame = frame_of(8, NAMES)
     rows = found(Features({"site0": np.ones((len(frame), 4), dtype=np.float32)}, frame))
     assert (rows["reason"] == "constant features").all() and rows["value"].isna().all()
-    with pytest.raises(SampleError, match="2 domains and 4 classes"):
+    with pytest.raises(SampleError, match="3 domains and 4 classes"):
         found(additive(frame_of(4, NAMES)))
