@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, SpecificationError, check_known
@@ -64,7 +64,7 @@ class LogitQuestion:
         drawn: The picture of a row, to draw on.
     """
 
-    tower: HookedTower
+    tower: nn.Module
     directions: Float[Tensor, "sentence d_embed"]
     names: tuple[str, ...]
     source: ImageTable | Tensor
@@ -241,8 +241,9 @@ def explain(
         raise SpecificationError(ASKED, given, right, "leave pairs out")
     if not len(question):
         raise SampleError(ASKED, "no pictures", "one or more", "check the selection")
-    check_evaluation(question.tower, ASKED)
-    ways = _Ways(question.tower, method, layer, grid)
+    tower = model.visual if isinstance(model, Clip) else model
+    check_evaluation(tower, ASKED)
+    ways = _Ways(tower, method, layer, grid)
     found = [
         ways.answer(x, question, spoken if pairs else None)
         for x in track(
