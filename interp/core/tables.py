@@ -9,15 +9,115 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from interp.core.columns import COLUMNS as COLUMNS
-from interp.core.columns import EVIDENCE, known_columns, typed
 from interp.core.errors import DataError, OutputError, SpecificationError, listed
 from interp.core.faces.late import late
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of result tables.
+
+    Args:
+        meaning: What it says, with its unit.
+        holds: Whether its cells are numbers, text or flags. An empty cell is nan, "" or False.
+        key: Whether it says what a row is about, whatever came out: rows of two results are matched
+            by these.
+        last_key: Whether it tells rows apart only where the keys do not.
+        of_one_model: Whether it numbers parts of a model: with other first weights, the same number
+            is another part.
+    """
+
+    meaning: str
+    holds: Literal["number", "text", "flag"]
+    key: bool = False
+    last_key: bool = False
+    of_one_model: bool = False
+
+    @property
+    def empty(self) -> Any:
+        """What an empty cell holds."""
+        return {"number": np.nan, "text": "", "flag": False}[self.holds]
+
+
+def _declared() -> dict[str, Column]:
+    """What `columns.csv` says of every column."""
+    rows = pd.read_csv(Path(__file__).with_name("columns.csv"), keep_default_na=False)
+    return {
+        row.name: Column(
+            row.meaning,
+            row.holds,
+            key=row.matching in ("key", PART),
+            last_key=row.matching == "last key",
+            of_one_model=row.matching == PART,
+        )
+        for row in rows.itertuples(index=False)
+    }
+
+
+PART = "part of a model"
+
+COLUMNS = _declared()
+"""Every column of the tables, in the order in which pages explain them; `columns.csv` is the list.
+"""
+
+EVIDENCE = (
+    *("low", "high", "null", "null_kind", "ceiling", "ceiling_kind", "index", "p", "unit"),
+    *("n_units", "n_pictures", "n_drawings", "n_runs", "estimand", "seed"),
+)
+"""The columns without which a similarity or an effect is not reported."""
+
+CHANGES = ("changed beyond noise", "within noise", "no interval", "only in A", "only in B")
+"""What may become of a number from one result to another, the values of `change`."""
+
+YES = frozenset({"true", "1", "1.0"})
+
+
+def typed(frame: pd.DataFrame, columns: Mapping[str, Column] = COLUMNS) -> pd.DataFrame:
+    """A table read as text, with every column as the schema says.
+
+    Args:
+        frame: Cells as text; an empty one is missing.
+        columns: What is declared; further columns stay text.
+
+    Returns:
+        A new frame: numbers (whole where all cells are), text, flags.
+
+    Raises:
+        ValueError: Where a column of numbers holds a word.
+
+    >>> typed(pd.DataFrame({"label": ["007", ""], "layer": ["3", "4"], "ok": ["True", ""]})).values
+    array([['007', 3, True],
+           ['', 4, False]], dtype=object)
+    """
+    made: dict[str, Any] = {}
+    for name, given in frame.items():
+        holds = columns[name].holds if name in columns else "text"
+        if holds == "number":
+            try:
+                made[str(name)] = pd.to_numeric(given)  # an empty cell becomes NaN
+            except ValueError as error:
+                raise ValueError(f"the column {name} holds a word: {error}") from None
+        elif holds == "flag":
+            made[str(name)] = (
+                given.fillna("").map(lambda cell: str(cell).lower() in YES).astype(bool)
+            )
+        else:
+            made[str(name)] = given.fillna("").astype(str)
+    return pd.DataFrame(made, index=frame.index)
+
+
+def known_columns(names: Iterable[str]) -> dict[str, Column]:
+    """The columns of some names, without those that nobody declares.
+
+    >>> list(known_columns(["site", "sight"]))
+    ['site']
+    """
+    return {name: COLUMNS[name] for name in names if name in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -56,7 +156,7 @@ class Table:
             raise SpecificationError(
                 f"make the table {self.name!r}",
                 f"the undeclared column {listed(unknown)}",
-                "columns listed in interp.core.columns",
+                "columns listed in interp.core.tables.COLUMNS",
                 "say what it means: Table(name, frame, own={'column': 'what it holds'})",
             )
 

@@ -20,7 +20,6 @@ from interp.circuits.sharing.circuit_transfer import (
 )
 from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP
 from interp.core.classifiers import Classifier
-from interp.core.columns import COLUMNS, EVIDENCE
 from interp.core.errors import (
     AlikeError,
     NumericsError,
@@ -34,7 +33,7 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
-from interp.core.tables import Table
+from interp.core.tables import COLUMNS, EVIDENCE, Table
 from interp.core.tower import Tower
 from interp.measures.choices import (
     ANOTHER_CLASS,

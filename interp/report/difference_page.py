@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.columns import CHANGES
 from interp.core.errors import sequence
-from interp.core.tables import Table
+from interp.core.tables import CHANGES, Table
 from interp.declared.figures import BLUE, GREY, ORANGE
 from interp.declared.writing import number, plain, plural
 from interp.report.embedding import figure_data

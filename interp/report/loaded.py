@@ -9,10 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from interp.core.columns import COLUMNS
 from interp.core.errors import DataError, InterpError
 from interp.core.illustrations import Plate
-from interp.core.tables import Table, read_frame
+from interp.core.tables import COLUMNS, Table, read_frame
 from interp.declared.measures import all_measures
 from interp.verdicts.judging import climb
 

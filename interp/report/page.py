@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from interp.core.columns import COLUMNS
 from interp.core.errors import OutputError
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.storage.store import write_atomic
+from interp.core.tables import COLUMNS
 from interp.declared.figures import FigureSpec
 from interp.report.atlas import map_data
 from interp.report.embedding import (

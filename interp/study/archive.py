@@ -15,11 +15,10 @@ from zipfile import ZIP_LZMA, BadZipFile, ZipFile, ZipInfo
 
 import pandas as pd
 
-from interp.core.columns import known_columns, typed
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.storage.store import fingerprint, replacing, told_when_full
-from interp.core.tables import Table
+from interp.core.tables import Table, known_columns, typed
 from interp.study.blocks import pictures_hash
 from interp.study.grid import Cell
 from interp.study.specification import Specification

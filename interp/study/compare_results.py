@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from interp.core.columns import CHANGES, COLUMNS
 from interp.core.errors import InterpError
 from interp.core.statistics.resampling import holm
-from interp.core.tables import Table
+from interp.core.tables import CHANGES, COLUMNS, Table
 from interp.declared.measures import units_of_tables
 from interp.study.results import Facts, Result, open_result
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from interp import compare_results, export
-from interp.core.columns import COLUMNS, Column
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval
+from interp.core.tables import COLUMNS, Column
 from interp.declared.figures import AxisSpec, FigureSpec, SectionSpec
 from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import registry

@@ -12,9 +12,8 @@ from PIL import Image
 from interp.circuits import Circuit, Metric, Target, attribute, discover, wire
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
-from interp.core.columns import COLUMNS
 from interp.core.errors import DataError, SpecificationError
-from interp.core.tables import Table
+from interp.core.tables import COLUMNS, Table
 from interp.models.towers.vit import HookedViT
 from interp.report.drawing import result_figures
 from interp.study.export import circuit_of, export
