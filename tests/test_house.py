@@ -28,6 +28,7 @@ MODULES = sorted(
     path for top in ("interp", *WINGS) for path in (ROOT / top).rglob("*.py")
     if not any(ROOT / "interp" / wing in path.parents for wing in WINGS)
 )  # fmt: skip
+WITH_DATA = ("interp/core", "interp/data/artwork", "interp/report", "interp/circuits/planted")
 MOST_FILES = 15
 MOST_LATE_ARROWS = 6
 LISTS_OF_ONE_KIND: tuple[str, ...] = ("interp/measures/catalogue",)
@@ -60,7 +61,7 @@ def test_every_folder_with_code_is_declared() -> None:
 def test_every_data_file_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = declared["package-data"]
-    for folder in ("interp/data/artwork", "interp/report", "interp/circuits/planted"):
+    for folder in WITH_DATA:
         files = [
             p for p in (ROOT / folder).iterdir() if p.is_file() and p.suffix not in (".py", ".pyi")
         ]
@@ -226,7 +227,7 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "modules": (402, 340),
     "files of more than 420 lines": (30, 0),
     "lines of a function, 90th percentile": (33, 28),
-    "fmt: skip": (315, 40),
+    "fmt: skip": (10, 10),
     "Any": (1_140, 400),
     "short private functions called once": (128, 120),
     "names that are participles": (62, 0),
@@ -273,7 +274,7 @@ def _figures() -> dict[str, float]:
         "modules": len(MODULES),
         "files of more than 420 lines": sum(text.count("\n") > 420 for text in texts.values()),
         "lines of a function, 90th percentile": sorted(lengths.values())[int(len(lengths) * 0.9)],
-        "fmt: skip": sum(text.count("# fmt" + ": skip") for text in (*texts.values(), *tests)),
+        "fmt: skip": sum(text.count("# fmt" + ": skip") for text in texts.values()),
         "Any": sum(len(re.findall(r"\bAny\b", text)) for text in texts.values()),
         "short private functions called once": sum(
             re.match("_[a-z]", node.name) is not None and n <= SHORT and words[node.name] == 2
