@@ -21,16 +21,7 @@ from interp.core.sites import middle_of
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.core.tables import stacked
 from interp.core.tower import Tower
-from interp.declared.figures import (
-    RAW,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    Row,
-    SectionSpec,
-)
+from interp.declared import figures
 from interp.declared.writing import between, number, plain
 from interp.measures.circuit_tables import circuits_of, cuts_of, places
 from interp.measures.subject import Frames, Subject
@@ -208,11 +199,11 @@ def _tells(row: pd.Series) -> str:
     )
 
 
-def _units_class(row: Row) -> str:
+def _units_class(row: figures.Row) -> str:
     return f"class chosen in {plain(row['domain_a'])}, told in {plain(row['domain_b'])}"
 
 
-TOLD = FigureSpec(
+TOLD = figures.FigureSpec(
     "unit-galleries",
     "What single units tell",
     "forest",
@@ -224,14 +215,14 @@ TOLD = FigureSpec(
     "a class in pictures by other artists. {kinds}",
     alt="Forest of AUROCs for {labels} and each of {subjects} models",
     where={"measure": FOR_CLASS},
-    scale=RAW,
+    scale=figures.RAW,
     subjects="settings",
-    choices=(TEST_DOMAIN, ChoiceSpec("Unit", "role")),
+    choices=(figures.TEST_DOMAIN, figures.ChoiceSpec("Unit", "role")),
     labels=_units_class,
-    x=AxisSpec("AUROC of the class", limits=(0, 1)),
+    x=figures.AxisSpec("AUROC of the class", limits=(0, 1)),
 )
 
-UNIT_GALLERIES = SectionSpec(
+UNIT_GALLERIES = figures.SectionSpec(
     "units",
     "What do the units respond to?",
     "At the site nearest to half depth one unit is taken that does most for a class in both "
@@ -245,7 +236,7 @@ UNIT_GALLERIES = SectionSpec(
     also=("shared units", "private units", "single units, neurons, channels", "galleries"),
     note="What a unit responds to is no proof of what it does: R5 and R6 say that.",
     optional=("unit_galleries",),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "unit_galleries",
         "The unit that does most for a class in both domains tells a class with an AUROC of "
         "{range} (0.5 is chance) in drawings by other artists.",

@@ -4,24 +4,12 @@ from functools import partial
 from typing import Any
 
 from interp import probes
-from interp.declared.figures import (
-    LINES,
-    PAIR,
-    PERMUTED,
-    TEST_DOMAIN,
-    ZERO,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    Look,
-    SectionSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.subject import Frames, Subject
 from interp.probes.geometry.linear_factors import CLASS_RANK, DOMAIN_RANK, LINEARITY, WHITENED
 
-LINEAR = FigureSpec(
+LINEAR = figures.FigureSpec(
     "linear-factors",
     "Do effects of class and domain add up?",
     "depth",
@@ -30,44 +18,46 @@ LINEAR = FigureSpec(
     "what only both together give.",
     null="Linearity: classes permuted within each domain. Rank: random effects, of the pictures' "
     "variation within a class and domain.",
-    caption=f"{LINES} Linearity is 1 where every class has one effect in all domains. A rank of r "
-    "is that of r equally strong directions.",
+    caption=f"{figures.LINES} Linearity is 1 where every class has one effect in all domains. A "
+    "rank of r is that of r equally strong directions.",
     alt="Lines over depth for {names}",
     subjects="pairs",
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "Number",
             looks=[
-                Look("linearity, in units of the spread within cells", {"measure": WHITENED}),
-                Look("linearity", {"measure": LINEARITY}),
-                Look("effective rank of class effects", {"measure": CLASS_RANK}),
-                Look("effective rank of domain effects", {"measure": DOMAIN_RANK}),
+                figures.Look(
+                    "linearity, in units of the spread within cells", {"measure": WHITENED}
+                ),
+                figures.Look("linearity", {"measure": LINEARITY}),
+                figures.Look("effective rank of class effects", {"measure": CLASS_RANK}),
+                figures.Look("effective rank of domain effects", {"measure": DOMAIN_RANK}),
             ],
         ),
     ),
-    y=AxisSpec("share of variance, or number of directions", from_zero=True),
+    y=figures.AxisSpec("share of variance, or number of directions", from_zero=True),
 )
 
-COMPOSED = FigureSpec(
+COMPOSED = figures.FigureSpec(
     "composition",
     "Held-out classes where both effects would put them",
     "depth",
     ("composition",),
     method="A picture of a held-out class gets the class whose natural mean, moved by the domain's "
     "effect on seen classes, lies nearest.",
-    null=PERMUTED,
-    caption=f"{LINES} Accuracy among all classes; the ceiling takes each class's own mean in the "
-    "domain, which no model was trained on.",
+    null=figures.PERMUTED,
+    caption=f"{figures.LINES} Accuracy among all classes; the ceiling takes each class's own "
+    "mean in the domain, which no model was trained on.",
     alt="Lines over depth for {names}",
     subjects="pairs",
-    ends=PAIR,
-    choices=(TEST_DOMAIN,),
-    y=AxisSpec("balanced accuracy, held-out classes", percent=True, from_zero=True),
-    lines=ZERO,
+    ends=figures.PAIR,
+    choices=(figures.TEST_DOMAIN,),
+    y=figures.AxisSpec("balanced accuracy, held-out classes", percent=True, from_zero=True),
+    lines=figures.ZERO,
 )
 
-FACTORS = SectionSpec(
+FACTORS = figures.SectionSpec(
     "linear-factors",
     "Linear factors",
     "Compositional generalization needs class and domain effects that add up, along few and "
@@ -78,7 +68,7 @@ FACTORS = SectionSpec(
     note="Whether this foretells accuracy better than sharing does is under “Does generalization "
     "go with sharing?”.",
     optional=("linear_factors", "composition"),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "linear_factors",
         "In the middle layers class and domain effects that add up make up {range} of the variance "
         "between cells.",

@@ -12,26 +12,7 @@ from interp.circuits.sharing.cuts import Cut
 from interp.core.errors import DataError, SampleError
 from interp.core.progress import say
 from interp.core.tower import Wired
-from interp.declared.figures import (
-    BLUE,
-    GREY,
-    INDEX,
-    LAID_OVER,
-    MODEL,
-    ORANGE,
-    PICTURES,
-    RAW,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    LineSpec,
-    Row,
-    Scale,
-    SectionSpec,
-    SeriesSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import TRAINED, MeasureSpec
 from interp.declared.writing import number, percent
 from interp.measures.captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
@@ -153,7 +134,7 @@ def _cuts(subject: Subject) -> Sequence[Cut]:
     return Units.of(clip.visual, sites, one), Edges(clip.text)
 
 
-def _sized(row: Row) -> str:
+def _sized(row: figures.Row) -> str:
     ends = f" ({percent(row['low'])} to {percent(row['high'])})"
     index = f"<br>index {number(row['index'])}" if row["index"] == row["index"] else ""
     return f"{row['n_edges']:,.0f} parts: {percent(row['value'])}{ends}{index}"
@@ -162,13 +143,13 @@ def _sized(row: Row) -> str:
 ALONE = {"measure": "circuit alone"}
 SIZES = {size: f"{100 * size:g} %" for size in (0.02, *SHARES, 1.0)}
 
-LAST_SETTING = ChoiceSpec("Setting", "setting", first=lambda rows, names: len(names) - 1)
+LAST_SETTING = figures.ChoiceSpec("Setting", "setting", first=lambda rows, names: len(names) - 1)
 """Which setting, the last one first: its captions name the most domains."""
 
-TEST_FIRST = ChoiceSpec("Pictures", "domain", first=lambda rows, names: len(names) - 1)
+TEST_FIRST = figures.ChoiceSpec("Pictures", "domain", first=lambda rows, names: len(names) - 1)
 """Which pictures, those of the test domain shown first."""
 
-KEPT = FigureSpec(
+KEPT = figures.FigureSpec(
     "match-faithfulness",
     "How much of the match is left when most of both towers is cut away",
     "curve",
@@ -181,23 +162,32 @@ KEPT = FigureSpec(
     alt="Lines over {points} sizes of circuit, in both towers, in either, and at random",
     where=ALONE,
     needs=("value",),
-    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    choices=(figures.TEST_DOMAIN, figures.MODEL, figures.PICTURES),
     across="share",
     series=(
-        SeriesSpec("in both towers", RAW, BLUE, {"tower": "both"}),
-        SeriesSpec("in the image tower", RAW, ORANGE, {"tower": "visual"}, "dash", "x"),
-        SeriesSpec("in the text tower", RAW, "#009E73", {"tower": "text"}, "dash", "diamond"),
-        SeriesSpec(
-            "random, in both towers", Scale("null"), GREY, {"tower": "both"}, "dot", mode="lines"
+        figures.SeriesSpec("in both towers", figures.RAW, figures.BLUE, {"tower": "both"}),
+        figures.SeriesSpec(
+            "in the image tower", figures.RAW, figures.ORANGE, {"tower": "visual"}, "dash", "x"
+        ),
+        figures.SeriesSpec(
+            "in the text tower", figures.RAW, "#009E73", {"tower": "text"}, "dash", "diamond"
+        ),
+        figures.SeriesSpec(
+            "random, in both towers",
+            figures.Scale("null"),
+            figures.GREY,
+            {"tower": "both"},
+            "dot",
+            mode="lines",
         ),
     ),
     hover=_sized,
-    x=AxisSpec("size, as a share of the parts", percent=True, log=True, ticks=SIZES),
-    y=AxisSpec("share of the match that remains", percent=True, within=(-0.5, 1.6)),
-    lines=(LineSpec(0), LineSpec(1)),
+    x=figures.AxisSpec("size, as a share of the parts", percent=True, log=True, ticks=SIZES),
+    y=figures.AxisSpec("share of the match that remains", percent=True, within=(-0.5, 1.6)),
+    lines=(figures.LineSpec(0), figures.LineSpec(1)),
 )
 
-MEETING = FigureSpec(
+MEETING = figures.FigureSpec(
     "match-circuit",
     "Which parts of both towers make the match",
     "circuit",
@@ -212,11 +202,15 @@ MEETING = FigureSpec(
     "0, m0 its MLP; numbers are channels. Scores have no interval here.",
     alt="Graph of up to {most} edges of two towers that meet in one node",
     needs=("score",),
-    choices=(TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER})),
+    choices=(
+        figures.TEST_DOMAIN,
+        figures.MODEL,
+        figures.ChoiceSpec("Pictures", "domain", {figures.LAID_OVER: figures.LAID_OVER}),
+    ),
     keep=("first block",),
 )
 
-WORDS = FigureSpec(
+WORDS = figures.FigureSpec(
     "caption-words",
     "Which word of a caption tells its pictures apart",
     "forest",
@@ -227,15 +221,15 @@ WORDS = FigureSpec(
     caption="{n}; bars are 95 % intervals, a class left out at a time. Shares of the whole "
     "caption; they sum to 1. {withheld}",
     alt="{rows} kinds of words for {subjects} questions",
-    choices=(TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
+    choices=(figures.TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
     subjects="told_apart",
     subject_names={CLASSES: "telling classes apart", DOMAINS: "telling domains apart"},
     labels="part",
-    x=AxisSpec("share of what the caption tells apart", percent=True, within=(-1.0, 2.0)),
-    lines=(LineSpec(0), LineSpec(1)),
+    x=figures.AxisSpec("share of what the caption tells apart", percent=True, within=(-1.0, 2.0)),
+    lines=(figures.LineSpec(0), figures.LineSpec(1)),
 )
 
-HEADS = FigureSpec(
+HEADS = figures.FigureSpec(
     "caption-patching",
     "Which parts of the text tower carry the class word, and which the word for the domain",
     "forest",
@@ -246,16 +240,16 @@ HEADS = FigureSpec(
     caption="{n}; bars are 95 % intervals, a class left out at a time. 1 is what exchanging the "
     "whole caption does. {kinds} {withheld}",
     alt="{rows} parts of the text tower for {subjects} questions",
-    scale=INDEX,
-    choices=(TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
+    scale=figures.INDEX,
+    choices=(figures.TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
     subjects="told_apart",
     subject_names={CLASSES: "another class", DOMAINS: "another domain"},
     labels="part",
-    x=AxisSpec("share of the exchange beyond the null (index)", within=(-1.0, 2.0)),
-    lines=(LineSpec(0), LineSpec(1)),
+    x=figures.AxisSpec("share of the exchange beyond the null (index)", within=(-1.0, 2.0)),
+    lines=(figures.LineSpec(0), figures.LineSpec(1)),
 )
 
-SECTION = SectionSpec(
+SECTION = figures.SectionSpec(
     "captions",
     "How do pictures and captions come to match?",
     "Match = what a picture and its caption have beyond the pair exchanged with another class's: "
@@ -267,7 +261,7 @@ SECTION = SectionSpec(
     "word for it is noise: then it tells nothing apart, and its figures are withheld.",
     optional=("match_faithfulness", "match_circuits", "caption_words", "caption_patching"),
     also=("text tower", "words of captions", "image and text", "cross-modal circuits"),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "match_faithfulness",
         "Half of the image tower's parts keep {range} of the match of a picture and its caption, "
         "the rest running as in another class.",

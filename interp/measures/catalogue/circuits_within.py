@@ -33,25 +33,7 @@ from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say
 from interp.core.tables import Table
 from interp.core.tower import Wired
-from interp.declared.figures import (
-    BLUE,
-    GREY,
-    LAID_OVER,
-    MODEL,
-    ORANGE,
-    PICTURES,
-    RAW,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    LineSpec,
-    Row,
-    Scale,
-    SectionSpec,
-    SeriesSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import number
 from interp.measures.sites import present
@@ -178,13 +160,13 @@ SIZES = {
 ALONE = {"measure": "circuit alone"}
 
 
-def _sized(row: Row) -> str:
+def _sized(row: figures.Row) -> str:
     ends = f" ({number(row['low'])} to {number(row['high'])})"
     index = f"<br>index {number(row['index'])}" if row["index"] == row["index"] else ""
     return f"{row['n_edges']:,.0f} of them: {number(row['value'], 3)}{ends}{index}"
 
 
-FAITHFUL = FigureSpec(
+FAITHFUL = figures.FigureSpec(
     "faithfulness",
     "How much of the model a circuit is",
     "curve",
@@ -197,29 +179,36 @@ FAITHFUL = FigureSpec(
     alt="Lines over {points} sizes of circuit, alone, absent, and at random",
     where={"measure": ["circuit alone", "model without the circuit"]},
     needs=("value",),
-    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    choices=(figures.TEST_DOMAIN, figures.MODEL, figures.PICTURES),
     across="share",
     series=(
-        SeriesSpec("circuit alone", RAW, BLUE, ALONE),
-        SeriesSpec(
+        figures.SeriesSpec("circuit alone", figures.RAW, figures.BLUE, ALONE),
+        figures.SeriesSpec(
             "model without the circuit",
-            RAW,
-            ORANGE,
+            figures.RAW,
+            figures.ORANGE,
             {"measure": "model without the circuit"},
             "dash",
             "x",
         ),
-        SeriesSpec(
-            "random circuits of the same size", Scale("null"), GREY, ALONE, "dot", mode="lines"
+        figures.SeriesSpec(
+            "random circuits of the same size",
+            figures.Scale("null"),
+            figures.GREY,
+            ALONE,
+            "dot",
+            mode="lines",
         ),
     ),
     hover=_sized,
-    x=AxisSpec("size, as a share of all edges (or channels)", percent=True, log=True, ticks=SIZES),
-    y=AxisSpec("share of the metric that remains", within=(-0.5, 1.6)),
-    lines=(LineSpec(0), LineSpec(1)),
+    x=figures.AxisSpec(
+        "size, as a share of all edges (or channels)", percent=True, log=True, ticks=SIZES
+    ),
+    y=figures.AxisSpec("share of the metric that remains", within=(-0.5, 1.6)),
+    lines=(figures.LineSpec(0), figures.LineSpec(1)),
 )
 
-STRONGEST = FigureSpec(
+STRONGEST = figures.FigureSpec(
     "circuit",
     "What the strongest circuit is made of",
     "circuit",
@@ -235,11 +224,15 @@ STRONGEST = FigureSpec(
     "without an interval; whether such a circuit does the work is for the figure above to say.",
     alt="Graph of up to {most} edges between columns of nodes",
     needs=("score",),
-    choices=(TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER})),
+    choices=(
+        figures.TEST_DOMAIN,
+        figures.MODEL,
+        figures.ChoiceSpec("Pictures", "domain", {figures.LAID_OVER: figures.LAID_OVER}),
+    ),
     keep=("first block",),
 )
 
-CIRCUITS = SectionSpec(
+CIRCUITS = figures.SectionSpec(
     "circuits",
     "Which parts make the class: circuits",
     "Edges of a transformer are scored by EAP-IG (Hanna et al. 2024), channels of a ResNet by "
@@ -250,7 +243,7 @@ CIRCUITS = SectionSpec(
     note="A circuit is faithful where it does what the model does, and complete where nothing "
     "is left without it. Whether two domains have the same one is another question.",
     optional=("faithfulness", "circuits"),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "faithfulness",
         "Over all sizes, circuits alone keep {range} of the model's metric (CPR; 1 keeps all).",
         {"measure": "CPR"},

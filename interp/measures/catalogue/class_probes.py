@@ -3,42 +3,29 @@
 from dataclasses import replace
 from itertools import product
 
-from interp.declared.figures import (
-    NATURAL,
-    OTHER,
-    PERMUTED,
-    TEST_DOMAIN,
-    ZERO,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    Look,
-    Scale,
-    SectionSpec,
-    profile_spec,
-)
+from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.catalogue.domain_geometry import DOMAIN_MAP
 from interp.measures.ladder import ladder_tables
 from interp.measures.subject import Frames, Subject
 
-PROBED = profile_spec(
+PROBED = figures.profile_spec(
     "transfer",
     "Shared directions by depth: probes",
     "A linear probe fitted in one domain is tested in the other, on other artists' drawings.",
     "The same probe on permuted labels; index 0 stands for it.",
-    ChoiceSpec(
+    figures.ChoiceSpec(
         "Seen by",
         looks=[
-            Look(
+            figures.Look(
                 f"{way}{', each domain centred' if centred else ''}",
                 {"train_domain": ends[0], "domain": ends[1], "centred": centred},
             )
             for centred, (way, ends) in product(
                 (False, True),
                 (
-                    ("natural to the other domain", (NATURAL, OTHER)),
-                    ("the other domain to natural", (OTHER, NATURAL)),
+                    ("natural to the other domain", (figures.NATURAL, figures.OTHER)),
+                    ("the other domain to natural", (figures.OTHER, figures.NATURAL)),
                 ),
             )
         ],
@@ -46,21 +33,21 @@ PROBED = profile_spec(
     ends=(),
 )
 
-COSINES = profile_spec(
+COSINES = figures.profile_spec(
     "directions",
     "Shared directions by depth: cosines",
     "The direction in which a class differs from all others is compared between domains.",
-    PERMUTED,
-    ChoiceSpec(
+    figures.PERMUTED,
+    figures.ChoiceSpec(
         "Seen by",
         looks=[
-            Look(kind, {"measure": kind})
+            figures.Look(kind, {"measure": kind})
             for kind in ("cosine of mean differences", "cosine of LDA directions")
         ],
     ),
 )
 
-SELECTIVE = FigureSpec(
+SELECTIVE = figures.FigureSpec(
     "selectivity",
     "Do probes read the class, or memorise drawings?",
     "depth",
@@ -73,17 +60,17 @@ SELECTIVE = FigureSpec(
     alt="Lines over depth for {names}",
     subjects="pairs",
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "Probes",
             looks=(
-                Look("in the natural domain", {"domain": NATURAL}),
-                Look("in the other domain", {"domain": OTHER}),
+                figures.Look("in the natural domain", {"domain": figures.NATURAL}),
+                figures.Look("in the other domain", {"domain": figures.OTHER}),
             ),
         ),
     ),
-    y=AxisSpec("accuracy beyond a control task"),
-    lines=ZERO,
+    y=figures.AxisSpec("accuracy beyond a control task"),
+    lines=figures.ZERO,
 )
 
 PROBE_MAP = replace(
@@ -95,13 +82,13 @@ PROBE_MAP = replace(
     null="The same probe on permuted labels.",
     where={"control": "", "centred": False},
     keep=(),
-    scale=Scale("value"),
+    scale=figures.Scale("value"),
     across=("train_domain", "domain"),
     symmetric=False,
-    y=AxisSpec("balanced accuracy"),
+    y=figures.AxisSpec("balanced accuracy"),
 )
 
-PROBES = SectionSpec(
+PROBES = figures.SectionSpec(
     "probes",
     "Same directions? (R1, R3)",
     "Logistic probes of the class, fitted in one domain, tested on other artists' drawings in "

@@ -5,29 +5,16 @@ from typing import Any
 
 from interp import probes
 from interp.core.sites import middle_of
-from interp.declared.figures import (
-    INDEX,
-    PAIR,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    LineSpec,
-    Look,
-    Row,
-    SectionSpec,
-    threshold_lines,
-)
+from interp.declared import figures
 from interp.declared.measures import MeasureSpec
 from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 
-def _code(row: Row) -> str:
+def _code(row: figures.Row) -> str:
     return f"{row['code']}, two seeds" if "two seeds" in row["reading"] else row["code"]
 
 
-SHARED_FEATURES = FigureSpec(
+SHARED_FEATURES = figures.FigureSpec(
     "feature-sharing",
     "Features that a class uses in both domains, at {sites}",
     "forest",
@@ -36,15 +23,15 @@ SHARED_FEATURES = FigureSpec(
     null="Other classes that are as active; index 0 stands for them.",
     caption="{n}; bars are 95 % intervals of the index over classes. {kinds} {withheld}",
     alt="Forest of the sharing index of {labels} for each of {subjects} models",
-    scale=INDEX,
+    scale=figures.INDEX,
     subjects="pairs",
-    ends=PAIR,
+    ends=figures.PAIR,
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "Measured by",
             looks=[
-                Look(words, {"measure": measure, "centred": centred})
+                figures.Look(words, {"measure": measure, "centred": centred})
                 for words, measure, centred in (
                     ("share of the class's own activity", "shared mass", True),
                     ("share of all activity", "shared mass", False),
@@ -55,17 +42,17 @@ SHARED_FEATURES = FigureSpec(
         ),
     ),
     labels=_code,
-    x=AxisSpec("index (0 null, 1 ceiling)"),
-    lines=threshold_lines(),
+    x=figures.AxisSpec("index (0 null, 1 ceiling)"),
+    lines=figures.threshold_lines(),
 )
 
 
-def _end(row: Row) -> str:
+def _end(row: figures.Row) -> str:
     where = row["natural"] if row["domain"] == row["natural"] else "the other domain"
     return f"{row['ablated']} features, in {where}"
 
 
-ABLATED_FEATURES = FigureSpec(
+ABLATED_FEATURES = figures.FigureSpec(
     "feature-ablation",
     "What the model loses without shared and without private features, at {sites}",
     "forest",
@@ -78,21 +65,21 @@ ABLATED_FEATURES = FigureSpec(
     subjects="pairs",
     ends=("domain",),
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "Drop of",
             looks=(
-                Look("margin of the true class", {"measure": "margin drop"}),
-                Look("balanced accuracy", {"measure": "accuracy drop"}),
+                figures.Look("margin of the true class", {"measure": "margin drop"}),
+                figures.Look("balanced accuracy", {"measure": "accuracy drop"}),
             ),
         ),
     ),
     labels=_end,
-    x=AxisSpec("drop (standard deviations, or accuracy)"),
-    lines=(LineSpec(0, dash="solid"),),
+    x=figures.AxisSpec("drop (standard deviations, or accuracy)"),
+    lines=(figures.LineSpec(0, dash="solid"),),
 )
 
-FEATURES = SectionSpec(
+FEATURES = figures.SectionSpec(
     "features",
     "Same features? (R5)",
     "Sparse dictionaries (TopK) of the middle layer, trained without the withheld cells. A "
@@ -104,7 +91,7 @@ FEATURES = SectionSpec(
     "sharing does not depend on the seed.",
     optional=("feature_sharing", "feature_ablation", "dictionaries"),
     also=("shared features", "private features", "sparse autoencoders"),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "feature_sharing",
         "Features that a class uses are shared between domains with an index of {range} (0 null, "
         "1 ceiling), by activity of one dictionary.",

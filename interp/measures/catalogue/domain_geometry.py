@@ -4,51 +4,40 @@ import pandas as pd
 
 from interp import probes
 from interp.core.statistics.index_of_sharing import GEOMETRY
-from interp.declared.figures import (
-    PAIR,
-    PERMUTED,
-    SETTING,
-    SITE,
-    TEST_DOMAIN,
-    AxisSpec,
-    FigureSpec,
-    Scale,
-    SectionSpec,
-    profile_spec,
-)
+from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.ladder import ladder_tables
 from interp.measures.subject import Frames, Subject
 from interp.probes.representational_similarity.classes_needed import LEAST_CLASSES
 
-CKA = profile_spec(
+CKA = figures.profile_spec(
     "similarity",
     "Shared geometry by depth",
     "Debiased linear CKA compares how the class means lie in two domains.",
-    PERMUTED,
+    figures.PERMUTED,
     bars=GEOMETRY,
 )
 
-DOMAIN_MAP = FigureSpec(
+DOMAIN_MAP = figures.FigureSpec(
     "domain-map",
     "Shared geometry between all domains",
     "map",
     ("similarity",),
     method="Debiased linear CKA compares how the class means lie in each two domains.",
-    null=PERMUTED,
+    null=figures.PERMUTED,
     caption="{n}; intervals are in the table below. {kinds} A cell with ? was not measured, or its "
     "ceiling is too near its null for an index.",
     alt="Heat map of {rows} by {rows} domains, {options} sites to choose from",
     where={"control": ""},
     keep=("same site",),
-    scale=Scale("index"),
-    choices=(TEST_DOMAIN, SETTING, SITE),
-    across=PAIR,
+    scale=figures.Scale("index"),
+    choices=(figures.TEST_DOMAIN, figures.SETTING, figures.SITE),
+    across=figures.PAIR,
     symmetric=True,
-    y=AxisSpec("index"),
+    y=figures.AxisSpec("index"),
 )
 
-SIMILARITY = SectionSpec(
+SIMILARITY = figures.SectionSpec(
     "similarity",
     "Same geometry? (R2)",
     "Debiased linear CKA = HSIC(A, B) / √(HSIC(A, A) HSIC(B, B)) of class means, paired by "

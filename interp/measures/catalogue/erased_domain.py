@@ -4,23 +4,12 @@ from functools import partial
 
 from interp import probes
 from interp.core.sites import middle_of
-from interp.declared.figures import (
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    LineSpec,
-    Look,
-    Row,
-    Scale,
-    SectionSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import MeasureSpec
 from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 
-def _changed(row: Row) -> str:
+def _changed(row: figures.Row) -> str:
     """What a row of the erasure measures, in words."""
     where = "at the site" if row["read_at"] == "site" else "in the embedding"
     if row["measure"] == "accuracy":
@@ -32,9 +21,9 @@ def _changed(row: Row) -> str:
     return f"{row['measure']}, {where}"
 
 
-BEYOND = Scale("beyond", "beyond_low", "beyond_high")
+BEYOND = figures.Scale("beyond", "beyond_low", "beyond_high")
 
-ERASED = FigureSpec(
+ERASED = figures.FigureSpec(
     "erasure",
     "What changes when the domain is erased at {sites}",
     "forest",
@@ -49,28 +38,28 @@ ERASED = FigureSpec(
     subjects="pairs",
     ends=("domain", "train_domain"),
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "Shown",
             looks=(
-                Look(
+                figures.Look(
                     "beyond LEACE of permuted domains", {"against": "permuted labels"}, scale=BEYOND
                 ),
-                Look(
+                figures.Look(
                     "beyond a random subspace of equal variance",
                     {"against": "random subspace"},
                     scale=BEYOND,
                 ),
-                Look("the change itself", {"against": "permuted labels"}),
+                figures.Look("the change itself", {"against": "permuted labels"}),
             ),
         ),
     ),
     labels=_changed,
-    x=AxisSpec("change (accuracy, or CKA)"),
-    lines=(LineSpec(0, dash="solid"),),
+    x=figures.AxisSpec("change (accuracy, or CKA)"),
+    lines=(figures.LineSpec(0, dash="solid"),),
 )
 
-ERASURE = SectionSpec(
+ERASURE = figures.SectionSpec(
     "erasure",
     "Does the model need to know the domain?",
     "LEACE (Belrose et al. 2023) takes the domain out of the middle layer while the model runs "
@@ -78,7 +67,7 @@ ERASURE = SectionSpec(
     (ERASED,),
     note="A change beyond both controls is what the model loses, or gains, with the domain.",
     optional=("erasure",),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "erasure",
         "Without what tells domains apart in the middle layer, accuracy changes by {range} points.",
         {"measure": "accuracy"},

@@ -10,40 +10,28 @@ from interp import probes
 from interp.core.seeds import rng
 from interp.core.sites import LAST, middle_of
 from interp.core.tables import Table
-from interp.declared.figures import (
-    FREE,
-    LINES,
-    PAIR,
-    TEST_DOMAIN,
-    ZERO,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    Look,
-    SectionSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.measures.ladder import ladder_tables
 from interp.measures.subject import Frames, Subject
 
-FACTORS = FigureSpec(
+FACTORS = figures.FigureSpec(
     "factors",
     "What the pictures' variance at each layer is about",
     "depth",
     ("factorisation",),
     method="The features' variance is split into class, domain, both jointly, and the rest.",
     null="Classes permuted within each domain.",
-    caption=f"{LINES} Products of two halves of the pictures by other artists hold no noise, so "
-    "that a share that is not there reads 0 on average.",
+    caption=f"{figures.LINES} Products of two halves of the pictures by other artists hold no "
+    "noise, so that a share that is not there reads 0 on average.",
     alt="Lines over depth for {names}",
     subjects="pairs",
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "Share of",
             looks=[
-                Look(words, {"factor": factor})
+                figures.Look(words, {"factor": factor})
                 for factor, words in (
                     ("class", "class, in all domains alike"),
                     ("domain", "domain, in all classes alike"),
@@ -53,67 +41,67 @@ FACTORS = FigureSpec(
             ],
         ),
     ),
-    y=AxisSpec("share of variance", limits=(-0.05, 1.05)),
-    lines=ZERO,
+    y=figures.AxisSpec("share of variance", limits=(-0.05, 1.05)),
+    lines=figures.ZERO,
 )
 
-ANGLE = FigureSpec(
+ANGLE = figures.FigureSpec(
     "angle",
     "Do class and domain lie along the same directions?",
     "depth",
     ("factorisation",),
     method="The squared cosine between the effects of class and of domain is taken.",
     null="Random directions of the variation within a class and domain.",
-    caption=f"{LINES} Drawn where both effects exceed 3 standard errors: smaller ones have no "
-    "direction.",
+    caption=f"{figures.LINES} Drawn where both effects exceed 3 standard errors: smaller ones "
+    "have no direction.",
     alt="Lines over depth for {names}",
     where={"factor": "class and domain"},
     subjects="pairs",
-    y=AxisSpec("squared cosine (0 orthogonal)"),
-    lines=ZERO,
+    y=figures.AxisSpec("squared cosine (0 orthogonal)"),
+    lines=figures.ZERO,
 )
 
-APART = FigureSpec(
+APART = figures.FigureSpec(
     "apart",
     "How far do domains lie apart?",
     "depth",
     ("separation", "domain_probes"),
     method="A classifier of the domain is tested on classes and artists that it never saw.",
     null="The same classifier on permuted domain labels.",
-    caption=LINES,
+    caption=figures.LINES,
     alt="Lines over depth for {names}",
     subjects="pairs",
-    ends=PAIR,
+    ends=figures.PAIR,
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "Read",
             looks=(
-                Look(
+                figures.Look(
                     "which of all domains, classes not trained on", table="domain_probes", ends=()
                 ),
-                Look(
+                figures.Look(
                     "which of the two domains, classes not trained on",
                     {"measure": "domain classifier"},
                 ),
-                Look(
+                figures.Look(
                     "squared distance of the two domains, in variances within a class",
                     {"measure": "squared distance of domain means"},
                 ),
             ),
         ),
     ),
-    y=AxisSpec("accuracy, or distance"),
-    lines=ZERO,
+    y=figures.AxisSpec("accuracy, or distance"),
+    lines=figures.ZERO,
 )
 
-COMPONENTS = FigureSpec(
+COMPONENTS = figures.FigureSpec(
     "views",
     "Pictures by their first two principal components",
     "views",
     ("views",),
     method="Pictures are laid out by the two directions in which their features vary most.",
-    null=FREE,
+    null=figures.FREE,
     caption="n = {per_view} pictures a view, of seen classes, never trained on. A view has no "
     "interval and is no evidence: how far domains lie apart is measured above, in all "
     "coordinates. Both components hold this share of the variance: {explained}.",
@@ -122,7 +110,7 @@ COMPONENTS = FigureSpec(
     needs=("x", "y"),
 )
 
-LAYERS = SectionSpec(
+LAYERS = figures.SectionSpec(
     "layers",
     "What the layers hold",
     "A picture's features = mean + class + domain + both jointly + rest, a two-way analysis of "
@@ -133,7 +121,7 @@ LAYERS = SectionSpec(
     note="Compositional generalization asks for class and domain effects that add up: little that "
     "is only joint, and directions that do not meet.",
     optional=("factorisation", "separation", "domain_probes", "views"),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "factorisation",
         "In the middle layers the class, alike in all domains, makes up {range} of the variance.",
         {"factor": "class"},

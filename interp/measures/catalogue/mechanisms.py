@@ -9,46 +9,23 @@ from itertools import combinations
 from interp.circuits.sharing.circuit_runs import SMALLEST
 from interp.circuits.sharing.circuit_transfer import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.core.seeds import rng
-from interp.declared.figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    MODEL,
-    NATURAL,
-    ORANGE,
-    OTHER,
-    PAIR,
-    PICTURES,
-    RAW,
-    SEEN_BY,
-    SETTING,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    Look,
-    Row,
-    Scale,
-    SectionSpec,
-    SeriesSpec,
-    profile_spec,
-)
+from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec
 from interp.declared.writing import number, plain
 from interp.measures.ladder import CAUSAL, ladder_tables
 from interp.measures.subject import Frames, Subject
 from interp.measures.unit_galleries import UNIT_GALLERIES, unit_galleries, unit_plates
 
-ALIGNED = profile_spec(
+ALIGNED = figures.profile_spec(
     "das",
     "Shared causal directions by depth",
     "The subspace that carries the class in A is interchanged between pictures of B.",
     "The strongest of a third class, a random subspace, and subspaces fitted on pictures without a "
     "class; index 0 stands for it.",
-    SEEN_BY,
+    figures.SEEN_BY,
 )
 
-DAS = SectionSpec(
+DAS = figures.SectionSpec(
     "das",
     "Same causal directions? (R4)",
     "In each domain the subspace is fitted whose interchange between two pictures makes the "
@@ -66,12 +43,12 @@ DAS = SectionSpec(
 PARTS = {"channel": "channels", "d_mlp": "neurons", "feature": "neurons", "edge": "edges"}
 
 
-def _way(row: Row) -> str:
+def _way(row: figures.Row) -> str:
     by = PARTS.get(row["level"], row["level"])
     return f"{plain(row['domain_a'])} → {plain(row['domain_b'])}, by {by}"
 
 
-ABROAD = FigureSpec(
+ABROAD = figures.FigureSpec(
     "circuits-abroad",
     "Circuits of one domain at work in another",
     "curve",
@@ -84,30 +61,40 @@ ABROAD = FigureSpec(
     alt="Lines of faithfulness by size for four kinds of circuit, {options} ways to choose from",
     where={"measure": "circuit transfer", "site": "", "band": ""},
     needs=("share", "value"),
-    choices=(TEST_DOMAIN, SETTING, ChoiceSpec("From A to B", (*PAIR, "level"), named=_way)),
+    choices=(
+        figures.TEST_DOMAIN,
+        figures.SETTING,
+        figures.ChoiceSpec("From A to B", (*figures.PAIR, "level"), named=_way),
+    ),
     across="share",
     series=(
-        SeriesSpec("the class in B itself, other artists", Scale("own"), GREEN),
-        SeriesSpec("the class in A", RAW, BLUE, symbol="diamond"),
-        SeriesSpec("another class in A", Scale("null"), ORANGE, dash="dash", symbol="x"),
-        SeriesSpec("random parts", Scale("random"), GREY, dash="dot", symbol="square"),
+        figures.SeriesSpec(
+            "the class in B itself, other artists", figures.Scale("own"), figures.GREEN
+        ),
+        figures.SeriesSpec("the class in A", figures.RAW, figures.BLUE, symbol="diamond"),
+        figures.SeriesSpec(
+            "another class in A", figures.Scale("null"), figures.ORANGE, dash="dash", symbol="x"
+        ),
+        figures.SeriesSpec(
+            "random parts", figures.Scale("random"), figures.GREY, dash="dot", symbol="square"
+        ),
     ),
-    x=AxisSpec(
+    x=figures.AxisSpec(
         "size, as a share of each layer's parts",
         percent=True,
         log=True,
         ticks={size: f"{100 * size:g} %" for size in (0.02, 0.05, 0.1, 0.2, 0.5)},
     ),
-    y=AxisSpec("share of the class's work in B"),
+    y=figures.AxisSpec("share of the class's work in B"),
 )
 
 
-def _sparse(row: Row) -> str:
+def _sparse(row: figures.Row) -> str:
     by = PARTS.get(row["level"], row["level"])
     return f"{plain(row['domain_b'])}: {row['measure'].removeprefix('parts that do ')}, by {by}"
 
 
-SPARSE = FigureSpec(
+SPARSE = figures.FigureSpec(
     "circuit-sizes",
     "How sparse the circuits of a class are",
     "forest",
@@ -119,27 +106,30 @@ SPARSE = FigureSpec(
     "each layer's parts, the same in all. {kinds} {withheld}",
     alt="Forest of circuit sizes for {labels} and each of {subjects} models",
     where={"measure": list(SMALLEST.values())},
-    scale=RAW,
+    scale=figures.RAW,
     subjects="settings",
-    choices=(TEST_DOMAIN,),
+    choices=(figures.TEST_DOMAIN,),
     labels=_sparse,
-    x=AxisSpec("share of the parts", percent=True, from_zero=True),
+    x=figures.AxisSpec("share of the parts", percent=True, from_zero=True),
 )
 
 WIRED = replace(
-    profile_spec(
+    figures.profile_spec(
         "circuit_transfer",
         "Shared wiring by depth",
         "Circuits of one domain, cut at one site, run alone on pictures of the other, or the model "
         "runs without them; all else as in a picture of another class.",
         "Circuits of other classes, as large; of what is knocked out, parts of other classes that "
         "are none of the class's. Index 0 stands for it.",
-        ChoiceSpec(
+        figures.ChoiceSpec(
             "Circuits",
             looks=[
-                Look(f"{did}, {way}", {"measure": measure, "domain_a": end})
+                figures.Look(f"{did}, {way}", {"measure": measure, "domain_a": end})
                 for measure, did in ((OVER_SIZES, "alone"), (NECESSITY_OVER_SIZES, "knocked out"))
-                for end, way in ((NATURAL, "natural to the other"), (OTHER, "the other to natural"))
+                for end, way in (
+                    (figures.NATURAL, "natural to the other"),
+                    (figures.OTHER, "the other to natural"),
+                )
             ],
         ),
     ),
@@ -150,7 +140,7 @@ WIRED = replace(
 
 FOUND_AGAIN = "{n_sure:.0f} of {n_edges:.0f} parts in 95 % of draws or more"
 
-STEADY = FigureSpec(
+STEADY = figures.FigureSpec(
     "steady",
     "How steady circuits are",
     "curve",
@@ -163,23 +153,25 @@ STEADY = FigureSpec(
     alt="A line over layers of the share of parts found again, beside chance",
     keep=("a site",),
     needs=("value",),
-    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    choices=(figures.TEST_DOMAIN, figures.MODEL, figures.PICTURES),
     across="site",
     labels=lambda row: row["site"].split(".hook")[0],
     series=(
-        SeriesSpec("found again", RAW, BLUE),
-        SeriesSpec("parts by chance", Scale("null"), GREY, dash="dash", mode="lines"),
+        figures.SeriesSpec("found again", figures.RAW, figures.BLUE),
+        figures.SeriesSpec(
+            "parts by chance", figures.Scale("null"), figures.GREY, dash="dash", mode="lines"
+        ),
     ),
     hover=lambda row: (
         f"{row['site'].split('.hook')[0]}: {number(row['value'])}, by chance "
         f"{number(row['null'])}; {FOUND_AGAIN.format(**row)}"
     ),
-    x=AxisSpec("layer"),
-    y=AxisSpec("share of parts found again", limits=(0, 1.05)),
+    x=figures.AxisSpec("layer"),
+    y=figures.AxisSpec("share of parts found again", limits=(0, 1.05)),
     height=380,
 )
 
-CROSSING = SectionSpec(
+CROSSING = figures.SectionSpec(
     "crossing",
     "Same parts and wiring? (R5, R6)",
     "Parts are scored for every class in each domain, in halves of artists. Overlap compares "

@@ -3,16 +3,7 @@
 from functools import partial
 
 from interp.core.progress import say
-from interp.declared.figures import (
-    SETTING,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    Row,
-    SectionSpec,
-    threshold_lines,
-)
+from interp.declared import figures
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import plain
 from interp.measures.choices import CHOICES, options_of
@@ -21,15 +12,15 @@ from interp.measures.sites import unit_sites
 from interp.measures.subject import Frames, Subject
 
 
-def _model(row: Row) -> str:
+def _model(row: figures.Row) -> str:
     """A model of a setting: its architecture, and the seed of its block."""
     seed = f"seed {row['seed']:.0f}"
     return f"{plain(row['architecture'])}, {seed}" if row["architecture"] else seed
 
 
-def _curve(rung: str, title: str, choices: tuple[str, ...]) -> FigureSpec:
+def _curve(rung: str, title: str, choices: tuple[str, ...]) -> figures.FigureSpec:
     """The specification curve of a rung."""
-    return FigureSpec(
+    return figures.FigureSpec(
         f"choices-{rung.lower()}",
         f"{title} Under every choice ({rung})",
         "choices",
@@ -42,14 +33,18 @@ def _curve(rung: str, title: str, choices: tuple[str, ...]) -> FigureSpec:
         "{counted} Purple: what the ladder does.",
         alt="{columns} combinations of options sorted by index, with their options below",
         where={"rung": rung},
-        choices=(TEST_DOMAIN, SETTING, ChoiceSpec("Model", ("architecture", "seed"), named=_model)),
+        choices=(
+            figures.TEST_DOMAIN,
+            figures.SETTING,
+            figures.ChoiceSpec("Model", ("architecture", "seed"), named=_model),
+        ),
         labels=choices,
-        y=AxisSpec("index (0 null, 1 ceiling)", within=(-1.0, 2.0)),
-        lines=threshold_lines(),
+        y=figures.AxisSpec("index (0 null, 1 ceiling)", within=(-1.0, 2.0)),
+        lines=figures.threshold_lines(),
     )
 
 
-UNDER_CHOICES = SectionSpec(
+UNDER_CHOICES = figures.SectionSpec(
     "multiverse",
     "Does the verdict hang on a choice?",
     "Parts are scored by other methods, metrics, corruptions and steps of integration; circuits of "

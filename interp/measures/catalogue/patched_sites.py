@@ -7,19 +7,12 @@ import pandas as pd
 from interp.circuits import effects, localise
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable, Pairs
-from interp.declared.figures import (
-    SETTING,
-    TEST_DOMAIN,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    SectionSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import MeasureSpec, RowUnits
 from interp.measures.sites import present
 from interp.measures.subject import Frames, Subject
 
-PATCHED_SITES = FigureSpec(
+PATCHED_SITES = figures.FigureSpec(
     "patching",
     "What patching one site does",
     "patching",
@@ -30,10 +23,10 @@ PATCHED_SITES = FigureSpec(
     "does. {kinds} {gaps}",
     alt="{shape}",
     where={"control": ""},
-    choices=(TEST_DOMAIN, ChoiceSpec("Pairs", "pairing"), SETTING),
+    choices=(figures.TEST_DOMAIN, figures.ChoiceSpec("Pairs", "pairing"), figures.SETTING),
 )
 
-PATCHING = SectionSpec(
+PATCHING = figures.SectionSpec(
     "patching",
     "Where the difference is carried: patching",
     "One activation of the clean run replaces the corrupt run's (Meng et al. 2022); index = "
@@ -41,7 +34,7 @@ PATCHING = SectionSpec(
     (PATCHED_SITES,),
     ("patching", "patching_examples"),
     note="Patching says where, not whether two domains share it: it carries no verdict.",
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "patching",
         "One layer of the other domain's run, patched in, moves {range} of the gap between the two "
         "(index, over layers and models).",

@@ -12,22 +12,7 @@ from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.sites import LAST, middle_of
 from interp.core.tables import Table
-from interp.declared.figures import (
-    BLUE,
-    GREY,
-    MODEL,
-    ORANGE,
-    RAW,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    Row,
-    Scale,
-    SectionSpec,
-    SeriesSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import number, percent
 from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
@@ -38,12 +23,12 @@ SHOWN_CLASSES = 6
 OWN, OTHERS = "its own domain's direction", "the other domain's direction"
 
 
-def _share_called(row: Row) -> str:
+def _share_called(row: figures.Row) -> str:
     ends = f" ({percent(row['low'])} to {percent(row['high'])})"
     return f"dose {number(row['dose'])}: {percent(row['value'])}{ends}"
 
 
-STEERED = FigureSpec(
+STEERED = figures.FigureSpec(
     "steering",
     "How often pictures are called the class that is turned up",
     "curve",
@@ -56,25 +41,30 @@ STEERED = FigureSpec(
     alt="Lines over {points} doses, for the direction of each domain",
     needs=("value",),
     choices=(
-        TEST_DOMAIN,
-        MODEL,
-        ChoiceSpec("Pictures", "domain_b"),
-        ChoiceSpec("Site", "site", first=lambda rows, names: len(names) - 1),
+        figures.TEST_DOMAIN,
+        figures.MODEL,
+        figures.ChoiceSpec("Pictures", "domain_b"),
+        figures.ChoiceSpec("Site", "site", first=lambda rows, names: len(names) - 1),
     ),
     across="dose",
     series=(
-        SeriesSpec(OWN, RAW, BLUE, {"direction": OWN}),
-        SeriesSpec(OTHERS, RAW, ORANGE, {"direction": OTHERS}, "dash", "x"),
-        SeriesSpec(
-            "called another class", Scale("null"), GREY, {"direction": OTHERS}, "dot", mode="lines"
+        figures.SeriesSpec(OWN, figures.RAW, figures.BLUE, {"direction": OWN}),
+        figures.SeriesSpec(OTHERS, figures.RAW, figures.ORANGE, {"direction": OTHERS}, "dash", "x"),
+        figures.SeriesSpec(
+            "called another class",
+            figures.Scale("null"),
+            figures.GREY,
+            {"direction": OTHERS},
+            "dot",
+            mode="lines",
         ),
     ),
     hover=_share_called,
-    x=AxisSpec("dose"),
-    y=AxisSpec("called the class", percent=True, from_zero=True),
+    x=figures.AxisSpec("dose"),
+    y=figures.AxisSpec("called the class", percent=True, from_zero=True),
 )
 
-ANSWERS = FigureSpec(
+ANSWERS = figures.FigureSpec(
     "steered-answers",
     "What is said while a class is turned up",
     "said",
@@ -89,14 +79,14 @@ ANSWERS = FigureSpec(
     alt="Bars of the answers in each domain, a slider for the dose",
     needs=("share",),
     choices=(
-        TEST_DOMAIN,
-        MODEL,
-        ChoiceSpec("Class turned up", "label"),
-        ChoiceSpec("Dose", "dose", slider=True),
+        figures.TEST_DOMAIN,
+        figures.MODEL,
+        figures.ChoiceSpec("Class turned up", "label"),
+        figures.ChoiceSpec("Dose", "dose", slider=True),
     ),
 )
 
-STEERING = SectionSpec(
+STEERING = figures.SectionSpec(
     "steering",
     "What does turning a class up do?",
     "A direction that serves both domains, added inside the model, has pictures of both called by "
@@ -105,7 +95,7 @@ STEERING = SectionSpec(
     note="That a direction works in the other domain does not make it the one that the model uses "
     "there: R4 asks that.",
     optional=("steering", "steered_answers"),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "steering",
         "Behind the last block, a dose of 2 of the other domain's direction has {range} of the "
         "pictures called its class.",

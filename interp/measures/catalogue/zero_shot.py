@@ -7,45 +7,34 @@ from functools import cache
 from interp import models
 from interp.core.progress import say
 from interp.data.mixtures.templates import PAPER, PROMPT_SETS, fill, prompts
-from interp.declared.figures import (
-    CHANCE,
-    CLASSES,
-    SHARE,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    LineSpec,
-    Scale,
-    SectionSpec,
-)
+from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec, RowUnits
 from interp.declared.writing import CANDIDATES, CLASSIFIERS, PROMPTS
 from interp.measures.subject import Frames, Subject
 
-ACCURACY = FigureSpec(
+ACCURACY = figures.FigureSpec(
     "accuracy",
     "Balanced accuracy on held-out classes in {where}",
     "forest",
     ("accuracy",),
     method="Every picture gets the class whose text embedding is nearest, and classes count alike.",
-    null=CHANCE,
+    null=figures.CHANCE,
     caption="Balanced top-1: mean over classes of each class's accuracy. {n}; bars are 95 % "
     "intervals over {over}. Hollow: the same model untrained; dashed: chance.",
     alt="{numbers}",
     where={"class_set": "held-out", "candidates": list(CANDIDATES)},
     keep=("top-1", "in the test domain", "last epoch or untrained"),
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec("Chosen", "candidates", CANDIDATES),
-        ChoiceSpec("Asked with", "prompts", PROMPTS),
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec("Chosen", "candidates", CANDIDATES),
+        figures.ChoiceSpec("Asked with", "prompts", PROMPTS),
     ),
     labels="setting",
     floors=True,
-    x=SHARE,
+    x=figures.SHARE,
 )
 
-DIFFERENCES = FigureSpec(
+DIFFERENCES = figures.FigureSpec(
     "differences",
     "Differences between settings on the same held-out classes",
     "forest",
@@ -59,20 +48,20 @@ DIFFERENCES = FigureSpec(
     alt="In percentage points: {numbers}",
     keep=("contrasts",),
     needs=("value",),
-    scale=Scale("value", "low", "high", times=100),
+    scale=figures.Scale("value", "low", "high", times=100),
     choices=(),
     labels=("setting", "test_domain"),
-    x=AxisSpec("difference, percentage points"),
-    lines=(LineSpec(0, dash="solid"),),
+    x=figures.AxisSpec("difference, percentage points"),
+    lines=(figures.LineSpec(0, dash="solid"),),
 )
 
-BY_DOMAIN = FigureSpec(
+BY_DOMAIN = figures.FigureSpec(
     "accuracy-by-domain",
     "Balanced accuracy in each domain",
     "forest",
     ("accuracy",),
     method="The same accuracy is taken in every domain.",
-    null=CHANCE,
+    null=figures.CHANCE,
     caption=f"Balanced top-1 among all classes, {PROMPTS['neutral']}. {{n}}; bars are 95 % "
     "intervals over {over}.",
     alt="Accuracy of {subjects} settings in {labels}",
@@ -80,20 +69,20 @@ BY_DOMAIN = FigureSpec(
     keep=("top-1", "primary prompts", "last epoch"),
     needs=("value",),
     subjects="settings",
-    choices=(TEST_DOMAIN, CLASSES),
+    choices=(figures.TEST_DOMAIN, figures.CLASSES),
     labels="domain",
     upright=True,
-    x=SHARE,
+    x=figures.SHARE,
     height=380,
 )
 
-BY_CLASSIFIER = FigureSpec(
+BY_CLASSIFIER = figures.FigureSpec(
     "classifiers",
     "Vision or alignment? Other classifiers on the same embeddings in {where}",
     "forest",
     ("accuracy",),
     method="The text head is replaced by class means or linear probes of training pictures.",
-    null=CHANCE,
+    null=figures.CHANCE,
     caption="Balanced top-1 on held-out classes among all classes. A linear probe of the own "
     "domain is an oracle: it was taught these classes there. {n}; bars are 95 % intervals over "
     "{over}.",
@@ -110,16 +99,16 @@ BY_CLASSIFIER = FigureSpec(
     subject_names=CLASSIFIERS,
     least=2,
     labels="setting",
-    x=SHARE,
+    x=figures.SHARE,
 )
 
-BY_CLASS = FigureSpec(
+BY_CLASS = figures.FigureSpec(
     "accuracy-by-class",
     "Accuracy of each held-out class",
     "classes",
     ("accuracy_by_class",),
     method="The pictures of each class that are named rightly are counted.",
-    null=CHANCE,
+    null=figures.CHANCE,
     caption="Share of a class's pictures that are named rightly among all classes. {n}; single "
     "classes have no interval. The hardest class is at the bottom.",
     alt="Heat map of {rows} classes by {columns} settings",
@@ -127,7 +116,7 @@ BY_CLASS = FigureSpec(
     keep=("text head", "in the test domain", "primary prompts"),
 )
 
-GENERALIZATION = SectionSpec(
+GENERALIZATION = figures.SectionSpec(
     "generalization",
     "Generalization",
     "Zero-shot: a picture gets the class whose averaged text embedding is nearest by cosine. "
