@@ -5,7 +5,7 @@ L4 by an intervention. They are never pooled, and each licenses words of its own
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,21 @@ LEVELS = {
     "L4": "by intervention",
 }
 
-WORDING = {
-    "L1": "across mixtures, generalization {} sharing",
-    "L2": "within a mixture, generalization {} sharing",
-    "L4": "generalization {} because of sharing",
-}
 GOES = {TOGETHER: "goes with", AGAINST: "goes against", APART: "does not go with"}
 CLASSES = {
     TOGETHER: "classes that are shared more are recognised better",
     AGAINST: "classes that are shared more are recognised worse",
     APART: "classes that are shared more are recognised neither better nor worse",
 }
-CAUSES = {TOGETHER: "rises", AGAINST: "falls", APART: "does not change"}
+CAUSES = {
+    TOGETHER: "held-out classes are recognised better in the test domain because classes lie in "
+    "the same directions there as in natural pictures",
+    AGAINST: "held-out classes are recognised worse in the test domain because classes lie in "
+    "the same directions there as in natural pictures",
+    APART: "sharing directions is not what makes held-out classes recognised in the test domain",
+    CANNOT_TELL: "nothing about causes",
+}
+"""What each verdict of L4 allows to be said, of this mixture, layer and term."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class Link:
     another; reason: why there is no number.
     """
 
-    value: float
-    low: float
-    high: float
-    p: float
-    n: Mapping[str, int]
-    least: Mapping[str, int]
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan
+    n: Mapping[str, int] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
     slope: float = np.nan
     reliability: float = np.nan
     reliability_kind: str = ""
@@ -122,17 +125,13 @@ def licence(level: str, verdict: str) -> str:
     >>> licence("L1", "cannot tell")
     'whether generalization goes with sharing across mixtures cannot be told'
     """
-    if verdict not in GOES:
-        asked = {
-            "L3": "whether classes that are shared more are recognised better cannot be told",
-            "L4": "whether generalization rises because of sharing cannot be told",
-        }
-        return asked.get(
-            level, f"whether generalization goes with sharing {LEVELS[level]} cannot be told"
-        )
+    if level == "L4":
+        return CAUSES[verdict]
     if level == "L3":
-        return CLASSES[verdict]
-    return WORDING[level].format((CAUSES if level == "L4" else GOES)[verdict])
+        return CLASSES.get(verdict, f"whether {CLASSES[TOGETHER]} cannot be told")
+    if verdict not in GOES:
+        return f"whether generalization goes with sharing {LEVELS[level]} cannot be told"
+    return f"{LEVELS[level]}, generalization {GOES[verdict]} sharing"
 
 
 def disagreement(levels: Any) -> str:

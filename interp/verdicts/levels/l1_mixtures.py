@@ -16,7 +16,7 @@ from interp.core.errors import SampleError, ShapeError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import permutation_p
 from interp.declared.writing import plural
-from interp.verdicts.levels.permuting import SPEARMAN, permuted_interval
+from interp.verdicts.levels.permuting import SPEARMAN, correlation, permuted_interval, without
 from interp.verdicts.levels.reliability import Panel, of_cells
 from interp.verdicts.wording import Link
 
@@ -163,10 +163,8 @@ def rank_link(x: np.ndarray, y: np.ndarray, z: np.ndarray | None = None) -> np.n
     """
     a, b = (ranked(each) for each in (x, y))
     if z is not None:
-        a, b = (without(each, ranked(z)) for each in (a, b))
-    size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
-    alive = size > 1e-9
-    return np.where(alive, (a * b).sum(axis=-1) / np.where(alive, size, 1.0), np.nan)
+        a, b = (without(each, ranked(z), axis=-1) for each in (a, b))
+    return correlation(a, b, axis=-1, least=1e-9)
 
 
 def ranked(values: np.ndarray) -> np.ndarray:
@@ -177,13 +175,6 @@ def ranked(values: np.ndarray) -> np.ndarray:
     scale = np.maximum(np.abs(values).max(axis=-1, keepdims=True), 1e-300)
     ranks = stats.rankdata(np.round(values / scale, 10), axis=-1)
     return ranks - ranks.mean(axis=-1, keepdims=True)
-
-
-def without(values: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Residuals of values on another number, both centred, along the last axis."""
-    size = (given**2).sum(axis=-1, keepdims=True)
-    share = (values * given).sum(axis=-1, keepdims=True) / np.where(size > 0, size, 1.0)
-    return values - np.where(size > 0, share, 0.0) * given
 
 
 def largest_rho(n: int) -> float:
@@ -206,9 +197,8 @@ def _permuted(means: Sequence[np.ndarray], seed: int, n_permutations: int) -> np
     tiled = np.tile(np.arange(len(means[0])), (n_permutations, 1))
     moved = ranks[0][rng("mixtures", seed).permuted(tiled, axis=1)]
     if len(ranks) == 3:
-        moved = without(moved, ranks[2])
-    size = np.sqrt((moved**2).sum(axis=1) * (ranks[1] ** 2).sum())
-    return np.asarray(moved @ ranks[1] / np.maximum(size, 1e-12))
+        moved = without(moved, ranks[2][None], axis=1)
+    return np.nan_to_num(correlation(moved, ranks[1][None], axis=1))
 
 
 def _trusted(

@@ -17,7 +17,7 @@ from interp.core.seeds import rng
 from interp.core.statistics.resampling import permutation_p
 from interp.declared.writing import plural
 from interp.verdicts.levels.l1_mixtures import check_panels, check_varies
-from interp.verdicts.levels.permuting import permuted_interval
+from interp.verdicts.levels.permuting import correlation, permuted_interval, without
 from interp.verdicts.levels.reliability import HALVES, INTERVALS, Panel, centred, of_halves
 from interp.verdicts.wording import RELIABLE, Link
 
@@ -75,8 +75,8 @@ def within_mixtures(
     own = [centred(_kept(each, kept)) for each in tables]
     for one, what in zip(own, ("sharing", "accuracy", "what is held constant"), strict=False):
         check_varies(one, what, "blocks of a mixture")
-    x, y, *_ = own if given is None else [_less(each, own[2]) for each in own[:2]]
-    value = _correlation(x, y)
+    x, y, *_ = own if given is None else [without(each, own[2]) for each in own[:2]]
+    value = float(correlation(x, y))
     free = x.shape[1] * (mixtures - 1) * (blocks - 1)
     reliability, kind = _reliability(kept, own[0], halves, sharing_error, float((x**2).sum()), free)
     divisor = reliability if reliability >= RELIABLE else 1.0
@@ -136,16 +136,6 @@ def _kept(table: np.ndarray, kept: Kept) -> Panel:
     return table[kept[0]][:, :, kept[1]]
 
 
-def _correlation(x: Panel, y: Panel) -> float:
-    size = float(np.sqrt((x**2).sum() * (y**2).sum()))
-    return float((x * y).sum()) / size if size > 1e-15 else np.nan
-
-
-def _less(values: Panel, given: Panel) -> Panel:
-    """Residuals of values on another number, over the whole table."""
-    return values - (values * given).sum() / (given**2).sum() * given
-
-
 def _reliability(
     kept: Kept,
     sharing: Panel,
@@ -183,10 +173,8 @@ def _permuted(own: Sequence[Panel], seed: int, n_permutations: int) -> np.ndarra
     moved = np.take_along_axis(x[None], orders[:, :, None, :], axis=3)
     moved = moved - moved.mean(axis=1, keepdims=True)
     for each in given:
-        share = (moved * each).sum(axis=(1, 2, 3), keepdims=True) / (each**2).sum()
-        moved = moved - share * each
-    size = np.sqrt((moved**2).sum(axis=(1, 2, 3)) * (y**2).sum())
-    return np.asarray((moved * y).sum(axis=(1, 2, 3)) / np.maximum(size, 1e-15))
+        moved = without(moved, each[None], axis=(1, 2, 3))
+    return np.nan_to_num(correlation(moved, y[None], axis=(1, 2, 3)))
 
 
 def _flips(tables: Sequence[Panel], value: float, names: Sequence[str], kept: np.ndarray) -> str:
@@ -196,7 +184,7 @@ def _flips(tables: Sequence[Panel], value: float, names: Sequence[str], kept: np
     for out in range(n if n > 2 else 0):
         own = [centred(np.delete(each, out, axis=0)) for each in tables]
         if len(own) == 3:
-            own = [_less(each, own[2]) for each in own[:2]]
-        if np.sign(_correlation(*own)) == -np.sign(value):
+            own = [without(each, own[2]) for each in own[:2]]
+        if np.sign(correlation(*own)) == -np.sign(value):
             return named[out] if named else f"mixture {out}"
     return ""

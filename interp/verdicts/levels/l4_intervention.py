@@ -24,7 +24,7 @@ from interp.data.mixtures.intervention_arms import OWN, SHUFFLED, Arm, Intervent
 from interp.data.mixtures.settings import NATURAL
 from interp.models.evaluation.accuracy import ALL, HELD_OUT, SEEN
 from interp.probes.geometry.directions import MEAN_DIFFERENCE
-from interp.verdicts.wording import AGAINST, APART, TOGETHER
+from interp.verdicts.wording import AGAINST, APART, TOGETHER, licence
 
 MARGIN = 0.02
 """Accuracies that differ by less count as equal: two points."""
@@ -32,6 +32,7 @@ MARGIN = 0.02
 NONE, SLOPE = "none", "per unit of weight"
 
 Frames = dict[str, pd.DataFrame]
+KEYS = [*CELL]
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,11 @@ def intervene(
 
 def ordinary(frames: Mapping[str, pd.DataFrame]) -> Frames:
     """A study's tables without the arms of its intervention, which no comparison may see."""
-    return {name: _without_arms(frame) for name, frame in frames.items()}
-
-
-def _without_arms(frame: pd.DataFrame) -> pd.DataFrame:
-    if "arm" not in frame:
-        return frame
-    own = frame[frame["arm"] == ""]
-    return own.drop(columns="arm").reset_index(drop=True)
+    own = {name: frame[frame["arm"] == ""] for name, frame in frames.items() if "arm" in frame}
+    return {
+        **frames,
+        **{name: frame.drop(columns="arm").reset_index(drop=True) for name, frame in own.items()},
+    }
 
 
 def intervention(
@@ -112,8 +110,17 @@ def intervention(
     arms = [Arm(0.0), *spec.arms]
     rows: list[dict[str, Any]] = []
     found: dict[tuple[str, float], Effect] = {}
+    answers = _answers(frames["accuracy_by_class"], spec, natural)
+    every = {
+        outcome: _cells(_of_outcome(answers, outcome, natural), arms)
+        for outcome in OUTCOMES
+        if outcome.class_sets
+    }
+    every[BEYOND] = _beyond(every[TARGET], every[HELD_EQUAL])
+    shared = frames.get("directions")
+    every[SHARING] = {} if shared is None else _cells(_shared(shared, spec), arms)
     for outcome in OUTCOMES:
-        cells = _cells(frames, spec, natural, outcome, arms)
+        cells = every[outcome]
         rows += [_row(Effect.of_arm(cells[arm]), outcome, _name(arm), arm.weight) for arm in cells]
         for weight, name, weights in _comparisons(cells, spec):
             effect = Effect.of_contrast(cells, weights)
@@ -132,45 +139,31 @@ def _name(arm: Arm) -> str:
     return arm.name.split()[0] if arm.weight else NONE
 
 
-KEYS = [*CELL]
+Cells = Mapping[Arm, pd.DataFrame]
+"""For each arm that was measured, `value` and `n_pictures` by test domain, block and class."""
 
 
-def _cells(
-    frames: Mapping[str, pd.DataFrame],
-    spec: InterventionSpec,
-    natural: str,
-    outcome: Outcome,
-    arms: list[Arm],
-) -> dict[Arm, pd.DataFrame]:
-    """For each arm that was measured, `value` and `n_pictures` by test domain, block and class."""
-    if outcome is BEYOND:
-        held, seen = (_cells(frames, spec, natural, one, arms) for one in (TARGET, HELD_EQUAL))
-        return {arm: _beyond(held[arm], seen[arm]) for arm in held if arm in seen}
-    table = (
-        _shared(frames, spec)
-        if outcome is SHARING
-        else _answers(frames["accuracy_by_class"], spec, natural)
-    )
-    if table.empty:
-        return {}
-    if outcome is not SHARING:
-        inside = natural if outcome.natural else table["test_domain"]
-        table = table[
-            (table["domain"] == inside)
-            & table["class_set"].isin(outcome.class_sets)
-            & (table["candidates"] == outcome.candidates)
-        ]
+def _cells(table: pd.DataFrame, arms: list[Arm]) -> Cells:
     own = {arm: table[table["arm"] == arm.name].set_index(KEYS) for arm in arms}
     return {arm: part[["value", "n_pictures"]] for arm, part in own.items() if len(part)}
 
 
-def _beyond(held: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
+def _of_outcome(answers: pd.DataFrame, outcome: Outcome, natural: str) -> pd.DataFrame:
+    inside = answers["domain"] == (natural if outcome.natural else answers["test_domain"])
+    asked = answers["candidates"] == outcome.candidates
+    return answers[inside & asked & answers["class_set"].isin(outcome.class_sets)]
+
+
+def _beyond(held: Cells, seen: Cells) -> Cells:
     """The accuracy of held-out classes less that of seen ones, run by run."""
-    runs = [part.groupby(KEYS[:2]) for part in (held, seen)]
-    means, pictures = ([run[name] for run in runs] for name in ("value", "n_pictures"))
-    value = means[0].mean() - means[1].mean()  # missing where a run lacks one of them
-    made = pd.DataFrame({"value": value, "n_pictures": pictures[0].sum() + pictures[1].sum()})
-    return made.dropna().assign(label="").set_index("label", append=True)
+    made = {}
+    for arm in (arm for arm in held if arm in seen):
+        first, second = (cells[arm].groupby(KEYS[:2]) for cells in (held, seen))
+        pictures = first["n_pictures"].sum() + second["n_pictures"].sum()
+        value = first["value"].mean() - second["value"].mean()  # missing where a run lacks one
+        runs = pd.DataFrame({"value": value, "n_pictures": pictures}).dropna()
+        made[arm] = runs.assign(label="").set_index("label", append=True)
+    return made
 
 
 def _answers(by_class: pd.DataFrame, spec: InterventionSpec, natural: str) -> pd.DataFrame:
@@ -189,17 +182,13 @@ def _answers(by_class: pd.DataFrame, spec: InterventionSpec, natural: str) -> pd
     return rows[here].reset_index(drop=True)
 
 
-def _shared(frames: Mapping[str, pd.DataFrame], spec: InterventionSpec) -> pd.DataFrame:
+def _shared(directions: pd.DataFrame, spec: InterventionSpec) -> pd.DataFrame:
     """The index of shared directions in the middle layers, a mean over sites, arm by arm."""
-    if "directions" not in frames:
-        return pd.DataFrame()
-    rows = _at_mixture(frames["directions"], spec)
+    rows = _at_mixture(directions, spec)
     middle = rows["depth"].map(band_of) == "middle"
     rows = rows[middle & (rows["measure"] == MEAN_DIFFERENCE) & (rows["control"] == "")]
-    rows = rows.assign(label="").dropna(subset=["index"])
-    keys = ["arm", *KEYS]
-    means = rows.groupby(keys, as_index=False)[["index", "n_pictures"]].mean()
-    return means.rename(columns={"index": "value"})
+    rows = rows.assign(label="", value=rows["index"]).dropna(subset=["index"])
+    return rows.groupby(["arm", *KEYS], as_index=False)[["value", "n_pictures"]].mean()
 
 
 def _at_mixture(frame: pd.DataFrame, spec: InterventionSpec) -> pd.DataFrame:
@@ -209,9 +198,7 @@ def _at_mixture(frame: pd.DataFrame, spec: InterventionSpec) -> pd.DataFrame:
     return frame.assign(arm=arm)[own]
 
 
-def _comparisons(
-    cells: Mapping[Arm, pd.DataFrame], spec: InterventionSpec
-) -> list[tuple[float, str, dict[Arm, float]]]:
+def _comparisons(cells: Cells, spec: InterventionSpec) -> list[tuple[float, str, dict[Arm, float]]]:
     """What is compared where both arms were measured: the weight, its name, the arms' weights."""
     made: list[tuple[float, str, dict[Arm, float]]] = []
     none, paired = Arm(0.0), []
@@ -269,9 +256,7 @@ class Effect:
         return cls(wide.interval, narrow.interval, np.nan, *unit, **counts, reason=wide.reason)
 
     @classmethod
-    def of_contrast(
-        cls, cells: Mapping[Arm, pd.DataFrame], weights: Mapping[Arm, float]
-    ) -> "Effect":
+    def of_contrast(cls, cells: Cells, weights: Mapping[Arm, float]) -> "Effect":
         """A weighted sum of arms by the crossed model of all arms that were measured."""
         answers = pd.DataFrame({arm.name: part["value"] for arm, part in cells.items()})
         named = {arm.name: weight for arm, weight in weights.items()}
@@ -292,6 +277,11 @@ class Effect:
             wide.columns,
             wide.by_classes,
         )
+
+
+NOTHING = Interval(np.nan, np.nan, np.nan, np.nan)
+NO_EFFECT = Effect(NOTHING, NOTHING, np.nan, "", 0, 0, 0, 0, "")
+"""Where there is nothing to compare."""
 
 
 def _row(
@@ -331,7 +321,7 @@ def _levels(
     weights = sorted({weight for name, weight in found if name == TARGET.name})
     if not weights:
         why = "no run with shuffled partners to compare with"
-        return [_level(None, np.nan, CANNOT_TELL, why, "shuffled = true in [intervention]")]
+        return [_level(NO_EFFECT, np.nan, CANNOT_TELL, why, "shuffled = true in [intervention]")]
     single = [weight for weight in weights if np.isfinite(weight)]
     adjusted = dict(zip(single, holm([found[TARGET.name, w].p for w in single]), strict=True))
     rows = []
@@ -359,8 +349,7 @@ def _judge(
     low, high = effect.interval.low, effect.interval.high
     if (low > 0 or high < 0) and p <= 0.05:
         return (TOGETHER if (low > 0) == (turned > 0) else AGAINST), "", ""
-    largest = max(abs(each) for each in asked)
-    reach = MARGIN / largest if weight == np.inf else MARGIN
+    reach = MARGIN / max(map(abs, asked)) if weight == np.inf else MARGIN
     if -reach < low and high < reach:
         return APART, f"the effect is smaller than {100 * MARGIN:g} points", ""
     half = (high - low) / 2
@@ -411,41 +400,21 @@ def _points(interval: Interval, level: str = "") -> str:
     return f"{value:+.1f} points ({level}{low:+.1f} to {high:+.1f})"
 
 
-LICENCES = {
-    TOGETHER: "held-out classes are recognised better in the test domain because classes lie in "
-    "the same directions there as in natural pictures",
-    AGAINST: "held-out classes are recognised worse in the test domain because classes lie in "
-    "the same directions there as in natural pictures",
-    APART: "sharing directions is not what makes held-out classes recognised in the test domain",
-    CANNOT_TELL: "nothing about causes",
-}
-"""What each verdict allows to be said, of this mixture, layer and term."""
-
-
-def _level(
-    effect: Effect | None, weight: float, verdict: str, reason: str, needed: str
-) -> dict[str, Any]:
+def _level(effect: Effect, weight: float, verdict: str, reason: str, needed: str) -> dict[str, Any]:
     """A row of the table `levels`."""
-    nothing = Interval(np.nan, np.nan, np.nan, np.nan)
-    interval = effect.interval if effect else nothing
-    where = {np.inf: SLOPE}.get(weight, f"weight {weight:g}") if effect else "any weight"
+    where = {np.inf: SLOPE}.get(weight, f"weight {weight:g}") if effect.n_runs else "any weight"
     return {
         "level": "L4",
         "rung": "R3",
         "measure": f"{TARGET.name}, own less shuffled partners, {where}",
         "adjusted": "accuracy of seen classes",
         "weight": weight if np.isfinite(weight) else np.nan,
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
+        **{name: getattr(effect.interval, name) for name in ("value", "low", "high")},
         "null": 0.0,
-        "p": effect.p if effect else np.nan,
-        "unit": effect.unit if effect else "",
-        "n_units": effect.n_units if effect else 0,
-        "n_runs": effect.n_runs if effect else 0,
+        **{name: getattr(effect, name) for name in ("p", "unit", "n_units", "n_runs")},
         "verdict": verdict,
         "reason": reason,
-        "licence": LICENCES[verdict],
+        "licence": licence("L4", verdict),
         "needed": needed,
         "seed": 0,
     }

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress, product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from interp.verdicts.levels.l2_runs import BETTER, complete_blocks, within_mixtu
 from interp.verdicts.levels.l2_runs import LEAST as LEAST_BLOCKS
 from interp.verdicts.levels.l3_classes import LEAST as LEAST_CLASSES
 from interp.verdicts.levels.l3_classes import among_classes, take_out
+from interp.verdicts.levels.permuting import without
 from interp.verdicts.levels.power import (
     blocks_for_reliability,
     blocks_needed,
@@ -39,6 +39,7 @@ NULLS = {
 UNITS = {"L1": "mixture", "L2": "block", "L3": "class"}
 
 FEW_BLOCKS = f"at least {LEAST_BLOCKS['block']} blocks, {BETTER} or more where they can be had"
+FEW_CLASSES = f"at least {LEAST_CLASSES['class']} classes in {LEAST_CLASSES['run']} models"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,11 @@ class Checkpoints:
 
     def __init__(self, own: pd.DataFrame, seed: int, n_permutations: int) -> None:
         self.own = own
-        self.options: dict[str, Any] = {"seed": seed, "n_permutations": n_permutations}
         self.mixtures, self.domains, self.blocks = (list(dict.fromkeys(own[name])) for name in RUN)
         self.sharing, self.accuracy = self.panel("index"), self.panel("accuracy")
         self.seen = self.panel("accuracy_seen")
         self.errors = {name: self.panel(f"{name}_error") ** 2 for name in ("index", "accuracy")}
-        self.seed = seed
+        self.seed, self.n_permutations = seed, n_permutations
 
     def panel(self, column: str) -> np.ndarray:
         """A column as "mixture domain block", NaN where it is not known."""
@@ -73,63 +73,48 @@ class Checkpoints:
 
     def across(self) -> list[LevelRow]:
         """L1, and L1 with the accuracy of seen classes held constant."""
-        if not self.mixtures:
-            return [_unanswered("L1")]
-        asked = partial(
-            across_mixtures,
-            self.sharing,
-            self.accuracy,
-            names=self.mixtures,
-            sharing_error=self.errors["index"],
-            accuracy_error=self.errors["accuracy"],
-            **self.options,
-        )
-        return [
-            self._row("L1", adjusted, _tried(asked, given), self._mixtures_needed, given)
-            for adjusted, given in self._adjustments()
-        ]
+        asked = partial(across_mixtures, accuracy_error=self.errors["accuracy"])
+        return self._rows("L1", asked, len(self.mixtures), self._mixtures_needed)
 
     def within(self) -> list[LevelRow]:
         """L2, and L2 with the accuracy of seen classes held constant."""
-        if not self.mixtures:
-            return [_unanswered("L2")]
         halves = (self.panel("half_1"), self.panel("half_2"))
-        asked = partial(
-            within_mixtures,
-            self.sharing,
-            self.accuracy,
-            halves=halves if np.isfinite(halves).any() else None,
-            sharing_error=self.errors["index"],
-            names=self.mixtures,
-            **self.options,
-        )
-        return [
-            self._row("L2", adjusted, _tried(asked, given), self._blocks_needed, given)
-            for adjusted, given in self._adjustments()
-        ]
+        asked = partial(within_mixtures, halves=halves if np.isfinite(halves).any() else None)
+        return self._rows("L2", asked, len(self.blocks), self._blocks_needed)
 
-    def _adjustments(self) -> list[tuple[str, np.ndarray | None]]:
-        known = np.isfinite(self.seen).any()
-        return [("", None), *([(SEEN, self.seen)] if known else [])]
-
-    def _row(
+    def _rows(
         self,
         level: str,
-        adjusted: str,
-        link: Link,
+        asked: Callable[..., Link],
+        most: int,
         needed: Callable[[Link, np.ndarray | None], str],
-        given: np.ndarray | None,
-    ) -> LevelRow:
-        small = {"L1": len(self.mixtures), "L2": len(self.blocks)}[level]
-        return _row(
-            level,
-            link,
-            partial(needed, link, given),
-            adjusted=adjusted,
-            n_units=link.n.get(UNITS[level], small),
-            n_runs=self._n_models(level if link.n else "", given),
-            gain=self._gain(level),
-        )
+    ) -> list[LevelRow]:
+        """A level as it is, and with the accuracy of seen classes held constant where known."""
+        if not self.mixtures:
+            return [_unanswered(level)]
+        rows = []
+        for adjusted, given in {"": None, SEEN: self.seen}.items():
+            if given is not None and not np.isfinite(given).any():
+                continue
+            link = _tried(
+                partial(
+                    asked,
+                    self.sharing,
+                    self.accuracy,
+                    given=given,
+                    names=self.mixtures,
+                    sharing_error=self.errors["index"],
+                    seed=self.seed,
+                    n_permutations=self.n_permutations,
+                )
+            )
+            counted = {
+                "n_units": link.n.get(UNITS[level], most),
+                "n_runs": self._n_models(level if link.n else "", given),
+            }
+            more = counted | {"adjusted": adjusted, "gain": self._gain(level)}
+            rows.append(_row(level, link, partial(needed, link, given), **more))
+        return rows
 
     def _tables(self, given: np.ndarray | None) -> list[np.ndarray]:
         """Sharing, accuracy, and what is held constant."""
@@ -216,25 +201,19 @@ def _known(tables: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(np.all([np.isfinite(each) for each in tables], axis=0))
 
 
-def _tried(asked: Callable[..., Link], given: np.ndarray | None = None) -> Link:
+def _tried(asked: Callable[[], Link]) -> Link:
     """A link, or why there is none."""
     try:
-        return asked(given=given) if given is not None else asked()
+        return asked()
     except InterpError as error:
-        return Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason=_why(error))
-
-
-def _why(error: InterpError) -> str:
-    return f"{error.given}; {error.right} needed"
+        return Link(reason=f"{error.given}; {error.right} needed")
 
 
 def _freed(numbers: list[np.ndarray]) -> list[np.ndarray]:
     """The first two numbers, less what the third explains of them."""
     if len(numbers) == 2:
         return numbers
-    given = numbers[2]
-    square = float((given**2).sum()) or 1.0
-    return [each - (each * given).sum() / square * given for each in numbers[:2]]
+    return [without(each, numbers[2]) for each in numbers[:2]]
 
 
 def _more_drawings(link: Link) -> str:
@@ -263,14 +242,14 @@ def among(own: pd.DataFrame, seed: int) -> LevelRow:
         label=codes[0],
         run=codes[1],
         natural=rows["accuracy_natural"] if natural else None,
-        halves=(rows["half_1"], rows["half_2"]) if set(halves) <= set(rows) else None,
+        halves=tuple(rows[name] for name in halves) if set(halves) <= set(rows) else None,
         mixture=rows["setting"],
     )
     link = _tried(asked)
     n = link.n.get("class", rows["label"].nunique())
     counted = {"n_units": n, "n_classes": n, "n_runs": trained_models(rows).nunique()}
     if not link.n:
-        return _row("L3", link, _least_classes, **counted)
+        return _row("L3", link, lambda: FEW_CLASSES, **counted)
     arrays = [rows[name].to_numpy(dtype=float) for name in numbers]
     places = [np.unique(code, return_inverse=True)[1] for code in codes]
     free = take_out(arrays, places)
@@ -283,18 +262,14 @@ def among(own: pd.DataFrame, seed: int) -> LevelRow:
     return _row("L3", link, needed, **counted, gain=gain(free.y, free.x, [], groups))
 
 
-def _least_classes() -> str:
-    return f"at least {LEAST_CLASSES['class']} classes in {LEAST_CLASSES['run']} models"
-
-
 def _unanswered(level: str) -> LevelRow:
     """A level of a measure that no model has both numbers of."""
-    link = Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason="no model has index and accuracy")
+    link = Link(reason="no model has index and accuracy")
     needed = {"L1": "at least 8 mixtures", "L2": FEW_BLOCKS}[level]
     return _row(level, link, lambda: f"{needed}, with classes enough for an index")
 
 
 def unmeasured() -> LevelRow:
     """L3 where no table has classes."""
-    link = Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason="no sharing measured class by class")
-    return _row("L3", link, _least_classes, n_classes=0)
+    link = Link(reason="no sharing measured class by class")
+    return _row("L3", link, lambda: FEW_CLASSES, n_classes=0)

@@ -1,4 +1,4 @@
-"""Intervals of correlations from the permutations that their p comes from, so that both agree."""
+"""Correlations, and their intervals from the permutations that their p comes from."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,6 +9,32 @@ SPEARMAN, PEARSON = 0.5, 0.0
 var = (1 + bend r^2) times that of no correlation (Bonett and Wright 2000)."""
 
 ALMOST = 1 - 1e-9
+
+Axes = int | tuple[int, ...] | None
+
+
+def correlation(
+    x: np.ndarray, y: np.ndarray, *, axis: Axes = None, least: float = 1e-15
+) -> np.ndarray:
+    """Correlations of centred numbers along some axes; NaN where their size is at most `least`.
+
+    >>> float(correlation(np.array([-1.0, 1.0]), np.array([-2.0, 2.0])))
+    1.0
+    """
+    size = np.sqrt((x**2).sum(axis=axis) * (y**2).sum(axis=axis))
+    alive = size > least
+    return np.where(alive, (x * y).sum(axis=axis) / np.where(alive, size, 1.0), np.nan)
+
+
+def without(values: np.ndarray, given: np.ndarray, axis: Axes = None) -> np.ndarray:
+    """Residuals of values on another number, both centred, along some axes.
+
+    >>> without(np.array([-1.0, 0.0, 1.0]), np.array([-2.0, 0.0, 2.0])).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    size = (given**2).sum(axis=axis, keepdims=True)
+    share = (values * given).sum(axis=axis, keepdims=True) / np.where(size > 0, size, 1.0)
+    return values - np.where(size > 0, share, 0.0) * given
 
 
 def permuted_interval(

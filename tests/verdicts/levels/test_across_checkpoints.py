@@ -241,7 +241,7 @@ def test_what_cannot_be_read_is_refused() -> None:
 def test_only_an_intervention_says_because() -> None:
     for words in ("goes together", "goes against", "does not go together", "cannot tell"):
         assert all("because" not in licence(level, words) for level in ("L1", "L2", "L3"))
-        assert "because" in licence("L4", words)
+    assert all("because" in licence("L4", words) for words in ("goes together", "goes against"))
 
 
 def tables() -> dict[str, pd.DataFrame]:
