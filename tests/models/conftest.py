@@ -13,11 +13,9 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor
 
+from interp.models import Recipe, Run, open_tower
 from interp.models.loading.presets import write_tokenizer
-from interp.models.towers.open_tower import open_tower
 from interp.models.training.lists import Base
-from interp.models.training.recipes import Recipe
-from interp.models.training.run import Run
 from tests.training_here import as_before, carry_out
 
 VIT: Any = {"layers": 3, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}

@@ -15,6 +15,7 @@ from interp.core.errors import ShapeError, SpecificationError
 from interp.core.tables import Table
 from interp.models import deletion_insertion, explain, open_tower
 from interp.models.attribution.explain import Heatmaps, LogitQuestion
+from tests.refusals import refuses
 
 
 class Sums(nn.Module):
@@ -101,11 +102,9 @@ def test_maps_of_planted_parts_beat_random_orders() -> None:
 def test_what_cannot_be_tried_is_said() -> None:
     maps = quarters([1.0, 2.0, 3.0, 4.0])
     for given in ({}, {"steps": 0}, {"n_random": 0}):
-        with pytest.raises(SpecificationError):
-            deletion_insertion(maps if given else {}, **given)
+        refuses(SpecificationError, "", deletion_insertion, maps if given else {}, **given)
     for sentence in ([0, 1], [0, -1], [0]):
-        with pytest.raises(ShapeError, match="2 places from 0, below 1"):
-            deletion_insertion(maps, sentence=sentence)
+        refuses(ShapeError, "2 places from 0, below 1", deletion_insertion, maps, sentence=sentence)
     with pytest.raises((ShapeError, TypeCheckError), match="sentence"):
         deletion_insertion(maps, sentence=[0.0, 0.0])  # type: ignore[arg-type]
     other: Any = explain(
@@ -114,5 +113,4 @@ def test_what_cannot_be_tried_is_said() -> None:
         Classifier(torch.randn(1, planted_tower.source.output_dim, dtype=torch.float64), ["a"]),
         method="occlusion",
     )
-    with pytest.raises(SpecificationError, match="same question"):
-        deletion_insertion({"a": maps, "b": other})
+    refuses(SpecificationError, "same question", deletion_insertion, {"a": maps, "b": other})

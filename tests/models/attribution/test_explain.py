@@ -14,8 +14,7 @@ from interp.circuits import planted_vit
 from interp.circuits.planted.world import DOMAINS, PARTS
 from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, SampleError, SpecificationError
-from interp.models import Clip, explain, open_tower
-from interp.models.attribution.decompose import decompose
+from interp.models import Clip, decompose, explain, open_tower, sentence_parts
 from interp.models.attribution.explain import EXACT
 from interp.models.attribution.placed_logits import (
     by_attention,
@@ -24,13 +23,10 @@ from interp.models.attribution.placed_logits import (
     straight,
     straight_vectors,
 )
-from interp.models.attribution.sentence_parts import read_sentences, sentence_parts
-from tests.models.attribution.test_decompose import (
-    RESNET_VARIANTS,
-    TEXT_VARIANTS,
-    VIT_VARIANTS,
-    build,
-)
+from interp.models.attribution.sentence_parts import read_sentences
+from tests.models.attribution.test_decompose import RESNET_VARIANTS, build
+from tests.models.moved import TEXT_VARIANTS, VIT_VARIANTS
+from tests.refusals import refuses
 
 SENTENCES = ["a photo of a cat", "dogs"]
 VARIANTS = [("vit", name) for name in VIT_VARIANTS] + [("resnet", name) for name in RESNET_VARIANTS]
@@ -140,10 +136,8 @@ def test_a_sentence_is_the_sum_of_its_words(clip: Clip) -> None:
     along = parts_of_words(clip, read, pictures, "straight") / length
     for own, wanted in zip(parts.vectors, along, strict=True):
         assert torch.allclose(pictures @ own.T, wanted[:, : len(own)], atol=1e-5)
-    with pytest.raises(SpecificationError, match="no sentence"):
-        sentence_parts(clip, [])
-    with pytest.raises(SpecificationError, match="at most"):
-        sentence_parts(clip, ["word " * 100])
+    refuses(SpecificationError, "no sentence", sentence_parts, clip, [])
+    refuses(SpecificationError, "at most", sentence_parts, clip, ["word " * 100])
 
 
 def parts_of_words(clip: Clip, tokens: Tensor, unit: Tensor, method: str) -> Tensor:
@@ -194,9 +188,6 @@ def test_gradient_x_attention_of_one_block_is_its_weighed_attention() -> None:
     [gradient] = torch.autograd.grad((out @ direction.T).sum(), kept)
     right = (kept[0] * gradient).clamp(min=0).mean(dim=1)[:, 0]
     assert torch.allclose(found[:, 0], right)
-
-
-# planted models: the parts of a class stand at known places
 
 
 def places_found(condition: str, seed: int, **options: Any) -> dict[str, float]:
@@ -253,27 +244,17 @@ def test_integrated_gradients_of_a_linear_tower_are_its_terms() -> None:
     assert torch.equal(covered(x, where)[:, :, 3:], x[:, :, 3:])
 
 
-# what is said of what cannot be done
-
-
 def test_what_cannot_be_explained_is_said(clip: Clip) -> None:
     x = torch.rand(1, 3, 96, 96)
-    with pytest.raises(SpecificationError, match="at most 77"):
-        explain(clip, x, "cat " * 90)
-    with pytest.raises(SpecificationError, match="one or more"):
-        explain(clip, x, [])
-    with pytest.raises(SpecificationError, match="a Clip, whose text tower"):
-        explain(clip.visual, x, ["a cat"])
-    with pytest.raises(SpecificationError, match="two or more"):
-        explain(clip, x, ["a cat"], contrast=True)
+    refuses(SpecificationError, "at most 77", explain, clip, x, "cat " * 90)
+    refuses(SpecificationError, "one or more", explain, clip, x, [])
+    refuses(SpecificationError, "a Clip, whose text tower", explain, clip.visual, x, ["a cat"])
+    refuses(SpecificationError, "two or more", explain, clip, x, ["a cat"], contrast=True)
     with pytest.raises(SpecificationError, match="pairs"):
         explain(clip, x, ["a cat"], method="occlusion", pairs=True)
-    with pytest.raises(SpecificationError, match="0 to 12"):
-        explain(clip, x, ["a cat"], method="straight", layer=13)
-    with pytest.raises(SpecificationError, match="method"):
-        explain(clip, x, ["a cat"], method="saliency")
-    with pytest.raises(SampleError, match="no pictures"):
-        explain(clip, [], ["a cat"])
+    refuses(SpecificationError, "0 to 12", explain, clip, x, ["a cat"], method="straight", layer=13)
+    refuses(SpecificationError, "method", explain, clip, x, ["a cat"], method="saliency")
+    refuses(SampleError, "no pictures", explain, clip, [], ["a cat"])
     with pytest.raises(SpecificationError, match="whole numbers"):
         explain(clip, x, ["a cat"], method="occlusion", grid=(0, 2))
     with pytest.raises(SpecificationError, match="preprocess="):
@@ -288,8 +269,7 @@ def test_sentences_of_whole_words_are_read_word_by_word(toy: Any) -> None:
         ("[start]", "the", "square", "[end]"),
     )
     assert read.tokens.shape == (2, 6)
-    with pytest.raises(DataError, match="the words circle"):
-        read_sentences(tokenizer, ["a circle"])
+    refuses(DataError, "the words circle", read_sentences, tokenizer, ["a circle"])
     with pytest.raises(SpecificationError, match="a sentence of 7 tokens"):
         read_sentences(tokenizer, ["a square 1 2 3"])
 
@@ -297,11 +277,7 @@ def test_sentences_of_whole_words_are_read_word_by_word(toy: Any) -> None:
 def test_a_tower_in_training_mode_is_refused() -> None:
     tower, x = build("resnet")
     tower.source.train()
-    with pytest.raises(SpecificationError, match="training mode"):
-        explain(tower, x, head(24))
-
-
-# what is drawn
+    refuses(SpecificationError, "training mode", explain, tower, x, head(24))
 
 
 @pytest.mark.slow
@@ -323,8 +299,7 @@ def test_a_figure_says_what_the_logit_is_the_sum_of(clip: Clip) -> None:
     assert len([trace for trace in pairs.data if trace.type == "heatmap"]) == 3
     with pytest.raises(SpecificationError, match="pairs=True"):
         explain(clip, torch.rand(1, 3, 96, 96), SENTENCES, method="occlusion").plot_pairs()
-    with pytest.raises(SpecificationError, match="picture 0 to 1"):
-        maps.plot(2)
+    refuses(SpecificationError, "picture 0 to 1", maps.plot, 2)
 
 
 def test_pictures_are_drawn_as_they_were_given(clip: Clip) -> None:

@@ -11,29 +11,18 @@ from torch import Tensor
 
 from interp.core.classifiers import Classifier
 from interp.core.errors import InterpError, SiteError
-from interp.models.attribution.decompose import decompose
-from interp.models.attribution.logit_lens import lens_embeddings, lens_sites, logit_lens
-from interp.models.towers.open_tower import open_tower
-from tests.models.moved import moved, tokens
+from interp.models import decompose, logit_lens
+from interp.models.attribution.logit_lens import lens_embeddings, lens_sites
+from tests.models.moved import QUERIES, RESNET, VIT, text, visual
+from tests.refusals import refuses
 
-VIT: Any = {"layers": 3, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
-TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 3}
-RESNET: Any = {"layers": (2, 1, 2, 1), "width": 8, "image_size": 64, "head_width": 64}
+THREE = VIT | {"layers": 3}
 
 
 def head() -> Classifier:
     dice = torch.Generator().manual_seed(1)
     weight = F.normalize(torch.randn(4, 24, generator=dice), dim=-1)
     return Classifier(weight, ("cat", "dog", "owl", "pig"), 20.0)
-
-
-def visual(**variant: Any) -> tuple[Any, Any, Tensor]:
-    torch.manual_seed(0)
-    model = moved(CLIP(24, (VIT if "layers" not in variant else {}) | variant, TEXT))
-    side = model.visual.image_size
-    side = side if isinstance(side, int) else side[0]
-    x = torch.randn(3, 3, side, side, dtype=torch.float64)
-    return model, open_tower(model, "visual"), x
 
 
 def outputs(blocks: Any, run: Any) -> list[Tensor]:
@@ -49,15 +38,10 @@ def outputs(blocks: Any, run: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     "variant",
-    [
-        {},
-        {"pool_type": "avg"},
-        {"pool_type": "avg", "final_ln_after_pool": True},
-        {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5},
-    ],
+    [{}, {"pool_type": "avg"}, {"pool_type": "avg", "final_ln_after_pool": True}, QUERIES],
 )
 def test_pictures(variant: Any) -> None:
-    model, tower, x = visual(**variant)
+    model, tower, x = visual(THREE, **variant)
     net = model.visual
     streams = outputs(net.transformer.resblocks, lambda: net(x))
     naive = []
@@ -85,9 +69,7 @@ def test_pictures(variant: Any) -> None:
 
 @pytest.mark.parametrize("kind", [CLIP, CustomTextCLIP])
 def test_texts(kind: Any) -> None:
-    torch.manual_seed(0)
-    model = moved(kind(24, VIT, TEXT))
-    tower, x = open_tower(model, "text"), tokens()
+    model, tower, x = text(kind)
     net = model if kind is CLIP else model.text
     streams = outputs(net.transformer.resblocks, lambda: model.encode_text(x))
     naive = [
@@ -101,7 +83,7 @@ def test_texts(kind: Any) -> None:
 
 
 def test_a_bottlenecks_row_is_its_stream_read_with_gates_and_pattern_held() -> None:
-    _, tower, x = visual(**RESNET)
+    _, tower, x = visual(RESNET)
     ours = lens_embeddings(tower, x)
     _, cache = tower.run_with_cache(x)
     blocks = [block.name for block in tower.chain]
@@ -137,7 +119,7 @@ def test_a_bottlenecks_row_is_its_stream_read_with_gates_and_pattern_held() -> N
 
 
 def test_the_streams_may_be_chosen() -> None:
-    _, tower, x = visual()
+    _, tower, x = visual(THREE)
     full = lens_embeddings(tower, x)
     some = lens_embeddings(tower, x, sites=["blocks.1.hook_resid_post", "blocks.*.hook_resid_pre"])
     assert len(some) == 4  # in tower order, whatever the order of the patterns
@@ -145,47 +127,31 @@ def test_the_streams_may_be_chosen() -> None:
     middle = lens_embeddings(tower, x, sites="blocks.0.hook_resid_mid")
     part = decompose(tower, x)
     assert middle.shape == (1, 3, 24) and not torch.allclose(middle[0], part.total)
-    _, resnet, pictures = visual(**RESNET)
+    _, resnet, pictures = visual(RESNET)
     rows = lens_embeddings(resnet, pictures)
     for sites, row in (("layer2.0.hook_resid_pre", 2), ("layer2.0.hook_resid_post", 3)):
         torch.testing.assert_close(lens_embeddings(resnet, pictures, sites=sites)[0], rows[row])
 
 
-def test_a_block_that_adds_nothing_changes_no_row() -> None:
-    model, tower, x = visual()
-    with torch.no_grad():
-        block = model.visual.transformer.resblocks[1]
-        for part in (block.attn.out_proj, block.mlp.c_proj):
-            part.weight.zero_()
-            part.bias.zero_()
-    rows = lens_embeddings(tower, x)
-    assert torch.equal(rows[1], rows[2]) and not torch.allclose(rows[0], rows[1])
-
-
 def test_what_is_refused() -> None:
-    model, tower, x = visual()
-    with pytest.raises(SiteError, match="use decompose"):
-        lens_embeddings(tower, x, sites="blocks.0.hook_mlp_out")
+    model, tower, x = visual(THREE)
+    refuses(SiteError, "use decompose", lens_embeddings, tower, x, sites="blocks.0.hook_mlp_out")
     with pytest.raises(SiteError, match="hook_resid_post"):
         lens_embeddings(tower, x, sites="blocks.0.hook_residpost")
-    with pytest.raises(SiteError):
-        lens_embeddings(tower, x, sites=[])
-    with pytest.raises(InterpError, match=r"clip\.visual"):
-        logit_lens(model, x, head())
+    refuses(SiteError, "", lens_embeddings, tower, x, sites=[])
+    refuses(InterpError, r"clip\.visual", logit_lens, model, x, head())
 
 
 def test_nothing_stays_installed_and_nothing_carries_gradients() -> None:
-    for variant in ({}, RESNET):
-        _, tower, x = visual(**variant)
+    for vision in (VIT, RESNET):
+        _, tower, x = visual(vision)
         assert not logit_lens(tower, x, head()).requires_grad
         assert not any(point.fwd_hooks for point in tower.hook_dict.values())
 
 
-@pytest.mark.parametrize(
-    "variant", [{}, {"pool_type": "avg"}, {"attentional_pool": True, "attn_pooler_heads": 4}]
-)
+@pytest.mark.parametrize("variant", [{}, {"pool_type": "avg"}, QUERIES])
 def test_logit_attrs_are_the_parts_of_the_decomposition(variant: Any) -> None:
-    _, tower, x = visual(**variant)
+    _, tower, x = visual(THREE, **variant)
     with torch.no_grad():
         _, cache = tower.run_with_cache(x)
     labels, foils = ["cat", "owl", "cat"], ["dog"]
@@ -201,8 +167,7 @@ def test_logit_attrs_are_the_parts_of_the_decomposition(variant: Any) -> None:
 
 
 def test_logit_attrs_of_a_text_read_its_end() -> None:
-    model = moved(CLIP(24, VIT, TEXT))
-    tower, x = open_tower(model, "text"), tokens()
+    _, tower, x = text()
     with torch.no_grad():
         _, cache = tower.run_with_cache(x)
     whole = cache[f"blocks.{tower.n_layers - 1}.hook_resid_post"][None]
@@ -218,7 +183,7 @@ def test_logit_attrs_of_a_text_read_its_end() -> None:
 
 
 def test_logit_attrs_refuse_what_does_not_fit() -> None:
-    _, tower, x = visual()
+    _, tower, x = visual(THREE)
     with torch.no_grad():
         _, cache = tower.run_with_cache(x)
     stack = cache.stack_head_results(layer=1)
@@ -227,9 +192,8 @@ def test_logit_attrs_refuse_what_does_not_fit() -> None:
         lambda: cache.logit_attrs(stack, head(), ["cat", "dog"]),
         lambda: cache.logit_attrs(stack, head(), ["cta"]),
     ):
-        with pytest.raises(InterpError, match="attribute logits to parts of the stream"):
-            wrong()
-    _, resnet, x = visual(**RESNET)
+        refuses(InterpError, "attribute logits to parts of the stream", wrong)
+    _, resnet, x = visual(RESNET)
     with torch.no_grad():
         _, cache = resnet.run_with_cache(x)
     with pytest.raises(InterpError, match=r"decompose\(tower, x\)\.logits"):

@@ -6,7 +6,6 @@ import os
 import shutil
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from interp.circuits import Chain
 from interp.core.errors import (
     DataError,
     NumericsError,
@@ -34,21 +34,12 @@ from interp.models.caching import save_activations as storing
 from interp.models.caching.keep import Keep, forecast, read
 from interp.models.caching.save_activations import describe_tower, save_activations
 from interp.models.caching.saved_activations import SavedActivations, convert_shards
-
-# reading
+from tests.refusals import refuses
 
 
 def plain(tower: Any, x: Tensor, names: Any = None) -> dict[str, Tensor]:
     with torch.no_grad():
         return tower.run_with_cache(x, names_filter=names)[1]
-
-
-def test_reading_everything_is_run_with_cache(kind, small_tower, small_batch):
-    tower, x = small_tower(kind), small_batch(kind)
-    wanted, kept = plain(tower, x), read(tower, x, Keep())
-    assert list(kept) == list(wanted)
-    for site, value in kept.items():
-        assert torch.equal(value, wanted[site]), site
 
 
 @pytest.mark.parametrize("pos", [0, [4, 1], slice(1, None, 2), torch.tensor([2]), None])
@@ -107,26 +98,20 @@ def test_reading_leaves_no_hook_and_no_graph(small_tower, small_batch):
 
 def test_selections_that_select_nothing_are_refused(small_tower, small_batch):
     tower, x = small_tower("vit"), small_batch("vit", 2)
-    with pytest.raises(SiteError, match="axis head"):
-        read(tower, x, Keep("blocks.*.hook_resid_post", head=0))
-    with pytest.raises(SiteError, match="axis pos or query"):
-        read(tower, x, Keep("hook_embedding", pos=0))
-    with pytest.raises(SiteError, match="Try blocks"):
-        read(tower, x, Keep("blocks.9.hook_resid_post"))
+    refuses(SiteError, "axis head", read, tower, x, Keep("blocks.*.hook_resid_post", head=0))
+    refuses(SiteError, "axis pos or query", read, tower, x, Keep("hook_embedding", pos=0))
+    refuses(SiteError, "Try blocks", read, tower, x, Keep("blocks.9.hook_resid_post"))
     for pos in (17, [0, 17], slice(17, None)):
-        with pytest.raises(ShapeError, match="0 to 16"):
-            read(tower, x, Keep("hook_embed", pos=pos))
+        refuses(ShapeError, "0 to 16", read, tower, x, Keep("hook_embed", pos=pos))
     for pos in (-1, [], [0, -1]):
-        with pytest.raises(ShapeError, match="counted from 0"):
-            Keep("hook_embed", pos=pos)
+        refuses(ShapeError, "counted from 0", Keep, "hook_embed", pos=pos)
     # twins that are in range
     read(tower, x, Keep("blocks.*.attn.hook_z", head=0, pos=[0, 16]))
 
 
 def test_numbers_too_large_for_the_kept_format_are_refused(small_tower, small_batch):
     tower, x = small_tower("vit"), small_batch("vit", 2) * 1e7
-    with pytest.raises(NumericsError, match="at most"):
-        read(tower, x, Keep("hook_embed", dtype=torch.float16))
+    refuses(NumericsError, "at most", read, tower, x, Keep("hook_embed", dtype=torch.float16))
     assert read(tower, x, Keep("hook_embed", dtype=torch.bfloat16))["hook_embed"].isfinite().all()
 
 
@@ -136,52 +121,24 @@ def test_the_infinities_of_a_causal_mask_are_no_overflow(small_tower, small_batc
     assert read(tower, x, Keep(site, dtype=torch.float16))[site].isinf().any()
 
 
-class Stranger:
-    """A tower that is not ours: it doubles, then adds one; `mute` leaves its second site out."""
+class Mute(Chain):
+    """A tower none of whose sites fires."""
 
-    sites, n_layers = ("blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre"), 2
-
-    def __init__(self, mute: bool = False) -> None:
-        self.mute, self.installed = mute, {}
-
-    def axes(self, site: str) -> tuple[str, ...]:
-        return ("batch", "pos", "d_model")
-
-    def layer(self, site: str) -> int:
-        return self.sites.index(site)
-
-    def __call__(self, x: Tensor, *, start_at_layer: Any = None, stop_at_layer: Any = None) -> Any:
-        for site in self.sites[: 1 if self.mute else stop_at_layer]:
-            if site in self.installed:
-                self.installed[site](x, hook=None)
-            x = 2 * x
-        return x + 1
-
-    @contextmanager
-    def hooks(self, fwd_hooks: Any = (), bwd_hooks: Any = ()) -> Iterator[Any]:
-        self.installed = dict(fwd_hooks)
-        yield self
-        self.installed = {}
-
-    run_with_cache = run_with_hooks = lambda self, x, **words: x
+    def forward(self, x: Tensor, **words: Any) -> Tensor:
+        return x
 
 
 def test_any_tower_that_keeps_the_protocol_is_read(tmp_path):
-    x = torch.arange(24.0).reshape(4, 3, 2)
-    kept = read(Stranger(), x, Keep(pos=1))
+    """Each block of this one doubles the stream."""
+    tower, x = Chain([nn.Identity()] * 2), torch.arange(24.0).reshape(4, 3, 2)
+    kept = read(tower, x, Keep("blocks.*.hook_resid_pre", pos=1))
     assert torch.equal(kept["blocks.0.hook_resid_pre"], x[:, 1:2])
     assert torch.equal(kept["blocks.1.hook_resid_pre"], 2 * x[:, 1:2])
-    saved = save_activations(Stranger(), x, tmp_path, Keep("blocks.1.*"), batch_size=3)
+    keep = Keep("blocks.1.hook_resid_pre")
+    saved = save_activations(tower, x, tmp_path, keep, batch_size=3)
     assert torch.equal(saved["blocks.1.hook_resid_pre"].tensor(), 2 * x)
-    assert forecast(Stranger(), x).total == 2 * x.nbytes
-
-
-def test_a_site_that_never_fires_is_an_error():
-    with pytest.raises(SiteError, match="read blocks"):
-        read(Stranger(mute=True), torch.ones(1, 3, 2), Keep())
-
-
-# saving
+    assert forecast(tower, x, keep).total == x.nbytes
+    refuses(SiteError, "blocks.1.hook_resid_pre", read, Mute([nn.Identity()]), x, keep)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -324,8 +281,7 @@ def test_another_run_in_the_same_folder_is_refused(small_tower, small_batch, tmp
         (tower, x, Keep("hook_embed", pos=1), "selection"),
         (tower, x, Keep("hook_embed", pos=0, dtype=torch.float16), "selection"),
     ):
-        with pytest.raises(OutputError, match=f"another {name}"):
-            save(other, examples, tmp_path, what)
+        refuses(OutputError, f"another {name}", save, other, examples, tmp_path, what)
     save(tower, x, tmp_path, keep)
 
 
@@ -362,11 +318,9 @@ def test_what_is_cut_short_is_refused(small_tower, small_batch, tmp_path):
             (folder / harmed).unlink()
         else:
             (folder / harmed).write_bytes(content)
-        with pytest.raises(DataError, match=words):
-            SavedActivations(folder)
+        refuses(DataError, words, SavedActivations, folder)
         if (folder / FACTS).exists():
-            with pytest.raises(DataError, match=words):
-                save(tower, x, folder)
+            refuses(DataError, words, save, tower, x, folder)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_run(
@@ -382,8 +336,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_run(
     free(8 * one - 1)
     with monkeypatch.context() as patch:
         patch.setattr(storing, "read", None)
-        with pytest.raises(OutputError, match="for each"):
-            save(tower, x, tmp_path, keep)
+        refuses(OutputError, "for each", save, tower, x, tmp_path, keep)
     assert not list(tmp_path.iterdir())
     stream: Iterator[Tensor] = iter([x[:4], x[4:]])  # of unknown length: a shard at a time
     free(4 * one - 1)
@@ -405,15 +358,14 @@ def test_a_shard_that_cannot_be_written_leaves_nothing_half_done(
 
         with monkeypatch.context() as patch:
             patch.setattr(ActivationWriter, "_handle", refuse)
-            with pytest.raises(OutputError, match=words):
-                save(tower, x, tmp_path)
+            refuses(OutputError, words, save, tower, x, tmp_path)
         assert SavedActivations(tmp_path).n_rows == 0
     keep = Keep("hook_embed")  # the folder is free for another run
     assert save(tower, x, tmp_path, keep).finished and len(files(tmp_path)) == 3
 
 
 def test_out_of_memory_halves_the_batch(small_tower, small_batch, tmp_path, monkeypatch):
-    tower, x, said = small_tower("vit").double(), small_batch("vit").double(), []
+    tower, x = small_tower("vit").double(), small_batch("vit").double()
     seen: list[int] = []
 
     def limited(tower: Any, batch: Tensor, keep: Keep) -> dict[str, Tensor]:
@@ -424,37 +376,25 @@ def test_out_of_memory_halves_the_batch(small_tower, small_batch, tmp_path, monk
 
     limit = 2
     monkeypatch.setattr(storing, "read", limited)
-    monkeypatch.setattr("interp.core.runs.batching.say", said.append)
     keep = Keep("hook_embedding")
     saved = save_activations(tower, x, tmp_path / "a", keep, batch_size=8)
     assert seen == [8, 4, 2, 2, 2, 2]
-    assert [line for line in said if "halved" in line] == [
-        "out of memory: the batch is halved to 4",
-        "out of memory: the batch is halved to 2",
-    ]
     whole = plain(tower, x)["hook_embedding"]
     torch.testing.assert_close(saved["hook_embedding"].tensor(), whole, rtol=1e-12, atol=1e-12)
     limit = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        save_activations(tower, x, tmp_path / "b", keep)
+    refuses(torch.OutOfMemoryError, "", save_activations, tower, x, tmp_path / "b", keep)
 
 
 def test_a_nan_and_what_is_no_batch_are_refused(small_tower, small_batch, tmp_path):
     tower, x = small_tower("vit"), small_batch("vit")
     x[5, 0, 0, 0] = torch.nan
-    with pytest.raises(NumericsError, match=r"NaN in 1 of .* 4 examples, the first its 1"):
-        save(tower, x, tmp_path)
+    refuses(NumericsError, r"NaN in 1 of .* 4 examples, the first its 1", save, tower, x, tmp_path)
     for wrong in ([x, "picture"], iter(["picture"]), [torch.tensor(1.0)]):
-        with pytest.raises(ShapeError, match="iterable of tensors"):
-            save_activations(tower, wrong, tmp_path, Keep())
-    with pytest.raises(SampleError, match="no examples"):
-        save_activations(tower, [], tmp_path, Keep())
+        refuses(ShapeError, "iterable of tensors", save_activations, tower, wrong, tmp_path, Keep())
+    refuses(SampleError, "no examples", save_activations, tower, [], tmp_path, Keep())
     for option in ("batch_size", "shard_size"):
         with pytest.raises(SpecificationError, match=f"{option} = 0"):
             save_activations(tower, x, tmp_path, Keep(), **{option: 0})
-
-
-# reading back
 
 
 def test_rows_are_read_as_a_tensor_gives_them(small_tower, small_batch, tmp_path):
@@ -474,8 +414,7 @@ def test_rows_are_read_as_a_tensor_gives_them(small_tower, small_batch, tmp_path
     for rows in (10, -11, [0, 10], mask[:9], 1.5, [[0]]):
         with pytest.raises(SampleError, match="read rows"):
             saved[rows]
-    with pytest.raises(SampleError, match="batch_size 0"):
-        next(saved.batches(0))
+    refuses(SampleError, "batch_size 0", next, saved.batches(0))
 
 
 def test_only_the_rows_asked_for_are_read(small_tower, small_batch, tmp_path):
@@ -515,8 +454,7 @@ def test_shards_as_they_were_saved_before_are_converted(dtype, small_tower, smal
     old, now = tmp_path / "old", tmp_path / "now"
     save_shards(old, tower, x, keep)
     for use in (SavedActivations, lambda folder: save(tower, x, folder, keep)):
-        with pytest.raises(DataError, match=r"convert_shards\(.*old', a new folder"):
-            use(old)
+        refuses(DataError, r"convert_shards\(.*old', a new folder", use, old)
     converted = convert_shards(old, tmp_path / "new")
     assert converted.finished and files(tmp_path / "new") == files(now)
     assert save(tower, x, tmp_path / "new", keep).finished  # of the same run
@@ -527,10 +465,8 @@ def test_shards_as_they_were_saved_before_are_converted(dtype, small_tower, smal
     save(tower, x, tmp_path / "whole", keep)
     assert files(tmp_path / "whole") == files(now)
     next(old.glob("activations-00001*")).write_bytes(b"cut")
-    with pytest.raises(DataError, match="do not read"):
-        convert_shards(old, tmp_path / "newer")
-    with pytest.raises(DataError, match="do not read"):
-        convert_shards(now, tmp_path / "newest")
+    refuses(DataError, "do not read", convert_shards, old, tmp_path / "newer")
+    refuses(DataError, "do not read", convert_shards, now, tmp_path / "newest")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -92,9 +92,6 @@ def test_is_repeatable_and_seeded() -> None:
     assert not first.error.equals(third.error) and third.ok.all()
 
 
-# what only one part of the certificate sees
-
-
 def test_a_cut_gradient_fails_by_gradient_alone(monkeypatch: Patch) -> None:
     old = attention.fused_attention
     monkeypatch.setattr(

@@ -3,47 +3,35 @@
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from interp.models.certificate.certify import certify
 from interp.models.towers import attention, resnet, text, transformer, vit
-from interp.models.towers.open_tower import open_tower
+from tests.models.certificate.test_certify import RESNET, VIT, build, rows
+from tests.models.moved import QUERIES
 
 pytestmark = pytest.mark.slow
 
-VIT: Any = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
-# the second block of a stage has no downsample: only there can a plain shortcut be missing
-RESNET: Any = {"layers": (1, 2, 1, 1), "width": 4, "image_size": 32, "head_width": 64}
-TEXT: Any = {"context_length": 10, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
 Patch = pytest.MonkeyPatch
+Mutate = Callable[[Patch], None]
+IMAGES, WORDS = VIT | {"layers": 1}, {"layers": 1}
+# the second block of a stage has no downsample: only there can a plain shortcut be missing
+MAPS = RESNET | {"image_size": 32}
 
 
-def build(
-    vision: dict | None = None, words: dict | None = None, *, kind: Any = CLIP, **more: Any
-) -> Any:
-    torch.manual_seed(0)
-    return kind(24, vision or VIT, TEXT | (words or {}), **more)
-
-
-def rows(model: Any, which: str = "visual") -> pd.DataFrame:
-    return certify(open_tower(model, which))
-
-
-# mutants of the transformer
+def passes(vision: Any = IMAGES, which: str = "visual", **more: Any) -> bool:
+    return bool(rows(build(vision, WORDS, **more), which).ok.all())
 
 
 def drop_output_bias(patch: Patch) -> None:
     old = attention.HookedAttention.forward
-    patch.setattr(
-        attention.HookedAttention,
-        "forward",
-        lambda self, x, mask=None: old(self, x, mask) - self.b_O,
-    )
+
+    def forward(self: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return old(self, x, mask) - self.b_O
+
+    patch.setattr(attention.HookedAttention, "forward", forward)
 
 
 def drop_query_bias(patch: Patch) -> None:
@@ -126,54 +114,16 @@ def mean_pooling(patch: Patch) -> None:
     patch.setattr(vit.HookedViT, "_pool", lambda self, x: x.mean(dim=1, keepdim=True))
 
 
-TRANSFORMER_MUTANTS = (
-    drop_output_bias,
-    drop_query_bias,
-    drop_neuron_bias,
-    skip_residual,
-    swap_heads,
-    swap_heads_of_the_fused_kernel,
-    other_gelu,
-    sample_variance,
-    unscaled_scores,
-)
+def no_mask(patch: Patch) -> None:
+    patch.setattr(text.HookedText, "_context", lambda self, stream, tokens: (None,))
 
 
-@pytest.mark.parametrize("mutate", [*TRANSFORMER_MUTANTS, no_positions, mean_pooling])
-def test_vit_mutants_fail(mutate: Callable[[Patch], None], monkeypatch: Patch) -> None:
-    mutate(monkeypatch)
-    assert not rows(build()).ok.all()
+def read_at_the_last_place(patch: Patch) -> None:
+    def read_out(self: Any, stream: Tensor, tokens: Tensor) -> Tensor:
+        pooled = self.hook_pooled(self.ln_final(stream)[:, -1])
+        return self.hook_embedding(pooled @ self.source.text_projection)
 
-
-@pytest.mark.parametrize("mutate", TRANSFORMER_MUTANTS)
-def test_text_mutants_fail(mutate: Callable[[Patch], None], monkeypatch: Patch) -> None:
-    mutate(monkeypatch)
-    assert not rows(build(), "text").ok.all()
-
-
-@pytest.mark.parametrize(
-    "attribute, value",
-    [
-        ("_context", lambda self, stream, tokens: (None,)),
-        (
-            "_read_out",
-            lambda self, stream, tokens: self.hook_embedding(
-                self.hook_pooled(self.ln_final(stream)[:, -1]) @ self.source.text_projection
-            ),
-        ),
-    ],
-)
-def test_text_without_mask_or_end_fails(attribute: str, value: object, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(text.HookedText, attribute, value)
-    assert not rows(build(), "text").ok.all()
-
-
-def test_quick_gelu_read_as_gelu_fails(monkeypatch: Patch) -> None:
-    other_gelu(monkeypatch)
-    assert rows(build(quick_gelu=True)).ok.all()  # there it is no mutant
-
-
-# mutants of the ResNet
+    patch.setattr(text.HookedText, "_read_out", read_out)
 
 
 def bottleneck(
@@ -215,26 +165,11 @@ BOTTLENECKS = {
 }
 
 
-def test_the_rewritten_bottleneck_is_right_when_nothing_is_changed(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(resnet.HookedBottleneck, "forward", bottleneck())
-    assert rows(build(RESNET)).ok.all()
+def bottleneck_with(forward: Callable) -> Mutate:
+    return lambda patch: patch.setattr(resnet.HookedBottleneck, "forward", forward)
 
 
-@pytest.mark.parametrize("name", BOTTLENECKS)
-def test_resnet_mutants_fail(name: str, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(resnet.HookedBottleneck, "forward", BOTTLENECKS[name])
-    assert not rows(build(RESNET)).ok.all()
-
-
-def test_a_fresh_resnet_hides_a_missing_branch(monkeypatch: Patch) -> None:
-    """Why everything is moved off its initial value first."""
-    monkeypatch.setattr(resnet.HookedBottleneck, "forward", BOTTLENECKS["branch missing"])
-    model = build(RESNET).eval()
-    x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(open_tower(model, "visual")(x), model.visual(x))
-
-
-def test_pool_without_positions_fails(monkeypatch: Patch) -> None:
+def pool_without_positions(patch: Patch) -> None:
     old = resnet.HookedAttentionPool.forward
 
     def forward(self: Any, x: Tensor) -> Tensor:
@@ -246,31 +181,60 @@ def test_pool_without_positions_fails(monkeypatch: Patch) -> None:
         finally:
             positions.data = keep
 
-    monkeypatch.setattr(resnet.HookedAttentionPool, "forward", forward)
-    assert not rows(build(RESNET)).ok.all()
+    patch.setattr(resnet.HookedAttentionPool, "forward", forward)
 
 
-def test_pool_with_swapped_heads_fails(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(resnet, "merge_heads", lambda z: attention.merge_heads(z.flip(2)))
-    assert not rows(build(RESNET)).ok.all()
+def swapped_before_merging(module: Any) -> Mutate:
+    merge = attention.merge_heads
+    return lambda patch: patch.setattr(module, "merge_heads", lambda z: merge(z.flip(2)))
 
 
-# mutants of pooling by learned queries
-
-QUERIES: Any = {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5}
-
-
-def test_queries_with_swapped_heads_fail(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(vit, "merge_heads", lambda z: attention.merge_heads(z.flip(2)))
-    assert not rows(build(VIT | QUERIES)).ok.all()
+def keys_without_norm(patch: Patch) -> None:
+    patch.setattr(vit, "HookedNorm", lambda source: nn.Identity())
 
 
-def test_keys_that_are_not_normalised_fail(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(vit, "HookedNorm", lambda source: nn.Identity())
-    assert not rows(build(VIT | QUERIES)).ok.all()
-
-
-def test_keys_and_values_exchanged_fail(monkeypatch: Patch) -> None:
+def keys_and_values_exchanged(patch: Patch) -> None:
     old = vit._weights
-    monkeypatch.setattr(vit, "_weights", lambda attn: [old(attn)[n] for n in (0, 2, 1)])
-    assert not rows(build(VIT | QUERIES)).ok.all()
+    patch.setattr(vit, "_weights", lambda attn: [old(attn)[n] for n in (0, 2, 1)])
+
+
+OF_BLOCKS = (
+    drop_output_bias,
+    drop_query_bias,
+    drop_neuron_bias,
+    skip_residual,
+    swap_heads,
+    swap_heads_of_the_fused_kernel,
+    other_gelu,
+    sample_variance,
+    unscaled_scores,
+)
+POOLED = IMAGES | QUERIES
+MUTANTS: dict[str, tuple[Any, str, Mutate]] = {
+    **{f"vit, {each.__name__}": (IMAGES, "visual", each) for each in OF_BLOCKS},
+    **{f"text, {each.__name__}": (IMAGES, "text", each) for each in OF_BLOCKS},
+    "vit, no positions": (IMAGES, "visual", no_positions),
+    "vit, mean pooling": (IMAGES, "visual", mean_pooling),
+    "text, no mask": (IMAGES, "text", no_mask),
+    "text, not read at its end": (IMAGES, "text", read_at_the_last_place),
+    **{name: (MAPS, "visual", bottleneck_with(each)) for name, each in BOTTLENECKS.items()},
+    "pool without positions": (MAPS, "visual", pool_without_positions),
+    "pool with swapped heads": (MAPS, "visual", swapped_before_merging(resnet)),
+    "queries with swapped heads": (POOLED, "visual", swapped_before_merging(vit)),
+    "keys without norm": (POOLED, "visual", keys_without_norm),
+    "keys and values exchanged": (POOLED, "visual", keys_and_values_exchanged),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_fail(name: str, monkeypatch: Patch) -> None:
+    vision, which, mutate = MUTANTS[name]
+    mutate(monkeypatch)
+    assert not passes(vision, which)
+
+
+def test_what_is_no_mutant_passes(monkeypatch: Patch) -> None:
+    bottleneck_with(bottleneck())(monkeypatch)
+    assert passes(MAPS)
+    other_gelu(monkeypatch)
+    assert passes(quick_gelu=True)

@@ -4,24 +4,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from open_clip.model import CLIP
 from open_clip.timm_model import TimmModel
-from PIL import Image
 from torch import Tensor
 
-from interp import circuits, probes
+from interp import circuits
 from interp.core.errors import SiteError
-from interp.core.images import ImageTable
 from interp.models.certificate.certify import COLUMNS, certify
 from interp.models.towers.open_tower import trace_pictures, trace_texts
 from tests.models.unhooked import TIMM, VIT, WORDS, bert, by_torch, pictures, traced
 
 pytestmark = pytest.mark.slow
-
-# the certificate
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -90,9 +85,6 @@ def test_patches_that_do_not_arrive_fail(monkeypatch: pytest.MonkeyPatch) -> Non
     assert frame[frame.check == "read"].ok.all()
 
 
-# the other wings
-
-
 def test_a_sweep_is_a_patched_run_per_cell() -> None:
     tower = trace_pictures(TimmModel("convnext_atto", 6, image_size=32, pool="", proj="linear"))
     tower.source.eval()
@@ -130,38 +122,3 @@ def test_a_sweep_is_a_patched_run_per_cell() -> None:
             traced("swin"), clean=clean, corrupt=corrupt, metric=lambda out: out[:, 0],
             sites="layers.0.blocks.0.attn", axes=("layer",),
         )  # fmt: skip
-
-
-@pytest.fixture
-def images(tmp_path: Any) -> ImageTable:
-    dice = np.random.default_rng(0)
-    rows = []
-    for label in "abcdef":
-        for domain in ("real", "sketch"):
-            for artist in range(4):
-                path = f"{label}-{domain}-{artist}.png"
-                pixels = dice.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / path)
-                rows.append((path, label, domain, "test", "", f"artist{artist}"))
-    names = ["path", "label", "domain", "split", "caption", "artist"]
-    return ImageTable(pd.DataFrame(rows, columns=names), root=tmp_path)
-
-
-def test_features_and_similarity_of_a_traced_tower(images: ImageTable) -> None:
-    tower = traced("vit")
-
-    def preprocess(picture: Image.Image) -> Tensor:
-        return torch.tensor(np.asarray(picture), dtype=torch.float32).permute(2, 0, 1) / 255
-
-    features = probes.collect(tower, images, ["blocks.?", "norm"], preprocess=preprocess)
-    x = images.tensors(preprocess)
-    with torch.no_grad():
-        seen = by_torch(tower.source, "blocks.1", lambda: tower.source(x))[0]
-        last = by_torch(tower.source, "norm", lambda: tower.source(x))[0]
-    np.testing.assert_allclose(features.values["blocks.1"], seen.mean(1), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(features.values["norm"], last.mean(1), rtol=1e-5, atol=1e-6)
-    table = probes.similarity(tower, images, "blocks.?", preprocess=preprocess, n_permutations=9)
-    alone = probes.similarity(features.only("blocks.?"), n_permutations=9)
-    np.testing.assert_allclose(table.frame["value"], alone.frame["value"])
-    with pytest.raises(SiteError, match="batch_x_4"):
-        probes.collect(traced("swin"), images, "layers.0.blocks.0.attn", preprocess=preprocess)

@@ -1,5 +1,7 @@
 """Classifiers learned from pictures: planted embeddings where each must succeed, or must fail."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +22,7 @@ from interp.models.evaluation.ask import (
     ask_examples,
     prototypes,
 )
+from tests.tables import image_table
 
 LABELS = ["cat", "dog", "owl", "pig"]
 
@@ -27,10 +30,8 @@ LABELS = ["cat", "dog", "owl", "pig"]
 def pictures(
     per_cell: int, split: str, domains: tuple[str, ...] = ("real", "sketch")
 ) -> ImageTable:
-    rows = [
-        (f"{d}{c}{k}", c, d, split, "") for d in domains for c in LABELS for k in range(per_cell)
-    ]
-    return ImageTable(pd.DataFrame(rows, columns=["path", "label", "domain", "split", "caption"]))
+    cells = product(domains, LABELS, [split], range(per_cell))
+    return image_table([cell[:3] for cell in cells], "domain label split")
 
 
 def embedded(images: ImageTable, *, shuffled: bool, seed: int = 0) -> Embedded:
@@ -61,10 +62,8 @@ def test_one_geometry_carries_over_and_two_do_not() -> None:
 def test_the_probe_is_scikit_learns_pipeline() -> None:
     training = embedded(pictures(8, "train"), shuffled=False)
     test = embedded(pictures(25, "test"), shuffled=False, seed=3)
-    noisy = Embedded(
-        test.images,
-        test.vectors + 0.5 * torch.from_numpy(rng("noise", 0).normal(size=test.vectors.shape)),
-    )
+    noise = torch.from_numpy(rng("noise", 0).normal(size=test.vectors.shape))
+    noisy = Embedded(test.images, test.vectors + 0.5 * noise)
     natural = np.flatnonzero(training.images.domain == "real").tolist()
     pipeline = make_pipeline(
         Normalizer(), StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=500)
@@ -84,13 +83,9 @@ def test_prototypes_are_means_of_directions() -> None:
 
 def test_a_class_never_shown_is_never_chosen_and_ranks_last() -> None:
     train, test = pictures(6, "train"), pictures(6, "test")
-    shown = train[(train.label != "owl").to_numpy()]
-    answers = ask_examples(
-        embedded(shown, shuffled=False),
-        embedded(test, shuffled=False, seed=1),
-        class_names=LABELS,
-        held_out=["owl", "pig"],
-    )
+    shown = embedded(train[(train.label != "owl").to_numpy()], shuffled=False)
+    asked = embedded(test, shuffled=False, seed=1)
+    answers = ask_examples(shown, asked, class_names=LABELS, held_out=["owl", "pig"])
     frame = answers.frame[answers.frame["candidates"] == "all"]
     assert "owl" not in set(frame["chosen"])
     assert (frame[frame["label"] == "owl"]["rank"] == 4).all()
@@ -100,12 +95,8 @@ def test_a_class_never_shown_is_never_chosen_and_ranks_last() -> None:
 def test_two_classes_are_told_apart_as_more_are() -> None:
     train, test = (pictures(n, s)[[*range(2 * n)]] for n, s in ((10, "train"), (8, "test")))
     assert set(train.label) == {"cat", "dog"}
-    found = ask_examples(
-        embedded(train, shuffled=False),
-        embedded(test, shuffled=False, seed=1),
-        class_names=["cat", "dog"],
-        held_out=[],
-    )
+    both = (embedded(train, shuffled=False), embedded(test, shuffled=False, seed=1))
+    found = ask_examples(*both, class_names=["cat", "dog"], held_out=[])
     assert found.frame.groupby("classifier")["correct"].mean().min() > 0.9
 
 

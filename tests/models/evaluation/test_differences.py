@@ -1,5 +1,7 @@
 """Differences between settings: paired, over classes and blocks, adjusted for their family."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,42 +11,23 @@ from interp.core.errors import SpecificationError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import holm
 from interp.models.evaluation.differences import Contrast, differences, over_blocks
+from tests.refusals import refuses
+
+
+def table(rows: list[tuple], n_pictures: int) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["setting", "seed", "label", "value"])
+    frame = frame.assign(test_domain="sketch", domain="sketch", candidates="all")
+    return frame.assign(prompts="neutral", n_pictures=n_pictures)
 
 
 def by_class_table(gains: dict[str, float], seeds: int) -> pd.DataFrame:
     generator = np.random.default_rng(0)
     rows = []
-    for seed in range(seeds):
-        for label in range(12):
-            hard = generator.normal()
-            rows += [
-                (
-                    setting,
-                    "sketch",
-                    seed,
-                    "sketch",
-                    f"c{label}",
-                    "neutral",
-                    "all",
-                    0.3 + 0.2 * hard + gain + 0.02 * generator.normal(),
-                    10,
-                )
-                for setting, gain in gains.items()
-            ]
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "setting",
-            "test_domain",
-            "seed",
-            "domain",
-            "label",
-            "prompts",
-            "candidates",
-            "value",
-            "n_pictures",
-        ],
-    )
+    for seed, label in product(range(seeds), range(12)):
+        hard = 0.3 + 0.2 * generator.normal()
+        for setting, gain in gains.items():
+            rows.append((setting, seed, f"c{label}", hard + gain + 0.02 * generator.normal()))
+    return table(rows, 10)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -75,10 +58,8 @@ def folds(effect: float, n_blocks: int = 3, seed: int = 0) -> pd.DataFrame:
             noise = 0.1 * generator.normal(size=2)
             for setting, gain in (("high", effect + own), ("low", 0.0)):
                 value = 0.4 + gain + noise[int(setting == "low")]
-                rows.append([setting, "sketch", block, "sketch", f"c{block}{place}", "neutral",
-                             "all", value, 16])  # fmt: skip
-    names = "setting test_domain seed domain label prompts candidates value n_pictures"
-    return pd.DataFrame(rows, columns=names.split())
+                rows.append((setting, block, f"c{block}{place}", value))
+    return table(rows, 16)
 
 
 def test_blocks_with_classes_of_their_own_are_nested_and_said_to_be() -> None:
@@ -165,8 +146,7 @@ def test_a_weighted_contrast_is_the_sum_of_its_parts() -> None:
     parts = found.loc[["a − b", "a − c"], "value"].mean()
     assert found.loc["a against both", "value"] == pytest.approx(parts)
     assert found.loc["a against both", "n_runs"] == 9
-    with pytest.raises(SpecificationError, match="add up to 1"):
-        Contrast("lopsided", {"a": 1.0})
+    refuses(SpecificationError, "add up to 1", Contrast, "lopsided", {"a": 1.0})
 
 
 def test_p_is_adjusted_over_the_family_and_no_further() -> None:

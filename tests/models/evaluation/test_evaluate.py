@@ -1,5 +1,8 @@
 """Accuracy: balanced over classes, among the right candidates, with honest intervals."""
 
+from itertools import product
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,15 +16,14 @@ from interp.models.clip import build_head, write
 from interp.models.evaluation.accuracy import accuracy, accuracy_by_class
 from interp.models.evaluation.ask import Answers, Question, ask
 from interp.models.evaluation.evaluate import evaluate
+from tests.refusals import refuses
+from tests.tables import image_table
 
 LABELS = ["cat", "dog", "owl", "pig"]
 
 
 class Oracle:
     """A model that sees the class, except that it takes every owl for a cat."""
-
-    def __init__(self, images: ImageTable) -> None:
-        self.images = images
 
     def embed(self, images: ImageTable, *, batch_size: int) -> torch.Tensor:
         code = torch.eye(4)
@@ -37,35 +39,22 @@ class Oracle:
 
 @pytest.fixture
 def images() -> ImageTable:
-    rows = [
-        (f"{d}{c}{k}", c, d, "test", "")
-        for d in ("real", "sketch")
-        for c in LABELS
-        for k in range(3 if c == "cat" else 1)
-    ]
-    return ImageTable(pd.DataFrame(rows, columns=["path", "label", "domain", "split", "caption"]))
+    labels = [*["cat"] * 3, *LABELS[1:]]
+    return image_table(product(("real", "sketch"), labels), "domain label")
+
+
+def asked(images: ImageTable, **words: Any) -> Answers:
+    usual: Any = {"class_names": LABELS, "held_out": ["owl", "pig"]}
+    return ask(Oracle(), images, {"neutral": lambda domain: ["{}"]}, **usual | words)
 
 
 @pytest.fixture
 def answers(images: ImageTable) -> Answers:
-    return ask(
-        Oracle(images),
-        images,
-        {"neutral": lambda domain: ["{}"]},  # type: ignore[arg-type]
-        class_names=LABELS,
-        held_out=["owl", "pig"],
-    )
+    return asked(images)
 
 
 def top_1(answers: Answers) -> pd.DataFrame:
     return accuracy(answers).query("measure == 'balanced top-1'")
-
-
-def test_accuracy_is_balanced_over_classes(answers: Answers) -> None:
-    frame = top_1(answers).set_index(["domain", "class_set", "candidates"])["value"]
-    assert frame["real", "all", "all"] == 0.75  # three classes of four, though cats are many
-    assert frame["real", "held-out", "all"] == 0.5
-    assert frame["real", "seen", "all"] == 1.0
 
 
 def test_among_held_out_classes_a_preference_for_seen_ones_is_gone(answers: Answers) -> None:
@@ -78,38 +67,24 @@ def test_among_held_out_classes_a_preference_for_seen_ones_is_gone(answers: Answ
 def test_accuracy_by_class_is_what_accuracy_averages(answers: Answers) -> None:
     by_class = accuracy_by_class(answers)
     real = by_class[(by_class["domain"] == "real") & (by_class["candidates"] == "all")]
-    assert dict(zip(real["label"], real["value"], strict=True)) == {
-        "cat": 1.0,
-        "dog": 1.0,
-        "owl": 0.0,
-        "pig": 1.0,
-    }
-    assert (
-        real["value"].mean()
-        == top_1(answers).set_index(["domain", "class_set", "candidates"])["value"][
-            "real", "all", "all"
-        ]
-    )
+    assert real.set_index("label")["value"].to_dict() == {"cat": 1, "dog": 1, "owl": 0, "pig": 1}
+    means = top_1(answers).set_index(["domain", "class_set", "candidates"])["value"]
+    assert real["value"].mean() == means["real", "all", "all"] == 0.75  # though cats are many
+    assert means["real", "held-out", "all"] == 0.5 and means["real", "seen", "all"] == 1
 
 
 def test_one_held_out_class_has_no_interval_and_says_so(images: ImageTable) -> None:
-    got = ask(
-        Oracle(images),
-        images,
-        {"neutral": lambda domain: ["{}"]},  # type: ignore[arg-type]
-        class_names=LABELS,
-        held_out=["owl"],
-    )
-    row = accuracy(got).query("class_set == 'held-out'").iloc[0]
+    row = accuracy(asked(images, held_out=["owl"])).query("class_set == 'held-out'").iloc[0]
     assert np.isnan(row["low"]) and "one class" in row["reason"]
 
 
-def test_no_pictures_and_unknown_classes_are_errors(images: ImageTable) -> None:
-    sets = {"neutral": lambda domain: ["{}"]}
-    with pytest.raises(SampleError):
-        ask(Oracle(images), images[[]], sets, class_names=LABELS, held_out=[])  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="zebra"):
-        ask(Oracle(images), images, sets, class_names=LABELS, held_out=["zebra"])  # type: ignore[arg-type]
+def test_what_cannot_be_asked_is_refused(images: ImageTable) -> None:
+    refuses(SampleError, "", asked, images[[]], held_out=[])
+    refuses(DataError, "zebra", asked, images, held_out=["zebra"])
+    refuses(DataError, "owl", asked, images, class_names=["cat", "dog", "pig"], held_out=[])
+    pictures = pd.DataFrame({"label": ["a"], "domain": "real"})
+    nan = torch.tensor([[torch.nan, 1.0]])
+    refuses(NumericsError, "1 pictures", Question(("a", "b"), ()).answers, pictures, nan)
 
 
 def test_rank_margin_and_best_of_kind_are_what_sorting_says() -> None:
@@ -137,18 +112,6 @@ def test_rank_margin_and_best_of_kind_are_what_sorting_says() -> None:
     assert narrow["margin"].isna().all()
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
-    pictures = pd.DataFrame({"label": ["a"], "domain": "real"})
-    with pytest.raises(NumericsError, match="1 pictures"):
-        Question(("a", "b"), ()).answers(pictures, torch.tensor([[torch.nan, 1.0]]))
-
-
-def test_a_picture_of_no_candidate_is_refused(images: ImageTable) -> None:
-    sets = {"neutral": lambda domain: ["{}"]}
-    with pytest.raises(DataError, match="owl"):
-        ask(Oracle(images), images, sets, class_names=["cat", "dog", "pig"], held_out=[])  # type: ignore[arg-type]
-
-
 def test_heads_are_made_once_and_pictures_embedded_once(images: ImageTable) -> None:
     class Counting(Oracle):
         made = embedded = 0
@@ -161,26 +124,20 @@ def test_heads_are_made_once_and_pictures_embedded_once(images: ImageTable) -> N
             self.embedded += 1
             return super().embed(images, batch_size=batch_size)
 
-    model = Counting(images)
+    model: Any = Counting()
     sets = {
         "neutral": lambda domain: ["a {}"],
         "the same": lambda domain: [lambda name: f"a {name}"],
         "own": lambda domain: [f"a {domain} of a {{}}"],
     }
-    ask(model, images, sets, class_names=LABELS, held_out=["owl", "pig"])  # type: ignore[arg-type]
+    ask(model, images, sets, class_names=LABELS, held_out=["owl", "pig"])
     assert model.made == 3 and model.embedded == 1  # one of words alone, one per domain
 
 
 def test_everything_in_one_call(images: ImageTable) -> None:
     training = ImageTable(images.frame.assign(split="train"))
-    tables = evaluate(
-        Oracle(images),
-        images,
-        {"neutral": lambda domain: ["{}"]},  # type: ignore[arg-type]
-        class_names=LABELS,
-        held_out=["owl", "pig"],
-        training=training,
-    )
+    words: Any = {"class_names": LABELS, "held_out": ["owl", "pig"], "training": training}
+    tables = evaluate(Oracle(), images, {"neutral": lambda domain: ["{}"]}, **words)
     frame = tables["accuracy"]
     assert {"text", "linear (own domain)", "prototype (natural)"} <= set(frame["classifier"])
     assert {"AUSUC", "macro-F1", "balanced top-1"} <= set(frame["measure"])
@@ -197,11 +154,10 @@ def test_everything_in_one_call(images: ImageTable) -> None:
 
 def test_an_unknown_keyword_is_refused_with_the_nearest(images: ImageTable) -> None:
     with pytest.raises(SpecificationError, match=r"call evaluate: .* mean training"):
-        evaluate(Oracle(images), images, {}, class_names=LABELS, held_out=[], trainings=None)
+        evaluate(Oracle(), images, {}, class_names=LABELS, held_out=[], trainings=None)
 
 
 def test_templates_take_braces_words_or_functions() -> None:
     assert write("a {}", "ice_cream") == "a ice cream" == write("a CLASS", "ice_cream")
     assert write(lambda name: name.upper(), "cat") == "CAT"
-    with pytest.raises(SampleError):
-        build_head(lambda texts: torch.eye(2), [], ["{}"], 1.0)
+    refuses(SampleError, "", build_head, lambda texts: torch.eye(2), [], ["{}"], 1.0)

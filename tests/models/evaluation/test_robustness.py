@@ -10,6 +10,7 @@ from interp.core.errors import SampleError
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.models.evaluation.robustness import Line, logit, robustness
+from tests.refusals import refuses
 
 
 def models(lift: float, n: int = 8, seed: int = 0) -> pd.DataFrame:
@@ -80,8 +81,7 @@ def test_line_intervals_cover_the_line_and_one_more_model() -> None:
 
 
 def test_too_few_models_are_refused_and_four_say_what_they_lack() -> None:
-    with pytest.raises(SampleError, match="3 models"):
-        measured(models(0.5, n=3))
+    refuses(SampleError, "3 models", measured, models(0.5, n=3))
     table = measured(models(0.5, n=4))
     own = table[table["fitted"]]
     assert own["low"].isna().all() and own["reason"].str.contains("3 other reference").all()

@@ -14,13 +14,11 @@ from torch import nn
 
 from interp.core.errors import CheckpointError, SpecificationError
 from interp.core.images import ImageTable
-from interp.models.evaluation.accuracy import accuracy
-from interp.models.evaluation.ask import ask
-from interp.models.loading.load_classifier import LabelledTower, LabelLoss, load_classifier
-from interp.models.loading.load_clip import load_clip
+from interp.models import Run, accuracy, ask, load_classifier, load_clip
+from interp.models.loading.load_classifier import LabelledTower, LabelLoss
 from interp.models.training.journal import read_journal
 from interp.models.training.lists import Base
-from interp.models.training.run import Run
+from tests.refusals import refuses
 
 Launch = Callable[[Run], None]
 SGD = {"objective": "supervised", "optimizer": "sgd", "lr": 0.1, "wd": 1e-4}
@@ -98,22 +96,17 @@ def test_a_head_can_be_asked_about_some_of_its_classes(trained: Run) -> None:
     embedding = torch.randn(2, 16)
     both = model.zero_shot(["red", "green"])
     assert torch.allclose(both(embedding), model.head(embedding)[:, [2, 0]])
-    with pytest.raises(CheckpointError, match="class 'blue'"):
-        model.zero_shot(["blue"])
+    refuses(CheckpointError, "class 'blue'", model.zero_shot, ["blue"])
 
 
 def test_each_loader_names_the_other(toy: Any, trained: Run, launch: Launch) -> None:
-    with pytest.raises(CheckpointError, match=r"no text tower.*load_classifier"):
-        load_clip(trained.final)
+    refuses(CheckpointError, r"no text tower.*load_classifier", load_clip, trained.final)
     clip = toy.run(trained.out, name="clip", epochs=1)
     launch(clip)
-    with pytest.raises(CheckpointError, match=r"without a linear head.*load_clip"):
-        load_classifier(clip.final)
+    refuses(CheckpointError, r"without a linear head.*load_clip", load_classifier, clip.final)
 
 
-def test_a_run_on_labels_resumes_and_keeps_its_classes(
-    toy: Any, launch: Launch, tmp_path: Path
-) -> None:
+def test_a_run_on_labels_resumes_and_keeps_its_classes(toy, launch, tmp_path) -> None:
     run = toy.run(tmp_path, epochs=2, accumulate=2, milestones=(1,), **SGD)
     launch(run)
     assert read_journal(run.folder).frame["lr"].tolist()[2:] == pytest.approx([0.01, 0.01])
@@ -122,5 +115,4 @@ def test_a_run_on_labels_resumes_and_keeps_its_classes(
 
 def test_captions_alone_cannot_be_trained_on_as_labels(toy: Any, tmp_path: Path) -> None:
     run = toy.run(tmp_path, base=Base("shards/{0..9}.tar", 10), **SGD)
-    with pytest.raises(SpecificationError, match="captions only"):
-        run.check()
+    refuses(SpecificationError, "captions only", run.check)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import timm
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +16,7 @@ from interp.core.errors import SpecificationError as Refused
 from interp.core.images import ImageTable
 from interp.models import load_encoder, taught_head
 from interp.models.loading.load_encoder import load_any
+from tests.refusals import refuses
 
 SMALL = "timm:test_vit"
 
@@ -41,8 +41,7 @@ def test_a_head_says_what_its_learner_says() -> None:
     assert head.predict(vectors).tolist() == learner.predict(vectors.numpy()).tolist()
     two = taught_head(vectors[:40], names[:40], LogisticRegression())
     assert two.score(vectors[:40], names[:40]) > 0.9 and two.names == ("a", "b")
-    with pytest.raises(SampleError, match="two classes"):
-        taught_head(vectors[:20], names[:20])
+    refuses(SampleError, "two classes", taught_head, vectors[:20], names[:20])
 
 
 def test_classes_count_alike_however_many_pictures_there_are() -> None:
@@ -57,8 +56,7 @@ def test_classes_count_alike_however_many_pictures_there_are() -> None:
 def test_an_encoder_is_asked_once_it_was_taught(small_images: ImageTable) -> None:
     encoder = load_encoder(net(), preprocess=reads)
     shown = small_images.select(split="train", domain="real")
-    with pytest.raises(Refused, match="teach"):
-        encoder.zero_shot(["cat"])
+    refuses(Refused, "teach", encoder.zero_shot, ["cat"])
     taught = encoder.teach(shown)
     names = list(small_images.labels[:3])
     head = taught.zero_shot(names)
@@ -67,8 +65,7 @@ def test_an_encoder_is_asked_once_it_was_taught(small_images: ImageTable) -> Non
     whole = taught.zero_shot(list(small_images.labels))(vectors)
     columns = [list(small_images.labels).index(name) for name in names]
     torch.testing.assert_close(head(vectors), whole[:, columns])
-    with pytest.raises(DataError, match="no such class"):
-        taught.zero_shot(["no such class"])
+    refuses(DataError, "no such class", taught.zero_shot, ["no such class"])
     assert taught.certify().frame["ok"].all()
 
 
@@ -85,16 +82,11 @@ def test_weights_may_come_from_a_file(tmp_path: Path) -> None:
     traced = load_any(path, model="timm:test_resnet")
     assert traced.visual.block_sites[0] == "layer1.0" and "ResNet" in traced.traced
     torch.save(first.state_dict(), path)
-    with pytest.raises(CheckpointError, match="weights of this model"):
-        load_any(path, model="timm:test_resnet")
+    refuses(CheckpointError, "weights of this model", load_any, path, model="timm:test_resnet")
 
 
 def test_what_cannot_be_opened_is_said() -> None:
-    with pytest.raises(CheckpointError, match="torchvision does not know"):
-        load_encoder("torchvision:resnet19")
-    with pytest.raises(CheckpointError, match="load_clip"):
-        load_encoder("RN50")
-    with pytest.raises(Refused, match="preprocess"):
-        load_encoder(net())
-    with pytest.raises(ShapeError, match="offsets"):
-        LinearClassifier(torch.eye(2), ("a", "b"), bias=torch.zeros(3))
+    refuses(CheckpointError, "torchvision does not know", load_encoder, "torchvision:resnet19")
+    refuses(CheckpointError, "load_clip", load_encoder, "RN50")
+    refuses(Refused, "preprocess", load_encoder, net())
+    refuses(ShapeError, "offsets", LinearClassifier, torch.eye(2), ("a", "b"), bias=torch.zeros(3))

@@ -13,13 +13,12 @@ from timm.models.vision_transformer import VisionTransformer as OfTimm
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as OfTorchvision
 
-from interp.models import load_encoder
+from interp.models import HookedViT, TracedTower, load_encoder
 from interp.models.certificate.certify import move_weights
 from interp.models.loading import plain_transformers
 from interp.models.loading.plain_transformers import compare_forms, hooked_form
-from interp.models.towers.traced import TracedTower
 from interp.models.towers.transformer import Unhooked
-from interp.models.towers.vit import HookedViT
+from tests.refusals import refuses
 
 SMALL: dict[str, Any] = {
     "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0
@@ -166,8 +165,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_does_not_fit_is_refused_by_name(kind: str) -> None:
     make, given = REFUSED[kind]
-    with pytest.raises(Unhooked, match=given):
-        hooked_form(make(), torch.zeros(1, 3, 32, 32))
+    refuses(Unhooked, given, hooked_form, make(), torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("kind", ["relative positions", "registers"])
@@ -232,9 +230,7 @@ MUTANTS = (swap_queries_and_keys, drop_a_bias, drop_the_bias_of_values, mistake_
 
 
 @pytest.mark.parametrize("mutate", MUTANTS, ids=lambda each: each.__name__)
-def test_a_wrong_form_is_refused(
-    mutate: Callable[[VisionTransformer], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_form_is_refused(mutate, monkeypatch) -> None:
     net = of_timm(init_values=0.5)
     assert max(compare_forms(net)) < 1e-14
     right = plain_transformers._rebuilt
@@ -246,7 +242,6 @@ def test_a_wrong_form_is_refused(
 
     monkeypatch.setattr(plain_transformers, "_rebuilt", wrong)
     assert compare_forms(net)[0] > 1e-8
-    with pytest.raises(Unhooked, match="outputs differ by"):
-        hooked_form(net, pictures(net))
+    refuses(Unhooked, "outputs differ by", hooked_form, net, pictures(net))
     encoder = load_encoder(net, preprocess=reads)
     assert isinstance(encoder.visual, TracedTower) and "outputs differ" in encoder.traced

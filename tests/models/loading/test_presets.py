@@ -3,23 +3,22 @@
 import json
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 
 from interp.core.errors import SpecificationError
-from interp.core.images import ImageTable
-from interp.data.mixtures.templates import longest_caption, vocabulary
+from interp.data.mixtures.templates import fill, longest_caption, prompts, vocabulary
+from interp.models.clip import write
 from interp.models.loading.load_clip import load_clip
-from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
+from interp.models.loading.presets import PRESETS, is_full_size, unreadable, write_model_folder
 
 SMALL = [name for name in PRESETS if not is_full_size(name)]
 FULL = [name for name in PRESETS if is_full_size(name)]
 
 
 @pytest.mark.parametrize("preset", SMALL)
-def test_every_small_preset_opens_in_open_clip(
-    preset: str, small_images: ImageTable, tmp_path: Path
-) -> None:
+def test_every_small_preset_opens_in_open_clip(preset, small_images, tmp_path) -> None:
     import open_clip
 
     longest = longest_caption(small_images.labels, small_images.domains)
@@ -43,9 +42,7 @@ def test_every_small_preset_has_hooks(preset: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("preset", "embed"), [("RN50", 1024), ("ViT-S-32", 384), ("Swin-T", 512)])
-def test_full_size_presets_keep_open_clips_tokenizer(
-    preset: str, embed: int, tmp_path: Path
-) -> None:
+def test_full_size_presets_keep_open_clips_tokenizer(preset, embed, tmp_path) -> None:
     folder = write_model_folder(tmp_path / preset, preset, words=["a"], longest=4)
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
     assert config["text_cfg"]["vocab_size"] == 49408 and config["embed_dim"] == embed
@@ -84,3 +81,24 @@ def test_a_fixed_size_is_not_changed(tmp_path: Path) -> None:
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecificationError, match="Did you mean vit-small"):
         write_model_folder(tmp_path / "m", "vit-smal", words=[], longest=0)
+
+
+WORDS = ["a", "an", "image", "of", "cat", "."]
+
+
+def test_a_small_vocabulary_names_what_it_lacks(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model", "vit-small", words=WORDS, longest=6)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    assert unreadable(tokenizer, ["an image of a cat.", "A cat"]) == ""
+    assert "know dog, zebra" in unreadable(tokenizer, ["a zebra", "an image of a dog"])
+    long = unreadable(tokenizer, ["an image of an image of a cat."])
+    assert "11 tokens do not fit a context of 8" in long
+    sentences = [write(template, "cat") for template in prompts("paper")]
+    assert "blurry" in unreadable(tokenizer, sentences)
+
+
+def test_clips_own_tokenizer_reads_everything() -> None:
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    sentences = [write(template, "axolotl") for template in prompts("paper")]
+    sentences += [fill(prompt, "zebra") for prompt in prompts("neutral")]
+    assert unreadable(tokenizer, sentences) == ""

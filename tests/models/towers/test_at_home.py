@@ -11,6 +11,7 @@ from interp.core.errors import ShapeError, SiteError, SpecificationError
 from interp.models.clip import Clip
 from interp.models.towers.checked_hooks import SiteCache
 from tests.circuits.conftest import open_vit
+from tests.refusals import refuses
 
 X = torch.rand(2, 3, 16, 16, dtype=torch.float64)
 
@@ -92,8 +93,7 @@ def test_patches_that_do_not_fit_are_refused() -> None:
         (Patch(z, 0, {"head": 7}), ShapeError, "head 7, right would be 0 to 1"),
         (Patch(z, lambda part: None), ShapeError, "a function"),  # type: ignore[arg-type,return-value]
     ):
-        with pytest.raises(kind, match=said):
-            tower.run_with_hooks(X, patches=[patch])
+        refuses(kind, said, tower.run_with_hooks, X, patches=[patch])
     with pytest.raises(SpecificationError, match="a list of patches"):
         tower.run_with_hooks(X, patches=iter([(z, 0)]))  # type: ignore[list-item]
     with pytest.raises(SiteError, match="never came there"):
@@ -174,12 +174,10 @@ def test_biases_are_stacked_as_weights_are() -> None:
 
 def test_a_bare_text_is_no_list_of_its_letters() -> None:
     clip = Clip(open_vit().source, "ViT-S-32-alt")
-    with pytest.raises(SpecificationError, match=r"embed sentences.*Pass \['a cat'\]"):
-        clip.encode_text("a cat")
+    refuses(SpecificationError, r"embed sentences.*Pass \['a cat'\]", clip.encode_text, "a cat")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_clip_is_not_moved_to_a_device_that_is_not_there() -> None:
     clip = Clip(open_vit().source, "ViT-S-32-alt")
-    with pytest.raises(SpecificationError, match="compute on cuda"):
-        clip.to("cuda")
+    refuses(SpecificationError, "compute on cuda", clip.to, "cuda")

@@ -5,16 +5,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from interp.models.towers import attention
-from interp.models.towers.open_tower import open_tower
+from tests.models.moved import RESNET, VIT, text, visual
 
 BATCH, POS, HEADS, D_HEAD = 2, 5, 3, 4
-VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
-RESNET: Any = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 64, "head_width": 64}
-TEXT: Any = {"context_length": 10, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -64,40 +60,16 @@ def test_against_multihead_attention() -> None:
     torch.testing.assert_close(pattern, weights)
 
 
-def test_heads_split_and_merge() -> None:
-    x = random(BATCH, POS, HEADS * D_HEAD)
-    z = attention.split_heads(x, n_heads=HEADS)
-    assert torch.equal(z[:, :, 1], x[..., D_HEAD : 2 * D_HEAD])
-    assert torch.equal(attention.merge_heads(z), x)
-
-
 def small(name: str) -> tuple[Any, Tensor]:
-    torch.manual_seed(0)
-    layer_scale = {"ls_init_value": 0.3} if name == "layer scale" else {}
-    model = CLIP(24, RESNET if name == "resnet" else VIT | layer_scale, TEXT).double().eval()
-    for value in model.parameters():
-        nn.init.normal_(value, mean=float(value.detach().mean()), std=0.2)
     if name == "text":
-        return open_tower(model, "text"), torch.randint(0, 50, (3, 10))
-    side = 64 if name == "resnet" else 32
-    return open_tower(model, "visual"), random(3, 3, side, side)
+        return text()[1:]
+    layer_scale = {"ls_init_value": 0.3} if name == "layer scale" else {}
+    return visual(RESNET if name == "resnet" else VIT, **layer_scale)[1:]
 
 
 @pytest.fixture(params=["vit", "layer scale", "text", "resnet"])
 def towered(request: pytest.FixtureRequest) -> tuple[Any, Tensor]:
     return small(request.param)
-
-
-def test_rows_of_the_pattern_sum_to_one(towered: tuple[Any, Tensor]) -> None:
-    tower, x = towered
-    _, cache = tower.run_with_cache(x, names_filter=["*hook_pattern", "*hook_attn_scores"])
-    assert cache
-    for site, value in cache.items():
-        if site.endswith("hook_pattern"):
-            torch.testing.assert_close(value.sum(-1), torch.ones_like(value[..., 0]))
-            assert (value >= 0).all()
-            scores = cache[site.replace("pattern", "attn_scores")]
-            torch.testing.assert_close(scores.softmax(-1), value)
 
 
 @pytest.mark.parametrize("name", ["vit", "layer scale", "text"])
@@ -120,25 +92,7 @@ def test_heads_and_bias_sum_to_what_attention_writes(name: str) -> None:
         torch.testing.assert_close(parts, cache[f"{here}.hook_resid_post"])
 
 
-@pytest.mark.parametrize("name", ["vit", "text"])
-def test_weights_in_transformer_lens_layout(name: str) -> None:
-    tower, x = small(name)
-    _, cache = tower.run_with_cache(x)
-    block = tower.blocks[1]
-    read = cache["blocks.1.ln1.hook_normalized"] * block.ln1.w + block.ln1.b
-    for letter in "QKV":
-        weight, bias = getattr(block.attn, f"W_{letter}"), getattr(block.attn, f"b_{letter}")
-        right = torch.einsum("bpm,hmd->bphd", read, weight) + bias
-        torch.testing.assert_close(cache[f"blocks.1.attn.hook_{letter.lower()}"], right)
-    read = cache["blocks.1.ln2.hook_normalized"] * block.ln2.w + block.ln2.b
-    torch.testing.assert_close(
-        cache["blocks.1.mlp.hook_pre"], read @ block.mlp.W_in + block.mlp.b_in
-    )
-
-
-def test_attention_is_fused_until_somebody_listens(
-    towered: tuple[Any, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_is_fused_until_somebody_listens(towered, monkeypatch) -> None:
     tower, x = towered
     calls: list[str] = []
     fused, opened = F.scaled_dot_product_attention, attention.attention_scores
@@ -155,12 +109,6 @@ def test_attention_is_fused_until_somebody_listens(
     calls.clear()
     tower.run_with_cache(x)
     assert calls == ["open"] * blocks
-
-
-def test_a_pattern_read_changes_nothing_but_the_last_bits(towered: tuple[Any, Tensor]) -> None:
-    tower, x = towered
-    opened, _ = tower.run_with_cache(x, names_filter="*")
-    torch.testing.assert_close(opened, tower(x), rtol=1e-12, atol=1e-12)
 
 
 def test_knocking_a_key_out(towered: tuple[Any, Tensor]) -> None:

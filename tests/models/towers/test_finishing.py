@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.transformer import TextTransformer
 from torch import Tensor
 
 from interp.core.errors import ShapeError, SiteError
 from interp.core.tower import Enterable, Finishing
-from interp.models.towers.open_tower import open_tower
+from interp.models import HookedText
 from interp.models.towers.transformer import ADDED_TO, SEEN_WHOLE
-from tests.models.moved import moved, tokens
-from tests.models.towers import test_text, test_vit
+from tests.models.moved import TEXT_VARIANTS, moved, tokens, visual
+from tests.models.moved import text as moved_text
+from tests.models.towers import test_vit
+from tests.refusals import refuses
 
 READS_ALL = ("mean", "queries")
 """How variants' names begin whose embedding is read off many positions."""
@@ -23,18 +26,14 @@ BARS = {torch.float64: 1e-10, torch.float32: 5e-6}
 
 
 def vit(name: str) -> tuple[Any, Tensor]:
-    model, tower, x = test_vit.build(**test_vit.VARIANTS[name])
-    model.eval()
-    return tower, x
+    return visual(n=2, **test_vit.VARIANTS[name])[1:]
 
 
 def text(name: str, kind: Any = CustomTextCLIP) -> tuple[Any, Tensor]:
-    torch.manual_seed(0)
-    model = moved(kind(24, test_text.VIT, test_text.TEXT | test_text.VARIANTS[name]))
-    return open_tower(model, "text"), tokens()
+    return moved_text(kind, **TEXT_VARIANTS[name])[1:]
 
 
-CASES = [(vit, name) for name in test_vit.VARIANTS] + [(text, name) for name in test_text.VARIANTS]
+CASES = [(vit, name) for name in test_vit.VARIANTS] + [(text, name) for name in TEXT_VARIANTS]
 
 
 def again(tower: Any, x: Tensor) -> dict[str, Tensor]:
@@ -82,15 +81,10 @@ def test_equals_the_whole_run_wherever_open_clip_keeps_the_text(kind: Any) -> No
     tower, x = text("eos", kind)
     stream = tower(x, stop_at_layer=0)
     check_close(tower.finish(stream, start_at_layer=0, tokens=x), tower(x), 1e-10)
-    with pytest.raises(ShapeError, match="tokens="):
-        tower.finish(stream, start_at_layer=0)
+    refuses(ShapeError, "tokens=", tower.finish, stream, start_at_layer=0)
 
 
 def test_a_mask_for_each_example_is_obeyed() -> None:
-    from open_clip.transformer import TextTransformer
-
-    from interp.models.towers.text import HookedText
-
     torch.manual_seed(0)
     words: dict[str, Any] = {"output_dim": 24, "no_causal_mask": True, "use_pad_mask": True}
     tower = HookedText(moved(TextTransformer(8, 50, 32, 2, 2, pool_type="argmax", **words)))
@@ -148,17 +142,13 @@ def test_a_hook_that_never_fires_and_a_layer_that_is_not_there() -> None:
     with pytest.raises(SiteError, match="never came there"):
         with tower.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda tensor, hook: None)]):
             tower.finish(stream, start_at_layer=1)
-    with pytest.raises(SiteError, match="0 <= start_at_layer"):
-        tower.finish(stream, start_at_layer=-1)
-    with pytest.raises(ShapeError, match="resume from"):
-        tower.finish(stream[:, 1:], start_at_layer=1)
+    refuses(SiteError, "0 <= start_at_layer", tower.finish, stream, start_at_layer=-1)
+    refuses(ShapeError, "resume from", tower.finish, stream[:, 1:], start_at_layer=1)
 
 
 @pytest.mark.parametrize("dtype", BARS)
 @pytest.mark.parametrize(("make", "name"), CASES)
-def test_a_run_may_be_entered_at_any_of_a_blocks_sums(
-    make: Any, name: str, dtype: torch.dtype
-) -> None:
+def test_a_run_may_be_entered_at_any_of_a_blocks_sums(make, name, dtype) -> None:
     tower, x = make(name)
     tower, x = tower.to(dtype), x.to(dtype) if x.is_floating_point() else x
     assert isinstance(tower, Enterable)

@@ -5,8 +5,7 @@ from pathlib import Path
 import open_clip
 import pytest
 
-from interp.models.certificate.certify import certify
-from interp.models.towers.open_tower import open_tower
+from interp.models import certify, open_tower
 from tests.architectures import forms, is_hugging_face, is_timm, small
 
 pytestmark = pytest.mark.slow

@@ -4,29 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from open_clip.model import CLIP
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.core.errors import ShapeError
-from interp.models.towers.open_tower import open_tower
-
-RESNET: Any = {"layers": (2, 1, 3, 1), "width": 8, "image_size": 64, "head_width": 64}
-TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
+from tests.models.moved import RESNET, visual
+from tests.refusals import refuses
 
 
 @pytest.fixture
 def opened() -> tuple[Any, Any, Tensor]:
-    torch.manual_seed(0)
-    model = CLIP(24, RESNET, TEXT).double().eval()
-    for value in model.parameters():
-        nn.init.normal_(value, mean=float(value.detach().mean()), std=0.1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            norm: Any = module
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 2.0)
-    return model, open_tower(model, "visual"), torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    return visual(RESNET, 2, layers=(2, 1, 3, 1))
 
 
 Opened = tuple[Any, Any, Tensor]
@@ -42,22 +29,6 @@ def test_the_chain_is_all_stages_in_a_row(opened: Opened) -> None:
     assert tower.layer("attnpool.hook_z") == tower.layer("hook_embedding") == 7
 
 
-def test_maps_are_what_they_are_called(opened: Opened) -> None:
-    model, tower, x = opened
-    _, cache = tower.run_with_cache(x, names_filter="*")
-    net = model.visual
-    assert torch.equal(cache["stem.hook_pool"], net.stem(x.clone()))
-    assert torch.equal(cache["layer1.0.hook_resid_pre"], cache["stem.hook_pool"])
-    stream = cache["layer1.0.hook_resid_pre"]
-    for stage, number in ((1, 0), (1, 1), (2, 0), (3, 0), (3, 1), (3, 2), (4, 0)):
-        here, block = f"layer{stage}.{number}", getattr(net, f"layer{stage}")[number]
-        assert torch.equal(cache[f"{here}.hook_resid_pre"], stream)
-        shortcut = stream if block.downsample is None else block.downsample(stream)
-        stream = F.relu(cache[f"{here}.hook_out"] + shortcut)
-        assert torch.equal(cache[f"{here}.hook_resid_post"], stream)
-        assert (cache[f"{here}.hook_act2"] >= 0).all() and (cache[f"{here}.hook_out"] < 0).any()
-
-
 def test_cached_maps_survive_later_in_place_work(opened: Opened) -> None:
     model, tower, x = opened
     _, cache = tower.run_with_cache(x)
@@ -65,15 +36,6 @@ def test_cached_maps_survive_later_in_place_work(opened: Opened) -> None:
     tower(x)
     model.visual(x)
     assert all(torch.equal(cache[site], value) for site, value in kept.items())
-
-
-def test_the_pool_asks_for_the_mean_only(opened: Opened) -> None:
-    _, tower, x = opened
-    _, cache = tower.run_with_cache(x, names_filter="attnpool.*")
-    places = 1 + 2 * 2
-    assert cache["attnpool.hook_q"].shape == (2, 1, 4, 64)
-    assert cache["attnpool.hook_k"].shape == (2, places, 4, 64)
-    assert cache["attnpool.hook_pattern"].shape == (2, 4, 1, places)
 
 
 def test_batch_norm_follows_the_models_mode(opened: Opened) -> None:
@@ -95,8 +57,7 @@ def test_batch_norm_follows_the_models_mode(opened: Opened) -> None:
     ],
 )
 def test_pictures_that_do_not_fit(opened: Opened, wrong: Tensor) -> None:
-    with pytest.raises(ShapeError, match="embed pictures"):
-        opened[1](wrong)
+    refuses(ShapeError, "embed pictures", opened[1], wrong)
 
 
 def test_a_map_of_another_layer_does_not_fit(opened: Opened) -> None:
@@ -104,5 +65,4 @@ def test_a_map_of_another_layer_does_not_fit(opened: Opened) -> None:
     for layer in range(8):
         stream = tower(x, stop_at_layer=layer)
         tower(stream, start_at_layer=layer)
-    with pytest.raises(ShapeError, match="resume at layer 3"):
-        tower(tower(x, stop_at_layer=6), start_at_layer=3)
+    refuses(ShapeError, "resume at layer 3", tower, tower(x, stop_at_layer=6), start_at_layer=3)

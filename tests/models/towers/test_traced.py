@@ -5,7 +5,6 @@ import pickle
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,6 +32,8 @@ from tests.models.unhooked import (
     traced,
     vit,
 )
+from tests.refusals import refuses
+from tests.tables import image_table
 
 
 class Branchy(nn.Module):
@@ -74,9 +75,6 @@ class Silent(nn.Module):
 def branchy() -> tuple[Any, Tensor]:
     torch.manual_seed(0)
     return TracedTower(Branchy().double().eval(), torch.randn(1, 4)), torch.randn(5, 4).double()
-
-
-# reading
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -158,8 +156,7 @@ def test_axes() -> None:
         ("row", "batch", "column", "channel"),
         ("batch", "a", "a", "b"),
     ):
-        with pytest.raises(SiteError, match="name the axes"):
-            tower.name_axes("layers.0.blocks.0", wrong)
+        refuses(SiteError, "name the axes", tower.name_axes, "layers.0.blocks.0", wrong)
 
 
 def test_axes_are_inferred_where_modules_say_them() -> None:
@@ -211,8 +208,7 @@ def test_any_module_opens_with_an_example() -> None:
     assert named.axes("0") == ("batch", "pos", "feature")
     with pytest.raises(SpecificationError, match="whose axes have names"):
         open_tower(CLIP(24, VIT, WORDS), "visual", axes={"hook_embed": ("a", "b")})
-    with pytest.raises(SpecificationError, match=r"open_tower\(module, example=x\)"):
-        open_tower(resnet18())
+    refuses(SpecificationError, r"open_tower\(module, example=x\)", open_tower, resnet18())
 
 
 def test_features_of_unnamed_axes_are_not_pooled() -> None:
@@ -226,20 +222,12 @@ def test_features_of_unnamed_axes_are_not_pooled() -> None:
 
 
 def gray_pictures(n: int, *, size: int = 64) -> interp.ImageTable:
-    frame = pd.DataFrame(
-        {"path": [f"{i}" for i in range(n)], "label": "cat", "domain": "real", "split": "test",
-         "caption": ""}
-    )  # fmt: skip
-    return interp.ImageTable(
-        frame, reader=lambda row: Image.new("RGB", (size, size), (40 * int(row["path"]), 9, 90))
-    )
+    read = lambda row: Image.new("RGB", (size, size), (40 * int(row["path"]), 9, 90))  # noqa: E731
+    return image_table([("cat",)] * n, "label", read)
 
 
 def as_tensor(picture: Image.Image) -> Tensor:
     return torch.tensor(np.array(picture) / 255, dtype=torch.float32).permute(2, 0, 1)
-
-
-# patching
 
 
 def test_a_patch_is_what_torch_makes_of_it() -> None:
@@ -325,25 +313,17 @@ def test_hooks_for_the_length_of_a_block(branchy: tuple[Any, Tensor]) -> None:
     assert torch.equal(tower(x), tower.source(x)[0])
 
 
-# refusals, and nothing left behind
-
-
 def test_refusals(branchy: tuple[Any, Tensor]) -> None:
     tower, x = branchy
-    with pytest.raises(SiteError, match=r"Try .*blocks\.0"):
-        tower.run_with_cache(x, names_filter="block.0")
-    with pytest.raises(SiteError):
-        tower.run_with_cache(x, names_filter=lambda name: False)
+    refuses(SiteError, r"Try .*blocks\.0", tower.run_with_cache, x, names_filter="block.0")
+    refuses(SiteError, "", tower.run_with_cache, x, names_filter=lambda name: False)
     with pytest.raises(ShapeError, match=r"replace named.*\(5, 2\)"):
         tower.run_with_hooks(x, fwd_hooks=[("named", lambda tensor, hook: tensor[:, :2])])
-    with pytest.raises(SiteError, match="run a part"):
-        tower(x, stop_at_layer=1)
+    refuses(SiteError, "run a part", tower, x, stop_at_layer=1)
     with pytest.raises(SiteError, match="never came there"):
         tower.run_with_hooks(x, stop_at_layer=0, fwd_hooks=[("hook_embedding", double_any)])
-    with pytest.raises(ShapeError, match="resume behind"):
-        tower(x[:, :3], start_at_layer=0)
-    with pytest.raises(ShapeError, match="as its example"):
-        tower(x[:, :3])
+    refuses(ShapeError, "resume behind", tower, x[:, :3], start_at_layer=0)
+    refuses(ShapeError, "as its example", tower, x[:, :3])
     with pytest.raises(SpecificationError, match="one of its own hooks"):
         tower.run_with_hooks(x, fwd_hooks=[("named", lambda tensor, hook: tower(x))])
     with pytest.raises(SpecificationError, match="TransformerLens"):
@@ -374,13 +354,11 @@ def test_a_hook_that_never_fires_is_an_error() -> None:
 def test_pictures_and_texts_that_do_not_fit() -> None:
     tower = trace_pictures(small_timm())
     for wrong in (torch.zeros(2, 3, 31, 32), torch.zeros(2, 3, 32, 32, dtype=torch.int64)):
-        with pytest.raises(ShapeError, match="embed pictures"):
-            tower(wrong)
+        refuses(ShapeError, "embed pictures", tower, wrong)
     words = trace_texts(bert())
     assert words(torch.ones(2, 5, dtype=torch.int64)).shape == (2, 6)
     for wrong in (torch.ones(2, 13, dtype=torch.int64), torch.ones(2, 5), torch.ones(5).long()):
-        with pytest.raises(ShapeError, match="embed a text"):
-            words(wrong)
+        refuses(ShapeError, "embed a text", words, wrong)
 
 
 def state(module: nn.Module) -> list[tuple]:
@@ -412,8 +390,7 @@ def test_nothing_stays_on_the_module(branchy: tuple[Any, Tensor]) -> None:
         lambda: tower.run_with_hooks(x, fwd_hooks=[("named", fall)]),
         lambda: tower.run_with_hooks(x.float(), fwd_hooks=[("named", double_any)]),
     ):
-        with pytest.raises((KeyError, RuntimeError)):
-            run()
+        refuses((KeyError, RuntimeError), "", run)
         assert state(tower.source) == before
         assert not any(point.has_hooks() for point in tower.hook_points())
     assert torch.equal(tower(x), tower.source(x)[0])
@@ -450,9 +427,6 @@ def test_the_parameters_are_the_models_own() -> None:
     assert "not yet listed" in repr(tower) and "traced" in repr(tower)
 
 
-# where open_clip's towers are traced
-
-
 def test_open_tower_falls_back_on_tracing() -> None:
     torch.manual_seed(0)
     model: Any = CLIP(24, VIT | {"qk_norm": True}, WORDS | {"qk_norm": True}).eval()
@@ -486,11 +460,9 @@ def test_hugging_face_texts(kind: Any, pooler: str) -> None:
 
 @pytest.mark.parametrize("trace", [trace_pictures, trace_texts])
 def test_a_module_that_says_nothing_of_its_input(trace: Any) -> None:
-    with pytest.raises(SpecificationError, match=r"Linear.*example"):
-        trace(nn.Linear(2, 2))
+    refuses(SpecificationError, r"Linear.*example", trace, nn.Linear(2, 2))
 
 
 def test_an_embedding_is_asked_for() -> None:
     tower = TracedTower(Silent(), torch.zeros(1, 2))
-    with pytest.raises(InterpError, match="NoneType for its result"):
-        tower(torch.zeros(1, 2))
+    refuses(InterpError, "NoneType for its result", tower, torch.zeros(1, 2))

@@ -1,7 +1,6 @@
 """The term that aligns classes: its value, what it must not see, and what training makes of it."""
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from interp.core.errors import DataError, SiteError, SpecificationError
 from interp.core.seeds import rng
 from interp.core.storage.store import fingerprint
-from interp.models.loading.load_clip import load_clip
+from interp.models import Recipe, Run, load_clip
 from interp.models.training import launcher
 from interp.models.training.alignment import (
     KEEP,
@@ -28,8 +27,7 @@ from interp.models.training.alignment import (
 )
 from interp.models.training.journal import FIELDS, read_journal
 from interp.models.training.lists import Base
-from interp.models.training.recipes import VARIED, Recipe
-from interp.models.training.run import Run
+from interp.models.training.recipes import VARIED
 from interp.probes import Features, directions
 from tests.models.training.test_launcher import (
     Killed,
@@ -40,6 +38,7 @@ from tests.models.training.test_launcher import (
     torchrun,
     weights,
 )
+from tests.refusals import refuses
 
 SEEN, HELD_OUT = ("red", "green", "null", "square"), "3"
 CORNERS = {
@@ -122,18 +121,6 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: deepcopy(started(5, 3))(x, marks), [x])
 
 
-def test_equal_contrasts_cost_nothing_wherever_the_domains_lie() -> None:
-    """Other scales and a constant offset are no difference; two swapped classes are one."""
-    term, contrasts = Alignment(4), torch.tensor(rng("contrasts", 0).normal(size=(4, 6)))
-    offset = torch.tensor(rng("offset", 0).normal(size=6))
-    term.running = torch.stack([contrasts, 3 * contrasts + 10 * offset])
-    term.met[:] = True
-    x, marks = term.running.flatten(0, 1), torch.arange(8)
-    assert float(deepcopy(term)(x, marks)) == pytest.approx(0, abs=1e-9)
-    swapped = torch.tensor([0, 1, 2, 3, 5, 4, 6, 7])
-    assert float(deepcopy(term)(x, swapped)) > 0.1
-
-
 def test_separating_stops_where_contrasts_are_at_right_angles() -> None:
     """A cosine below 0 is an axis in common again; aligning goes on there."""
     for separates, moves in ((True, False), (False, True)):
@@ -144,51 +131,6 @@ def test_separating_stops_where_contrasts_are_at_right_angles() -> None:
         x = term.running.flatten(0, 1).clone().requires_grad_()
         term(x, torch.arange(4)).backward()
         assert bool(x.grad.abs().sum() > 0.01) == moves  # type: ignore[union-attr]
-
-
-def test_running_partners_tell_more_than_those_of_one_batch() -> None:
-    """Against the gradient of all pictures: batches of 128 from 6 domains, 27 of 40 classes seen,
-    noise of a picture as large as what tells classes apart, a true cosine of .5."""
-    generator, n, width, noise = rng("planted", 0), 27, 32, 1.0
-    shared, own = generator.normal(size=(n, width)), generator.normal(size=(2, n, width))
-    truth = torch.tensor((shared + own) / np.sqrt(2))
-
-    def gradient(means: torch.Tensor, partners: torch.Tensor, asked: torch.Tensor) -> np.ndarray:
-        x = means.clone().requires_grad_()
-        away = [each - each[:, asked.any(0)].mean(1, keepdim=True) for each in (x, partners)]
-        cosine = torch.cosine_similarity(away[0], away[1].flip(0), dim=-1)
-        (1 - cosine[asked]).sum().backward()
-        return x.grad.numpy().ravel()  # type: ignore[union-attr]
-
-    def agreement(a: np.ndarray, b: np.ndarray) -> float:
-        return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-
-    whole = gradient(truth, truth, torch.ones(2, n, dtype=torch.bool))
-    term, running, single, both = Alignment(n), [], [], []
-    for step in range(60):
-        cells = generator.integers(0, 240, 128)  # 6 domains x 40 classes
-        rows = [cell for cell in cells if cell < 80 and cell % 40 < n]
-        marks = torch.tensor([n * (cell // 40) + cell % 40 for cell in rows])
-        x = truth.flatten(0, 1)[marks] + noise * torch.tensor(
-            generator.normal(size=(len(rows), width))
-        )
-        x.requires_grad_()
-        term(x, marks).backward()
-        if step < 30:
-            continue
-        pulled = np.zeros((2 * n, width))
-        np.add.at(pulled, marks.numpy(), x.grad.numpy())  # type: ignore[union-attr]
-        running.append(agreement(pulled.ravel(), whole))
-        means = torch.zeros(2 * n, width, dtype=torch.float64)
-        count = torch.bincount(marks, minlength=2 * n)
-        means.index_add_(0, marks, x.detach())
-        means = (means / count.clamp(min=1)[:, None]).unflatten(0, (2, n))
-        asked = (count > 0).unflatten(0, (2, n)).all(0).expand(2, n)
-        both.append(int(asked[0].sum()))
-        met = gradient(means, means, asked) if asked.any() else None
-        single.append(0.0 if met is None else agreement(met, whole))
-    assert np.mean(both) < n / 4  # few classes meet themselves within a batch
-    assert np.mean(running) > 1.4 * np.mean(single) > 0
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
@@ -216,9 +158,7 @@ def test_marks_are_of_seen_classes_in_the_two_domains(twins: Any) -> None:
             assert mark == 4 + sorted(SEEN).index(label) and 4 <= other < 8 and other != mark
 
 
-def test_a_held_out_cell_never_enters_even_where_it_is_trained_on(
-    twins: Any, tmp_path: Path
-) -> None:
+def test_a_held_out_cell_never_enters_even_where_it_is_trained_on(twins, tmp_path) -> None:
     """As in an upper bound: every class stands in both domains."""
     rows = twins.tsv.read_text()
     tsv = tmp_path / "train.tsv"
@@ -229,9 +169,7 @@ def test_a_held_out_cell_never_enters_even_where_it_is_trained_on(
 
 
 @pytest.mark.parametrize("which", ["vit", "resnet"])
-def test_what_is_watched_is_the_site_that_probes_read(
-    small_tower: Callable[..., Any], small_batch: Callable[..., Any], which: str
-) -> None:
+def test_what_is_watched_is_the_site_that_probes_read(small_tower, small_batch, which) -> None:
     tower, x = small_tower(which), small_batch(which)
     visual = tower.source
 
@@ -313,8 +251,7 @@ def test_a_broken_aligned_run_ends_where_an_unbroken_one_does(
     whole, broken = (twins.run(tmp_path / n, epochs=3, align=1.0) for n in ("whole", "broken"))
     launch(whole)
     monkeypatch.setattr(launcher, "build_loss", killing(6))  # 4 steps an epoch
-    with pytest.raises(Killed):
-        launch(broken)
+    refuses(Killed, "", launch, broken)
     monkeypatch.undo()
     with pytest.raises(SpecificationError, match=r"align 1\.0, now 2\.0"):
         launch(replace(broken, recipe=replace(broken.recipe, align=2.0)))
@@ -322,9 +259,7 @@ def test_a_broken_aligned_run_ends_where_an_unbroken_one_does(
     assert same(broken, whole) and losses(broken) == losses(whole)
 
 
-def test_accumulated_parts_come_to_the_whole_batch(
-    twins: Any, launch: Launch, tmp_path: Path
-) -> None:
+def test_accumulated_parts_come_to_the_whole_batch(twins, launch, tmp_path) -> None:
     whole, parts = (twins.run(tmp_path / str(n), epochs=2, accumulate=n, align=1.0) for n in (1, 3))
     launch(whole)
     launch(parts)
@@ -359,10 +294,8 @@ def test_what_cannot_be_aligned_is_refused_before_the_start(twins: Any, tmp_path
         twins.run(tmp_path, align=1.0, align_site="blocks.0.hook_resid_pots").check()
     with pytest.raises(SpecificationError, match="shards carry no classes"):
         twins.run(tmp_path, align=1.0, base=Base("base/{0..9}.tar", 152)).check()
-    with pytest.raises(SpecificationError, match="a finite weight"):
-        Recipe(align=float("nan"))
-    with pytest.raises(SpecificationError, match="Did you mean shuffled"):
-        Recipe(align_classes="shufled")
+    refuses(SpecificationError, "a finite weight", Recipe, align=float("nan"))
+    refuses(SpecificationError, "Did you mean shuffled", Recipe, align_classes="shufled")
     alone = tmp_path / "train.tsv"
     alone.write_text(twins.tsv.read_text())
     with pytest.raises(DataError, match=r"manifest\.json of the mixture beside it"):

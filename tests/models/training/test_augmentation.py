@@ -67,15 +67,6 @@ def test_crops_follow_the_law_of_torchvision(size):
     assert (ours[:, 0] + ours[:, 2] <= size[1]).all() and (ours[:, 1] + ours[:, 3] <= size[0]).all()
 
 
-def test_the_law_test_would_see_a_slightly_smaller_crop():
-    given = picture((48, 48))
-    random.seed(0)
-    torch.manual_seed(0)
-    ours = np.array([Crop.get_params(given, (0.88, 1.0), RATIO) for _ in range(3000)])
-    theirs = np.array([RandomResizedCrop.get_params(given, SCALE, RATIO) for _ in range(3000)])
-    assert stats.ks_2samp(ours[:, 2], theirs[:, 2]).pvalue < 1e-3
-
-
 def test_what_it_does_not_know_is_left_alone():
     evaluation = transform(is_train=False)
     given = picture((48, 40))

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.core.errors import DataError
 from interp.models.training.data import Pictures, decode, feed, quick
 from interp.models.training.lists import classes_of, numbering
+from tests.refusals import refuses
 
 HALF = (0.5,) * 3
 
@@ -50,9 +51,7 @@ def batches(args: Namespace, epoch: int, transform: Any = None) -> list[tuple[Te
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA"])
 @pytest.mark.parametrize("form", ["png", "webp", "gif"])
-def test_pictures_decoded_once_have_the_values_of_the_file(
-    mode: str, form: str, tmp_path: Path
-) -> None:
+def test_pictures_decoded_once_have_the_values_of_the_file(mode, form, tmp_path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (23, 31, 3), dtype=np.uint8)
     path = tmp_path / f"picture.{form}"
     Image.fromarray(noise).convert(mode).save(path)
@@ -137,12 +136,10 @@ def test_labels_are_numbered_in_sorted_order_and_null_is_a_name(toy: Any) -> Non
 def test_lists_that_cannot_be_read_are_refused(rows: str, words: str, tmp_path: Path) -> None:
     tsv = tmp_path / "train.tsv"
     tsv.write_text(rows)
-    with pytest.raises(DataError, match=words):
-        feed(options(tsv), plain(), length, epoch=0)
+    refuses(DataError, words, feed, options(tsv), plain(), length, epoch=0)
 
 
 def test_rows_without_a_label_are_refused(tmp_path: Path) -> None:
     tsv = tmp_path / "train.tsv"
     tsv.write_text("filepath\ttitle\tlabel\na.png\ta cat\tcat\nb.png\ta base picture\t\n")
-    with pytest.raises(DataError, match="1 rows without a label"):
-        classes_of(tsv)
+    refuses(DataError, "1 rows without a label", classes_of, tsv)

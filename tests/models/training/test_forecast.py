@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from interp.core.errors import CheckpointError, OutputError
+from interp.models import Recipe, Run, write_model_folder
 from interp.models.loading.load_clip import create
-from interp.models.loading.presets import write_model_folder
 from interp.models.training import resume as resuming
 from interp.models.training import train as forecast
-from interp.models.training.recipes import Recipe
-from interp.models.training.run import Run
 from interp.models.training.train import check_room, checkpoint_bytes, forecast_disk
+from tests.refusals import refuses
 
 
 @pytest.mark.parametrize(
@@ -61,24 +60,20 @@ def test_runs_add_up_and_those_at_work_take_most(toy: Any, tmp_path: Path) -> No
     assert forecast_disk([small, large], jobs=2) == 4 * w + 2 * o + 7 * wide + 2 * states
 
 
-def test_a_disk_with_less_is_refused_before_the_start(
-    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_with_less_is_refused_before_the_start(toy, tmp_path, monkeypatch) -> None:
     run = toy.run(tmp_path / "not" / "there yet")
     need = forecast_disk([run])
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(forecast.shutil, "disk_usage", lambda path: usage(0, 0, need))
     check_room([run])
     monkeypatch.setattr(forecast.shutil, "disk_usage", lambda path: usage(0, 0, need - 1))
-    with pytest.raises(OutputError, match=r"MiB of free disk.*keep fewer epochs"):
-        check_room([run])
+    refuses(OutputError, r"MiB of free disk.*keep fewer epochs", check_room, [run])
 
 
 def test_a_folder_that_is_no_model_is_refused(toy: Any, tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 1}}')
     run = Run("n", tmp_path, toy.tsv, 48, tmp_path, toy.run(tmp_path).recipe)
-    with pytest.raises(CheckpointError, match="open_clip refuses"):
-        forecast_disk([run])
+    refuses(CheckpointError, "open_clip refuses", forecast_disk, [run])
 
 
 def test_a_real_models_checkpoint_is_forecast_within_two_percent(tmp_path: Path) -> None:

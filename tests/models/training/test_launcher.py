@@ -1,10 +1,14 @@
 """The launcher in this process: what it learns, what it writes down, and how it goes on."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -14,16 +18,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
 
 from interp.core.errors import NumericsError, SpecificationError
-from interp.core.seeds import rng
+from interp.models import Run, load_clip
 from interp.models.loading.checkpoints import run_options
-from interp.models.loading.load_clip import load_clip
 from interp.models.training import launcher
 from interp.models.training.journal import read_journal
-from interp.models.training.launcher import build_optimizer
-from interp.models.training.run import Run
+from interp.models.training.launcher import alone
+from tests.refusals import refuses
 
 Launch = Callable[[Run], None]
 
@@ -70,9 +72,7 @@ def test_attention_of_a_cpu_is_plain_while_it_trains_and_as_it_was_after(
     assert flash == [False] and torch.backends.cuda.flash_sdp_enabled() == before
 
 
-def test_the_first_loss_is_the_one_computed_by_hand(
-    toy: Any, launch: Launch, tmp_path: Path
-) -> None:
+def test_the_first_loss_is_the_one_computed_by_hand(toy, launch, tmp_path) -> None:
     """Whole data in one batch, so that its order does not matter."""
     run = toy.run(tmp_path, epochs=1, batch_size=48)
     launch(run)
@@ -89,18 +89,7 @@ def test_the_first_loss_is_the_one_computed_by_hand(
     assert losses(run)[0] == pytest.approx(total / 96, abs=1e-12)
 
 
-def test_the_rate_is_open_clips_cosine_over_all_epochs(
-    toy: Any, launch: Launch, tmp_path: Path
-) -> None:
-    run = toy.run(tmp_path, epochs=3, lr=0.01)
-    launch(run)
-    expected = [0.005, 0.01] + [0.01 * 0.5 * (1 + np.cos(np.pi * step / 4)) for step in range(4)]
-    assert read_journal(run.folder).frame["lr"].tolist() == pytest.approx(expected)
-
-
-def test_accumulated_parts_come_to_the_whole_batch(
-    toy: Any, launch: Launch, tmp_path: Path
-) -> None:
+def test_accumulated_parts_come_to_the_whole_batch(toy, launch, tmp_path) -> None:
     """To 1e-8: open_clip adds the scale's gradient once a part, and only Adam's eps sees that."""
     whole, parts = (toy.run(tmp_path / str(n), epochs=2, accumulate=n) for n in (1, 3))
     launch(whole)
@@ -141,8 +130,7 @@ def test_a_broken_run_ends_where_an_unbroken_one_does(
     launch(whole)
     for at in (1, 2, 3):  # 2 steps an epoch: within an epoch, at its end, within the next
         monkeypatch.setattr(launcher, "build_loss", killing(at))
-        with pytest.raises(Killed):
-            launch(broken)
+        refuses(Killed, "", launch, broken)
         (broken.checkpoints / "writing.tmp").write_bytes(b"half a checkpoint")
     monkeypatch.undo()
     launch(broken)
@@ -151,51 +139,10 @@ def test_a_broken_run_ends_where_an_unbroken_one_does(
     assert not (broken.checkpoints / "latest.pt").exists()
 
 
-DYING = """
-import os, signal, sys
-from interp.models.training import launcher
-from tests.models.training.test_launcher import killing
-build, at = launcher.build_loss, int(sys.argv[1])
-def dying(args):
-    loss, steps = build(args), []
-    def judge(**outputs):
-        steps.append(0)
-        if len(steps) > at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return loss(**outputs)
-    return judge
-launcher.build_loss = dying
-launcher.main(sys.argv[2:])
-"""
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_ten_kills_at_random_steps_cost_at_most_one_epoch_each(
-    toy: Any, launch: Launch, tmp_path: Path
-) -> None:
-    whole, broken = (toy.run(tmp_path / name, epochs=12) for name in ("whole", "broken"))
-    launch(whole)
-    words = broken.command(device="cpu")
-    words = words[words.index("--") + 1 :]
-    epoch, latest = 0, broken.checkpoints / "latest.pt"
-    for at in rng("kills", 0).integers(0, 4, size=10).tolist():  # steps that the process lives
-        died = subprocess.run([sys.executable, "-c", DYING, str(at), *words], capture_output=True)
-        assert died.returncode == -9, died.stderr[-1000:]
-        reached = torch.load(latest, weights_only=True)["epoch"] if latest.exists() else 0
-        assert reached == (2 * epoch + at) // 2
-        epoch = reached
-    launch(broken)
-    assert same(broken, whole) and losses(broken) == losses(whole)
-
-
-def test_another_specification_is_refused_by_name(
-    toy: Any, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_specification_is_refused_by_name(toy, launch, tmp_path, monkeypatch) -> None:
     run = toy.run(tmp_path)
     monkeypatch.setattr(launcher, "build_loss", killing(3))
-    with pytest.raises(Killed):
-        launch(run)
+    refuses(Killed, "", launch, run)
     before = (run.folder / "params.txt").read_text()
     with pytest.raises(SpecificationError, match=r"lr 0\.001, now 0\.002"):
         launch(replace(run, recipe=replace(run.recipe, lr=0.002)))
@@ -220,8 +167,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_epoch(
 
     run = toy.run(tmp_path)
     monkeypatch.setattr(launcher, "build_loss", build)
-    with pytest.raises(NumericsError, match="the last good epoch is kept"):
-        launch(run)
+    refuses(NumericsError, "the last good epoch is kept", launch, run)
     state = torch.load(run.checkpoints / "latest.pt", weights_only=True)
     assert state["epoch"] == 2
     assert all(value.isfinite().all() for value in state["state_dict"].values())
@@ -287,9 +233,63 @@ def test_two_processes_train_a_resnet_on_labels(toy: Any, tmp_path: Path) -> Non
     assert not any(name.startswith("module.") for name in weights(run.final))
 
 
-def test_decay_spares_gains_and_biases() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-    args = launcher.prepare(["--wd", "0.3", "--train-data", "x.tsv", "--model", "RN50"])
-    plain, decayed = build_optimizer(model, args).param_groups
-    assert [p.ndim for p in decayed["params"]] == [2] and decayed["weight_decay"] == 0.3
-    assert len(plain["params"]) == 3 and plain["weight_decay"] == 0.0
+ORPHAN = """
+import subprocess, sys
+worker = "import signal; from interp.models.training.launcher import end_with_parent as end; end(); print(flush=True); signal.pause()"
+child = subprocess.Popen([sys.executable, "-c", worker], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+input()
+"""  # noqa: E501
+
+
+def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with alone(tmp_path):
+            order.append("second")
+
+    waiting = Thread(target=second)
+    with alone(tmp_path):
+        waiting.start()
+        waiting.join(timeout=0.2)
+        assert waiting.is_alive() and not order
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
+def test_folders_do_not_wait_for_one_another(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with alone(tmp_path), alone(tmp_path / "other"):
+        assert (tmp_path / "lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel, in Linux's words")
+def test_a_worker_ends_when_its_parent_is_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None and parent.stdin is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    parent.stdin.close()
+    deadline = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = _runs(worker)
+    if left:
+        os.kill(worker, signal.SIGKILL)
+    assert not left
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

@@ -8,6 +8,7 @@ import pytest
 from interp.core.errors import SampleError, SpecificationError
 from interp.models.training.recipes import RECIPES, STEPS, Recipe, named_recipe
 from interp.study.specification import Specification, TrainingSpec
+from tests.refusals import refuses
 
 
 @pytest.mark.parametrize(
@@ -37,8 +38,7 @@ def test_bad_recipes_are_refused(values: dict[str, object], words: str) -> None:
 def test_steps_become_whole_epochs() -> None:
     assert Recipe(steps=100, batch_size=10).epochs_for(205) == 5
     assert Recipe(epochs=3, batch_size=10).epochs_for(205) == 3
-    with pytest.raises(SampleError, match="smaller batch_size"):
-        Recipe(batch_size=64).epochs_for(63)
+    refuses(SampleError, "smaller batch_size", Recipe(batch_size=64).epochs_for, 63)
 
 
 def test_a_recipe_without_a_length_has_the_usual_steps_and_can_be_changed() -> None:
@@ -52,9 +52,7 @@ def test_a_recipe_without_a_length_has_the_usual_steps_and_can_be_changed() -> N
     ("keep", "every", "expected"),
     [(2, 0, {0, 8}), (3, 0, {0, 4, 8}), (5, 0, {0, 2, 4, 6, 8}), (2, 3, {0, 3, 6, 8})],
 )
-def test_kept_epochs_are_spread_and_hold_both_ends(
-    keep: int, every: int, expected: set[int]
-) -> None:
+def test_kept_epochs_are_spread_and_hold_both_ends(keep, every, expected) -> None:
     assert set(Recipe(keep=keep, save_frequency=every).kept_epochs(8)) == expected
     assert Recipe(keep=keep, save_frequency=1).kept_epochs(8) == tuple(range(9))
     assert Recipe(keep=50).kept_epochs(3) == (0, 1, 2, 3)
@@ -62,8 +60,7 @@ def test_kept_epochs_are_spread_and_hold_both_ends(
 
 def test_processes_share_the_batch_evenly_or_not_at_all() -> None:
     assert Recipe(batch_size=12, accumulate=2).share(3) == 2
-    with pytest.raises(SpecificationError, match=r"Choose batch_size = 10\."):
-        Recipe(batch_size=12).share(5)
+    refuses(SpecificationError, r"Choose batch_size = 10\.", Recipe(batch_size=12).share, 5)
 
 
 def test_the_papers_recipes_have_the_papers_numbers() -> None:
@@ -93,8 +90,7 @@ def test_betas_are_those_open_clip_takes_for_the_architecture(model: str, recipe
 def test_a_named_recipe_can_be_shortened_either_way() -> None:
     assert named_recipe("cc", steps=10).epochs == 0
     assert named_recipe("small", epochs=2).steps == 0
-    with pytest.raises(SpecificationError, match="one of the two"):
-        named_recipe("cc", steps=10, epochs=2)
+    refuses(SpecificationError, "one of the two", named_recipe, "cc", steps=10, epochs=2)
 
 
 def test_a_study_file_fills_a_recipe(tmp_path: Path) -> None:

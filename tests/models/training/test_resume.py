@@ -17,6 +17,7 @@ from interp.models.training.resume import (
     save,
     write_params,
 )
+from tests.refusals import refuses
 
 EPOCHS = Namespace(name="n", classes=(), keep=[0, 2, 4], epochs=4)
 
@@ -35,13 +36,8 @@ def test_only_the_latest_epoch_has_an_optimizer_and_it_goes_at_the_end(tmp_path:
     for epoch in range(5):
         save(tmp_path, epoch, model, optimizer, None, EPOCHS)
         there.append(sorted(path.stem for path in tmp_path.iterdir()))
-    assert there == [
-        ["epoch_0"],
-        ["epoch_0", "latest"],
-        ["epoch_0", "epoch_2", "latest"],
-        ["epoch_0", "epoch_2", "latest"],
-        ["epoch_0", "epoch_2", "epoch_4"],
-    ]
+    kept = ["epoch_0", "epoch_2", "latest"]
+    assert there == [kept[:1], kept[::2], kept, kept, ["epoch_0", "epoch_2", "epoch_4"]]
     save(tmp_path, 3, model, optimizer, None, EPOCHS)
     latest = torch.load(tmp_path / "latest.pt", weights_only=True)
     assert latest["epoch"] == 3 and latest["optimizer"]["state"]
@@ -59,9 +55,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epoch", [2, 3])
-def test_checkpoints_are_whole_or_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
-) -> None:
+def test_checkpoints_are_whole_or_absent(tmp_path, monkeypatch, epoch) -> None:
     model, optimizer = trainee()
     save(tmp_path, 1, model, optimizer, None, EPOCHS)
 
@@ -70,8 +64,7 @@ def test_checkpoints_are_whole_or_absent(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", cut)
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path, epoch, model, optimizer, None, EPOCHS)
+    refuses(KeyboardInterrupt, "", save, tmp_path, epoch, model, optimizer, None, EPOCHS)
     assert not (tmp_path / f"epoch_{epoch}.pt").exists()
     assert resume(tmp_path, model, optimizer, None) == 1
 
@@ -102,8 +95,7 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
 def test_a_broken_latest_is_refused(tmp_path: Path) -> None:
     model, optimizer = trainee()
     (tmp_path / "latest.pt").write_bytes(b"what is left of a disk")
-    with pytest.raises(CheckpointError, match="does not read"):
-        resume(tmp_path, model, optimizer, None)
+    refuses(CheckpointError, "does not read", resume, tmp_path, model, optimizer, None)
 
 
 WANTED = dict.fromkeys(DECISIVE, 1)
@@ -119,13 +111,8 @@ def test_each_decisive_option_is_held_against_the_folder(tmp_path: Path, name: s
 
 
 def test_values_survive_the_words_of_the_file(tmp_path: Path) -> None:
-    values = {
-        "lr": 1e-4,
-        "eps": 1e-06,
-        "milestones": [30, 50],
-        "precision": "fp32",
-        "wd": 0.1 + 0.2,
-    }
+    values = {"lr": 1e-4, "eps": 1e-06, "milestones": [30, 50], "precision": "fp32"}
+    values["wd"] = 0.1 + 0.2
     write_params(tmp_path, Namespace(**values))
     refuse_another(tmp_path, values)
     with pytest.raises(SpecificationError, match="milestones"):

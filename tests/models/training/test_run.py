@@ -11,11 +11,11 @@ import pytest
 
 from interp.core.errors import DataError, SpecificationError
 from interp.core.storage.store import fingerprint
+from interp.models import RECIPES, Recipe, Run
 from interp.models.training import launcher
 from interp.models.training.lists import Base
-from interp.models.training.recipes import RECIPES, Recipe
 from interp.models.training.resume import differing
-from interp.models.training.run import Run
+from tests.refusals import refuses
 
 RUN = Run("n", Path("m"), Path("t.tsv"), 99, Path("o"), Recipe(batch_size=12))
 
@@ -62,9 +62,7 @@ def test_the_launcher_understands_every_recipe(toy: Any, tmp_path: Path, name: s
     assert {word: vars(args)[word] for word in run.decisive()} == run.decisive()
 
 
-def test_augmentation_that_is_asked_for_is_part_of_a_runs_identity(
-    toy: Any, tmp_path: Path
-) -> None:
+def test_augmentation_that_is_asked_for_is_part_of_a_runs_identity(toy, tmp_path) -> None:
     run = replace(toy.run(tmp_path), recipe=Recipe(steps=20, flip=0.5, grey=0.1), n_train=3000)
     args = parsed(run.command(device="cpu"))
     assert (args.flip, args.colour, args.grey) == (0.5, 0.0, 0.1)
@@ -74,8 +72,7 @@ def test_augmentation_that_is_asked_for_is_part_of_a_runs_identity(
 
 
 def test_a_batch_that_processes_do_not_divide_is_refused() -> None:
-    with pytest.raises(SpecificationError, match=r"12 pictures in 5 parts"):
-        RUN.command(device="cpu", processes=5)
+    refuses(SpecificationError, r"12 pictures in 5 parts", RUN.command, device="cpu", processes=5)
 
 
 @pytest.mark.parametrize("part", ["tsv", "model_folder"])

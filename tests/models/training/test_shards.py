@@ -14,6 +14,7 @@ import torch
 from interp.core.errors import DataError, SpecificationError
 from interp.models.training.lists import Base, pack
 from tests.models.training.test_data import augmented, batches, options
+from tests.refusals import refuses
 
 # webdataset leaves the files that an epoch ends in to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -33,9 +34,7 @@ def shards(toy: Any, folder: Path, **changes: object) -> Namespace:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_shards_repeat_an_epoch_for_a_run_that_goes_on(
-    toy: Any, tmp_path: Path, workers: int
-) -> None:
+def test_shards_repeat_an_epoch_for_a_run_that_goes_on(toy, tmp_path, workers) -> None:
     args = shards(toy, tmp_path, workers=workers)
     first, again, other = (batches(args, epoch, augmented()) for epoch in (1, 1, 2))
     assert len(first) == 4
@@ -65,8 +64,7 @@ def test_shards_that_are_missing_or_too_few_are_refused(toy: Any, tmp_path: Path
     with pytest.raises(SpecificationError, match="16 shards for 20"):
         batches(Namespace(**{**vars(args), "world_size": 20}), 0)
     args.train_data = str(tmp_path / "no such {0..3}.tar")
-    with pytest.raises(DataError, match="not there"):
-        batches(args, 0)
+    refuses(DataError, "not there", batches, args, 0)
 
 
 def test_packing_keeps_files_and_captions_and_is_done_once(toy: Any, tmp_path: Path) -> None:
@@ -96,11 +94,9 @@ def test_packing_keeps_files_and_captions_and_is_done_once(toy: Any, tmp_path: P
 def test_a_picture_that_is_not_there_leaves_no_shards(tmp_path: Path) -> None:
     tsv = tmp_path / "train.tsv"
     tsv.write_text("filepath\ttitle\nno such.png\ta cat\n")
-    with pytest.raises(DataError, match=r"no such\.png"):
-        pack(tsv, tmp_path / "shards")
+    refuses(DataError, r"no such\.png", pack, tsv, tmp_path / "shards")
     assert not (tmp_path / "shards").exists()
 
 
 def test_a_base_set_must_say_how_many_pictures_it_holds() -> None:
-    with pytest.raises(SpecificationError, match="Count them"):
-        Base("shards/{0..9}.tar", 0)
+    refuses(SpecificationError, "Count them", Base, "shards/{0..9}.tar", 0)

@@ -20,14 +20,11 @@ from interp.core.errors import (
 )
 from interp.core.images import ImageTable
 from interp.core.parallel import threads_each
-from interp.data.mixtures.mixture import make_mixture
-from interp.data.mixtures.settings import MixtureSpec
+from interp.data import MixtureSpec, make_mixture
 from interp.data.mixtures.templates import vocabulary
-from interp.models.loading.presets import write_model_folder
+from interp.models import Recipe, Run, train, write_model_folder
 from interp.models.training import train as training
-from interp.models.training.recipes import Recipe
-from interp.models.training.run import Run
-from interp.models.training.train import train
+from tests.refusals import refuses
 
 pytestmark = pytest.mark.slow
 
@@ -52,18 +49,6 @@ def run_of(name: str, model_folder: Path, tsv: Path, out: Path, steps: int = 12)
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["state_dict"]
-
-
-def test_a_run_keeps_epoch_0_and_the_last_and_learns(
-    model_folder: Path, tsv: Path, tmp_path: Path
-) -> None:
-    run = run_of("whole", model_folder, tsv, tmp_path)
-    train([run], jobs=1, device="cpu")
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["epoch_0.pt", "epoch_4.pt"]
-    first, last = weights(run.checkpoints / "epoch_0.pt"), weights(run.final)
-    assert all(torch.isfinite(value).all() for value in last.values())
-    assert not torch.equal(first["visual.conv1.weight"], last["visual.conv1.weight"])
-    assert (run.out / run.name / "params.txt").read_text().count("model: local-dir:") == 1
 
 
 def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(
@@ -130,8 +115,7 @@ def test_errors_of_the_trainer_come_as_their_own_kind(toy: Any, tmp_path: Path) 
     with pytest.raises(DataError, match=r"no such\.png, which does not read"):
         train([replace(toy.run(tmp_path), tsv=tsv)], device="cpu")
     diverging = toy.run(tmp_path, name="wild", lr=1e300, warmup=0)
-    with pytest.raises(NumericsError, match="the last good epoch is kept"):
-        train([diverging], device="cpu")
+    refuses(NumericsError, "the last good epoch is kept", train, [diverging], device="cpu")
     assert [path.name for path in diverging.checkpoints.iterdir()] == ["epoch_0.pt"]
 
 
@@ -143,34 +127,25 @@ def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> Non
     assert tame.final.exists() and not any(run.final.exists() for run in wild)
 
 
-def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_later(
-    toy: Any, tmp_path: Path
-) -> None:
+def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_later(toy, tmp_path) -> None:
     run = toy.run(tmp_path)
     run.checkpoints.mkdir(parents=True)
     (run.checkpoints / "writing.tmp").symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="Make room and run again"):
-        train([run], device="cpu")
+    refuses(OutputError, "Make room and run again", train, [run], device="cpu")
     train([run], device="cpu")
     assert run.final.exists()
 
 
-def test_what_cannot_be_trained_starts_nothing(
-    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_trained_starts_nothing(toy, tmp_path, monkeypatch) -> None:
     def started(*_: object) -> None:
         raise AssertionError("a trainer was started")
 
     monkeypatch.setattr(training, "_supervise", started)
     good = toy.run(tmp_path)
-    with pytest.raises(SpecificationError, match="24 pictures in 5 parts"):
-        train([good], processes=5)
-    with pytest.raises(DataError, match="not there"):
-        train([good, replace(good, tsv=tmp_path / "no.tsv")])
-    with pytest.raises(CheckpointError, match="open_clip refuses"):
-        train([replace(good, model_folder=tmp_path)])
-    with pytest.raises(AssertionError, match="started"):
-        train([good], device="cpu")
+    refuses(SpecificationError, "24 pictures in 5 parts", train, [good], processes=5)
+    refuses(DataError, "not there", train, [good, replace(good, tsv=tmp_path / "no.tsv")])
+    refuses(CheckpointError, "open_clip refuses", train, [replace(good, model_folder=tmp_path)])
+    refuses(AssertionError, "started", train, [good], device="cpu")
 
 
 @pytest.mark.long
