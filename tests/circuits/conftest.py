@@ -1,7 +1,7 @@
 """Towers small enough to know: by hand, in float64 with attention, and of feature maps."""
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -19,8 +19,8 @@ from interp.circuits import Chain
 from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.tower import Hook
-from interp.models.towers.text import HookedText
-from interp.models.towers.vit import HookedViT
+from interp.models import HookedText, HookedViT
+from tests.tables import image_table
 
 
 @pytest.fixture(autouse=True)
@@ -213,34 +213,22 @@ CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> ImageTable:
+def pictures() -> ImageTable:
     """One-pixel pictures: class is the red level in domain A and the blue level in B.
 
     Green is a nuisance that the artist sets. One drawing (artist and class) stands in both domains.
     """
-    rows = []
-    for artist in range(4):
-        for number, label in enumerate(CLASSES):
-            for domain in ("A", "B"):
-                for take in range(2):
-                    code = 40 + 40 * number
-                    colour = (code, 50 * artist, 0) if domain == "A" else (0, 50 * artist, code)
-                    name = f"{domain}-{label}-{artist}-{take}.png"
-                    Image.new("RGB", (1, 1), colour).save(tmp_path / name)
-                    rows.append(
-                        {
-                            "path": name,
-                            "label": label,
-                            "domain": domain,
-                            "split": "test",
-                            "caption": "",
-                            "artist": f"artist {artist}",
-                            "warp": take,
-                            "style": artist,
-                            "drawing": f"artist {artist}/{label}",
-                        }
-                    )
-    return ImageTable(pd.DataFrame(rows), root=tmp_path)
+    rows = [
+        (label, domain, f"artist {artist}", take, artist, f"artist {artist}/{label}")
+        for artist, label, domain, take in product(range(4), CLASSES, "AB", range(2))
+    ]
+    return image_table(rows, "label domain artist warp style drawing", coloured)
+
+
+def coloured(row: pd.Series) -> Image.Image:
+    code, nuisance = 40 + 40 * CLASSES.index(row["label"]), 50 * row["style"]
+    colour = (code, nuisance, 0) if row["domain"] == "A" else (0, nuisance, code)
+    return Image.new("RGB", (1, 1), colour)
 
 
 def preprocess(image: Image.Image) -> Tensor:

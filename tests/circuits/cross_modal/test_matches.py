@@ -25,6 +25,7 @@ from interp.core.errors import AlikeError, SampleError, ShapeError, Specificatio
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
 from tests.circuits.conftest import Function, open_text, open_vit
+from tests.refusals import refuses
 
 SCALE = 3.0
 
@@ -252,13 +253,10 @@ def test_what_cannot_be_matched_is_said(inputs: Any) -> None:
     with pytest.raises(SampleError):
         Matches(cuts, (pictures[0][:0], pictures[1][:0]), (captions[0][:0], captions[1][:0]))
     matches = Matches(cuts, pictures, captions)
-    with pytest.raises(SpecificationError, match="visual"):
-        matches.of("pictures")
-    with pytest.raises(ShapeError, match=r"\(3,\)"):
-        match_faithfulness(matches, [np.ones(3), np.ones(3)])
+    refuses(SpecificationError, "visual", matches.of, "pictures")
+    refuses(ShapeError, r"\(3,\)", match_faithfulness, matches, [np.ones(3), np.ones(3)])
     for wrong in ({"shares": [0.0]}, {"shares": []}, {"n_random": 0}):
-        with pytest.raises(SpecificationError):
-            match_faithfulness(matches, matches.scores(), **wrong)
+        refuses(SpecificationError, "", match_faithfulness, matches, matches.scores(), **wrong)
 
 
 def test_texts_that_end_elsewhere_than_their_partners_are_refused(inputs: Any) -> None:

@@ -32,6 +32,7 @@ from interp.core.errors import DataError, NumericsError, ShapeError, SiteError, 
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE, Table
 from tests.circuits.conftest import Function, bent, open_vit
+from tests.refusals import refuses
 
 
 def planted(*, backup: bool = False) -> Chain:
@@ -65,9 +66,6 @@ def runs() -> dict[str, Any]:
     corrupt[..., 0] -= 4.0
     corrupt[..., 1:3] = clean[..., 1:3]
     return {"clean": clean, "corrupt": corrupt, "metric": lambda out: out[:, 0]}
-
-
-# discovery
 
 
 @pytest.mark.parametrize("how", DISCOVERERS)
@@ -141,11 +139,7 @@ def test_refusals_of_discovery(runs: dict[str, Any]) -> None:
         ({"how": "ACDC", "threshold": 1.0}, "runs"),
         ({"how": "threshold", "threshold": 1e9}, "0 edges"),
     ):
-        with pytest.raises(SpecificationError, match=match):
-            discover(scores, **words)
-
-
-# faithfulness
+        refuses(SpecificationError, match, discover, scores, **words)
 
 
 def test_the_planted_circuit_is_faithful_complete_and_minimal(runs: dict[str, Any]) -> None:
@@ -264,9 +258,7 @@ def test_areas_are_withheld_where_their_curve_is(runs: dict[str, Any]) -> None:
     assert table["reason"].str.contains("gap").all()
 
 
-def test_pairs_of_one_class_are_resampled_by_who_drew_them(
-    pictures: ImageTable, colours: Any
-) -> None:
+def test_pairs_of_one_class_are_resampled_by_who_drew_them(pictures, colours) -> None:
     of_one = pictures.select(label=pictures.label.iloc[0])
     pairs = of_one.pairs(same="label", differ="domain", clean="A")
     read = {
@@ -290,20 +282,16 @@ def test_pairs_of_one_class_are_resampled_by_who_drew_them(
 def test_refusals_of_faithfulness(runs: dict[str, Any], hand: Chain) -> None:
     empty = Circuit(wire(planted()), np.zeros(21, bool), np.zeros(21))
     circuit = Circuit.of(wire(planted()), TRUE)
-    with pytest.raises(SpecificationError, match="without edges"):
-        faithfulness(planted(), empty, **runs)
-    with pytest.raises(SpecificationError, match="without edges"):
-        minimality(planted(), empty, **runs)
+    refuses(SpecificationError, "without edges", faithfulness, planted(), empty, **runs)
+    refuses(SpecificationError, "without edges", minimality, planted(), empty, **runs)
     with pytest.raises(SpecificationError, match="wired differently"):
         faithfulness(planted(), [circuit, Circuit.of(wire(hand), ["input->m0"])], **runs)
     with pytest.raises(SpecificationError, match="a budget of 10 bytes"):
         faithfulness(planted(), circuit, **runs, memory=10)
-    with pytest.raises(SpecificationError, match="none"):
-        faithfulness(planted(), [], **runs)
+    refuses(SpecificationError, "none", faithfulness, planted(), [], **runs)
     with pytest.raises(SpecificationError, match="0 random circuits"):
         faithfulness(planted(), circuit, **runs, n_random=0)
-    with pytest.raises(SpecificationError, match="for a tower of 6"):
-        minimality(hand, circuit, **runs)
+    refuses(SpecificationError, "for a tower of 6", minimality, hand, circuit, **runs)
     with pytest.raises(SpecificationError, match="ignores the output"):
         faithfulness(planted(), circuit, **{**runs, "metric": lambda out: 0 * out[:, 0]})
     with pytest.raises(NumericsError, match="NaN"):
@@ -317,9 +305,6 @@ def test_no_gap_gives_no_share_but_a_reason(runs: dict[str, Any]) -> None:
     words = {**runs, "metric": lambda out: out[:, 0] ** 2}
     row = faithfulness(planted(), Circuit.of(wire(planted()), TRUE), **words).frame.iloc[0]
     assert np.isnan(row["value"]) and np.isnan(row["index"]) and "gap" in row["reason"]
-
-
-# other tools' forms
 
 
 def scored(wiring: Wiring) -> Circuit:
@@ -351,27 +336,12 @@ def test_the_json_is_that_of_the_benchmark(tmp_path: Path) -> None:
     assert len(written["edges"]) == wiring.n_edges
 
 
-def test_number_of_edges_of_a_large_tower() -> None:
-    """12 layers of 12 heads: 32,491 edges, as counted by hand for ViT-B/32."""
-    readers = 36 * (12 + 13 * 66) + (12 * 13 + 13 * 66) + 157
-    with torch.device("meta"):
-        from open_clip.transformer import VisionTransformer
-
-        from interp.models.towers.vit import HookedViT
-
-        source = VisionTransformer(224, 32, 768, 12, 12, 4.0, output_dim=512)
-    assert wire(HookedViT(source)).n_edges == readers == 32491
-
-
 def test_bad_files_and_shapes(tmp_path: Path, hand: Chain) -> None:
     wiring = wire(hand)
     (tmp_path / "bad.json").write_text('{"edges": {"input->m0": {"score": 1}}}')
     for path in ("bad.json", "missing.json"):
-        with pytest.raises(DataError, match=r"to_mib|edges of this tower"):
-            Circuit.from_mib(tmp_path / path, wiring)
+        refuses(DataError, r"to_mib|edges of this tower", Circuit.from_mib, tmp_path / path, wiring)
     with pytest.raises(DataError, match="wiring of the tower"):
         Circuit.from_table(scored(wire(planted())).to_table(), wiring)
-    with pytest.raises(ShapeError):
-        Circuit(wiring, np.ones(2, bool), np.ones(2))
-    with pytest.raises(SiteError, match="m0->m1"):
-        Circuit.of(wiring, ["m0->m2"])
+    refuses(ShapeError, "", Circuit, wiring, np.ones(2, bool), np.ones(2))
+    refuses(SiteError, "m0->m1", Circuit.of, wiring, ["m0->m2"])

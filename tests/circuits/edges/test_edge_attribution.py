@@ -11,6 +11,7 @@ from interp.circuits import METHODS, Chain, Wiring, attribute, edge_effects, pat
 from interp.circuits.edges.wire import Flow, open_run, run_masked
 from interp.core.errors import DataError, ShapeError, SiteError, SpecificationError
 from tests.circuits.conftest import Function, TinyViT, bent, difference, open_vit
+from tests.refusals import refuses
 
 # literal integers, worked out on paper (see `hand` for the tower)
 
@@ -40,9 +41,6 @@ def test_paths_of_the_blackboard(hand: Chain, hand_inputs: dict[str, Any]) -> No
     assert both.tolist() == alone.tolist() == [43 - EXACT["m1->logits"]]
 
 
-# the slow ways
-
-
 def one_edge_cut(wiring: Wiring) -> np.ndarray:
     masks = np.ones((wiring.n_edges, wiring.n_edges), dtype=bool)
     np.fill_diagonal(masks, False)
@@ -63,17 +61,6 @@ def soft_run(tower: Any, clean: Flow, corrupt: Flow, wiring: Wiring, weights: Te
         new = component.run(streams, clean.words.get("tokens"))
         parts = torch.cat([parts, new - component.write(corrupt.written[number])], dim=1)
     raise AssertionError
-
-
-def test_everything_kept_is_the_clean_run_and_nothing_the_corrupt(wired: Any) -> None:
-    tower, clean, corrupt = wired
-    wiring = wire(tower)
-    runs = open_run(tower, clean), open_run(tower, corrupt)
-    masks = np.stack([np.ones(wiring.n_edges, bool), np.zeros(wiring.n_edges, bool)])
-    outputs = run_masked(tower, wiring, masks, clean=runs[0], corrupt=runs[1])
-    with torch.no_grad():
-        torch.testing.assert_close(outputs[0], tower(clean), rtol=0, atol=1e-12)
-        torch.testing.assert_close(outputs[1], tower(corrupt), rtol=0, atol=1e-12)
 
 
 def test_masked_runs_equal_the_definition(wired: Any) -> None:
@@ -139,9 +126,6 @@ def test_a_small_memory_changes_no_score(wired: Any) -> None:
         np.testing.assert_allclose(
             attribute(tower, **words, memory=memory).values, whole.values, rtol=0, atol=1e-13
         )
-
-
-# sum rules
 
 
 @pytest.mark.parametrize("method", ["EAP", "EAP-IG-inputs"])
@@ -287,9 +271,6 @@ def test_relp_is_the_derivative_of_the_straight_tower() -> None:
     assert np.abs(found.values[:, asked]).max() == 0 < np.abs(found.values).max()
 
 
-# refusals and reports
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_contract(wired: Any, method: str) -> None:
     tower, clean, corrupt = wired
@@ -303,10 +284,8 @@ def test_every_method_keeps_the_contract(wired: Any, method: str) -> None:
 
 def test_refusals(hand: Chain, hand_inputs: dict[str, Any]) -> None:
     words: dict[str, Any] = {**hand_inputs, "metric": difference}
-    with pytest.raises(SpecificationError, match="EAP-IG-inputs"):
-        attribute(hand, **words, method="EAP-IG-input")
-    with pytest.raises(SpecificationError, match="0 steps"):
-        attribute(hand, **words, steps=0)
+    refuses(SpecificationError, "EAP-IG-inputs", attribute, hand, **words, method="EAP-IG-input")
+    refuses(SpecificationError, "0 steps", attribute, hand, **words, steps=0)
     with pytest.raises(SpecificationError, match="ignores the output"):
         attribute(hand, **hand_inputs, metric=lambda x: torch.ones(len(x)))
     with pytest.raises(SpecificationError, match="ignores the output"):
@@ -315,12 +294,9 @@ def test_refusals(hand: Chain, hand_inputs: dict[str, Any]) -> None:
         attribute(hand, **hand_inputs, metric=lambda x: x.argmax(dim=1).float())
     with pytest.raises(DataError, match="identical"):
         attribute(hand, clean=words["clean"], corrupt=words["clean"], metric=difference)
-    with pytest.raises(SpecificationError, match="RelP"):
-        attribute(hand, **words, method="RelP")
-    with pytest.raises(SiteError, match="m0->m1"):
-        path_patch(hand, ["m1->m0"], **words)
-    with pytest.raises(SpecificationError, match="no edge"):
-        path_patch(hand, [], **words)
+    refuses(SpecificationError, "RelP", attribute, hand, **words, method="RelP")
+    refuses(SiteError, "m0->m1", path_patch, hand, ["m1->m0"], **words)
+    refuses(SpecificationError, "no edge", path_patch, hand, [], **words)
     for run in (path_patch, lambda tower, _, **more: edge_effects(tower, **more)):
         with pytest.raises(DataError, match="identical"):
             run(hand, ["m0->m1"], **{**words, "corrupt": words["clean"]})
@@ -329,8 +305,7 @@ def test_refusals(hand: Chain, hand_inputs: dict[str, Any]) -> None:
 
 
 def test_a_tower_without_parts_is_refused(vit: TinyViT, vit_inputs: dict[str, Any]) -> None:
-    with pytest.raises(SpecificationError, match="TinyViT"):
-        attribute(vit, **vit_inputs, metric=difference)
+    refuses(SpecificationError, "TinyViT", attribute, vit, **vit_inputs, metric=difference)
 
 
 def test_no_hook_or_freeze_outlives_an_error(hand_inputs: dict[str, Any]) -> None:
@@ -341,7 +316,6 @@ def test_no_hook_or_freeze_outlives_an_error(hand_inputs: dict[str, Any]) -> Non
             return super().forward(input)
 
     tower = Chain([Failing(2, 2), Function(torch.relu)])
-    with pytest.raises(RuntimeError, match="broken"):
-        attribute(tower, **hand_inputs, metric=difference)
+    refuses(RuntimeError, "broken", attribute, tower, **hand_inputs, metric=difference)
     assert all(p.requires_grad for p in tower.parameters())
     assert not any(point.fwd_hooks for point in tower.hook_dict.values())

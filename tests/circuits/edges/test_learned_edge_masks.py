@@ -19,6 +19,7 @@ from interp.core.errors import AlikeError, SpecificationError
 from interp.models.towers.vit import HookedViT
 from tests.circuits.conftest import Function, bent, open_text, open_vit
 from tests.circuits.planted_models import found, kept_on_others, model
+from tests.refusals import refuses
 
 FEW = {"shares": (0.1, 0.5), "steps": 8}
 
@@ -128,18 +129,7 @@ def test_planted_circuits_are_learned() -> None:
     assert all(((0 < each) & (each < 1)).all() for each in learned.values)
 
 
-def test_pictures_of_a_class_have_one_mask_and_classes_their_own() -> None:
-    learned = by_masks(**FEW)
-    for read, values in zip(learned.halves, learned.values, strict=True):
-        label = read.pairs.clean.label.to_numpy()
-        masks = {name: np.unique(values[label == name], axis=0) for name in set(label)}
-        assert all(len(one) == 1 for one in masks.values())
-        assert len({one.tobytes() for one in masks.values()}) > 1
-
-
-def test_a_mask_is_never_worse_on_its_pictures_than_what_it_started_from(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_mask_is_never_worse_on_its_pictures_than_what_it_started_from(monkeypatch) -> None:
     """Steps so large that they throw the order about: what is lost by them is not kept."""
     monkeypatch.setattr("interp.circuits.discovery.hard_gates.FLAT", 0.0)
     tower, (read, _) = model()[1], found("all shared", "edge", "A").halves
@@ -190,11 +180,9 @@ def test_what_cannot_be_learned_is_refused() -> None:
     read, tower = found("all shared", "edge", "A").halves[0], model()[1]
 
     def refuse(error: type[Exception], words: str, **changes: Any) -> None:
-        with pytest.raises(error, match=words):
-            edge_mask_scores(tower, **{**read.words, **changes})
+        refuses(error, words, edge_mask_scores, tower, **{**read.words, **changes})
 
-    with pytest.raises(SpecificationError, match="learned masks"):
-        Edges(tower, method="learned mask")
+    refuses(SpecificationError, "learned masks", Edges, tower, method="learned mask")
     refuse(SpecificationError, "shares", shares=(0.5, 1.0))
     refuse(SpecificationError, "0 steps", steps=0)
     refuse(AlikeError, "identical", corrupt=read.clean)

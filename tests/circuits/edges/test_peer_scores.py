@@ -61,9 +61,7 @@ def score(tower: HookedText, peer: Peer, method: str, *, exchanged: bool = False
     return found.values[:, [found.wiring.edge(str(name)) for name in peer["edges"]]]
 
 
-def test_both_libraries_run_the_same_model_over_the_same_edges(
-    tower: HookedText, peer: Peer
-) -> None:
+def test_both_libraries_run_the_same_model_over_the_same_edges(tower, peer) -> None:
     assert sorted(wire(tower).names) == sorted(peer["edges"].tolist())
     with torch.no_grad():
         logits = tower(torch.from_numpy(peer["clean"])).numpy()

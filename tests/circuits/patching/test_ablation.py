@@ -11,6 +11,7 @@ from interp.circuits import ABLATIONS, Chain, Classifier, Metric, Target, ablate
 from interp.core.errors import SampleError, ShapeError, SpecificationError
 from interp.core.tower import part
 from tests.circuits.conftest import Function, TinyViT, first
+from tests.refusals import refuses
 
 GRIDS = [
     ("blocks.*.attn.hook_z", ("layer", "head")),
@@ -21,9 +22,7 @@ GRIDS = [
 
 @pytest.mark.parametrize("kind", ABLATIONS)
 @pytest.mark.parametrize(("sites", "axes"), GRIDS)
-def test_contract(
-    kind: str, sites: str, axes: Any, vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_contract(kind, sites, axes, vit, vit_inputs) -> None:
     """One row per cell and example; the batch does not matter; nothing stays installed."""
     words: dict[str, Any] = {"metric": first, "kind": kind, "sites": sites, "axes": axes}
     words |= {"reference": vit_inputs["corrupt"], "steps": 2}
@@ -39,9 +38,7 @@ def test_contract(
 
 @pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
 @pytest.mark.parametrize(("sites", "axes"), GRIDS)
-def test_equals_the_naive_loop(
-    kind: str, sites: str, axes: Any, vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_equals_the_naive_loop(kind, sites, axes, vit, vit_inputs) -> None:
     x, other = vit_inputs["clean"], vit_inputs["corrupt"]
     words: dict[str, Any] = {"metric": first, "kind": kind, "sites": sites, "axes": axes}
     words |= {"donors": other} if kind == "resample" else {"reference": other}
@@ -90,9 +87,7 @@ def test_the_optimal_constant_is_the_one_of_the_closed_form() -> None:
     assert -table.frame["value"].mean() == pytest.approx(table.facts["loss"])
 
 
-def test_no_steps_is_the_mean_and_steps_never_harm(
-    vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_no_steps_is_the_mean_and_steps_never_harm(vit, vit_inputs) -> None:
     torch.manual_seed(3)
     head = Classifier(torch.randn(3, 5).double(), ("ant", "bee", "cat"))
     clean = vit(vit_inputs["clean"]).detach()
@@ -137,8 +132,7 @@ def test_donors_are_of_another_class() -> None:
 
 def test_refusals(vit: TinyViT, vit_inputs: dict[str, Any]) -> None:
     def refuse(error: Any, match: str, **words: Any) -> None:
-        with pytest.raises(error, match=match):
-            ablate(vit, vit_inputs["clean"], **{"metric": first, **words})
+        refuses(error, match, ablate, vit, vit_inputs["clean"], **{"metric": first, **words})
 
     x = vit_inputs["clean"]
     refuse(SpecificationError, "resample", kind="resampled")

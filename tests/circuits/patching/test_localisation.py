@@ -8,22 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits import (
-    ABLATIONS,
-    Chain,
-    Classifier,
-    ablate,
-    effects,
-    localise,
-    other_class,
-    sweep,
-)
+from interp.circuits import ABLATIONS, Chain, Classifier, ablate, effects, localise, other_class
 from interp.circuits.patching.localise import class_mean, leave_out, max_t_p
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics.resampling import sign_flip_p
 from interp.core.tables import EVIDENCE, Table
 from tests.circuits.conftest import CLASSES, Function
+from tests.refusals import refuses
 
 
 def raw(
@@ -105,10 +97,8 @@ def test_rows_may_come_in_any_order_but_not_with_gaps() -> None:
     shuffled = Table("sweep", table.frame.sample(frac=1, random_state=1))
     one, two = (effects(t).frame.sort_values("pos") for t in (table, shuffled))
     np.testing.assert_allclose(one["index"], two["index"])
-    with pytest.raises(DataError, match="different examples"):
-        effects(Table("sweep", table.frame.iloc[1:]))
-    with pytest.raises(SampleError, match="no rows"):
-        effects(Table("sweep", table.frame.iloc[:0]))
+    refuses(DataError, "different examples", effects, Table("sweep", table.frame.iloc[1:]))
+    refuses(SampleError, "no rows", effects, Table("sweep", table.frame.iloc[:0]))
 
 
 def test_max_t_is_the_sign_flip_test_for_one_cell() -> None:
@@ -143,30 +133,6 @@ def test_leaving_a_class_out_takes_it_from_every_role() -> None:
     assert np.isnan(leave_out(values[:1], labels[:1], roles[:1])).all()
 
 
-def test_whole_stream_has_index_one() -> None:
-    torch.manual_seed(0)
-    clean, corrupt = torch.randn(8, 3, 4).double() + 1, torch.randn(8, 3, 4).double()
-    tower = Chain([torch.nn.Linear(4, 4).double() for _ in range(2)])
-    values = sweep(
-        tower,
-        clean=clean,
-        corrupt=corrupt,
-        metric=lambda out: out.sum(1),
-        sites=["blocks.*.hook_resid_pre", "hook_embedding"],
-        axes=("layer",),
-    )
-    found = effects(values).frame
-    sign = found["ceiling"].abs().to_numpy()
-    assert (sign > 0).all()
-    kept = found[found["reason"] == ""]
-    np.testing.assert_allclose(found["value"], found["ceiling"], rtol=1e-10)
-    np.testing.assert_allclose(kept["index"], 1.0, rtol=1e-10)
-    assert set(found["unit"]) == {"pair"}
-
-
-# pictures
-
-
 @pytest.fixture
 def reader() -> Chain:
     """Position 1 holds the colours; block 0 reads the class code, block 1 rests."""
@@ -194,9 +160,7 @@ def head() -> Classifier:
     return Classifier(torch.eye(5).double(), CLASSES, scale=1.0)
 
 
-def test_localise_finds_where_the_class_is(
-    pictures: ImageTable, reader: Chain, head: Classifier, colours: Callable
-) -> None:
+def test_localise_finds_where_the_class_is(pictures, reader, head, colours) -> None:
     pairs = pictures.pairs(same=("style", "domain"), differ="label", n=20, seed=1)
     table = localise(reader, pairs, classifier=head, preprocess=colours)
     frame = table.frame

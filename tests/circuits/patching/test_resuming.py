@@ -1,6 +1,5 @@
 """An interrupted sweep goes on; another one starts anew. And tables become PatchingResults."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits import Classifier, Metric, Target, sweep, to_patching_result
-from interp.circuits.patching.localise import effects
+from interp.circuits import Classifier, Metric, Target, effects, sweep, to_patching_result
 from interp.core.errors import OutputError, SpecificationError
 from tests.circuits.conftest import TinyViT, difference
+from tests.refusals import refuses
 
 
 @pytest.fixture
@@ -19,9 +18,7 @@ def words(vit: TinyViT, vit_inputs: dict[str, Any]) -> dict[str, Any]:
     return {**vit_inputs, "metric": difference, "sites": "blocks.*.attn.hook_z"}
 
 
-def test_an_interrupted_sweep_goes_on_where_it_stopped(
-    vit: TinyViT, words: dict[str, Any], tmp_path: Path
-) -> None:
+def test_an_interrupted_sweep_goes_on_where_it_stopped(vit, words, tmp_path) -> None:
     right = sweep(vit, **words).frame
     calls = 0
 
@@ -32,8 +29,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return output[:, 0] - output[:, 1]
 
-    with pytest.raises(KeyboardInterrupt):
-        sweep(vit, **{**words, "metric": difference}, resume=tmp_path)
+    refuses(KeyboardInterrupt, "", sweep, vit, **{**words, "metric": difference}, resume=tmp_path)
     first = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(first) == 1 and not any(".part" in name for name in first)
     found = sweep(vit, **{**words, "metric": difference}, resume=tmp_path).frame
@@ -47,9 +43,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
     assert again["value"].tolist() == found["value"].tolist()
 
 
-def test_whatever_changes_the_numbers_starts_anew(
-    vit: TinyViT, words: dict[str, Any], tmp_path: Path
-) -> None:
+def test_whatever_changes_the_numbers_starts_anew(vit, words, tmp_path) -> None:
     head = Classifier(torch.randn(3, 5).double(), ("ant", "bee", "cat"))
     metric = Metric("mean_margin", Target(head, [0, 1, 2, 1, 0]))
     other = Metric("mean_margin", Target(head, [1, 1, 2, 1, 0]))
@@ -75,23 +69,18 @@ def test_whatever_changes_the_numbers_starts_anew(
     assert len(list(tmp_path.iterdir())) == 3 * len(changes) + 3
 
 
-def test_a_broken_file_is_measured_again_and_a_bad_folder_refused(
-    vit: TinyViT, words: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_broken_file_is_measured_again_and_a_bad_folder_refused(vit, words, tmp_path) -> None:
     right = sweep(vit, **words, resume=tmp_path).frame
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:100])
     assert sweep(vit, **words, resume=tmp_path).frame["value"].tolist() == right["value"].tolist()
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(OutputError):
-        sweep(vit, **words, resume=blocked)
+    refuses(OutputError, "", sweep, vit, **words, resume=blocked)
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
-def test_a_patching_result_has_the_same_numbers(
-    vit: TinyViT, words: dict[str, Any], direction: str
-) -> None:
+def test_a_patching_result_has_the_same_numbers(vit, words, direction) -> None:
     words |= {"axes": ("layer", "pos", "head"), "direction": direction}
     table = sweep(vit, **words)
     result = to_patching_result(table)
@@ -112,5 +101,4 @@ def test_cells_that_are_no_grid_stand_in_one_row(vit: TinyViT, words: dict[str, 
     result = to_patching_result(sweep(vit, **{**words, "sites": both}))
     assert result.axis_names == [] and result.values.shape == (16, 5)
     assert result.index_df["site"].nunique() == 4
-    with pytest.raises(SpecificationError, match="made by sweep"):
-        to_patching_result(effects(sweep(vit, **words)))
+    refuses(SpecificationError, "made by sweep", to_patching_result, effects(sweep(vit, **words)))

@@ -14,6 +14,7 @@ from interp.core.errors import NumericsError, ShapeError, SiteError, Specificati
 from interp.core.sites import find_sites
 from interp.core.tower import part
 from tests.circuits.conftest import Function, TinyViT, difference
+from tests.refusals import refuses
 
 GRIDS = [
     ("vit", "blocks.*.hook_resid_pre", ("layer", "pos")),
@@ -26,9 +27,7 @@ GRIDS = [
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
 @pytest.mark.parametrize(("name", "sites", "axes"), GRIDS)
-def test_scores_are_the_slope_towards_the_donor(
-    request: pytest.FixtureRequest, name: str, sites: Any, axes: Any, direction: str
-) -> None:
+def test_scores_are_the_slope_towards_the_donor(request, name, sites, axes, direction) -> None:
     """A central finite difference along (donor - base), a hook for every cell: the second way."""
     tower, inputs = request.getfixturevalue(name), request.getfixturevalue(f"{name[:3]}_inputs")
     inputs = {key: value[:2] for key, value in inputs.items()}
@@ -55,18 +54,6 @@ def test_scores_are_the_slope_towards_the_donor(
         torch.testing.assert_close(score, slope.detach(), rtol=1e-6, atol=1e-8)
 
 
-def test_scores_are_exact_where_the_tower_is_linear() -> None:
-    torch.manual_seed(0)
-    blocks = [torch.nn.Linear(3, 3).double() for _ in range(2)]
-    tower = Chain(blocks)
-    inputs = {"clean": torch.randn(4, 5, 3).double(), "corrupt": torch.randn(4, 5, 3).double()}
-    for sites in ("blocks.*.hook_resid_pre", "blocks.*.hook_mlp_out"):
-        frame = sweep(tower, **inputs, metric=difference, sites=sites).frame
-        effect = (frame["value"] - frame["corrupt_metric"]).to_numpy()
-        scores = node_scores(tower, **inputs, metric=difference, sites=sites)
-        np.testing.assert_allclose(scores.detach().numpy().ravel(), effect, atol=1e-12)
-
-
 def test_frozen_towers_and_towers_that_work_in_place() -> None:
     halve = Function(lambda x: x.mul_(-0.5))
     tower = Chain([halve, halve], embed=Function(torch.clone), pool=Function(lambda x: x.sum(1)))
@@ -79,9 +66,7 @@ def test_frozen_towers_and_towers_that_work_in_place() -> None:
     np.testing.assert_allclose(scores.numpy().ravel(), effect, atol=1e-5)
 
 
-def test_labels_follow_their_batch_and_no_gradient_is_left_behind(
-    vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_labels_follow_their_batch_and_no_gradient_is_left_behind(vit, vit_inputs) -> None:
     head = Classifier(torch.randn(3, 5).double(), ("ant", "bee", "cat"))
     metric = Metric("mean_margin", Target(head, [0, 1, 2, 1, 0]))
     whole = node_scores(vit, **vit_inputs, metric=metric)
@@ -92,8 +77,7 @@ def test_labels_follow_their_batch_and_no_gradient_is_left_behind(
 
 def test_scores_that_cannot_be(vit: TinyViT, vit_inputs: dict[str, Any]) -> None:
     def refuse(error: Any, match: str, **words: Any) -> None:
-        with pytest.raises(error, match=match):
-            node_scores(vit, **{**vit_inputs, "metric": difference, **words})
+        refuses(error, match, node_scores, vit, **{**vit_inputs, "metric": difference, **words})
 
     refuse(SpecificationError, "without a gradient", metric=lambda out: out.detach()[:, 0])
     refuse(SpecificationError, "axis", axes=("layer", "head"))
@@ -104,12 +88,7 @@ def test_scores_that_cannot_be(vit: TinyViT, vit_inputs: dict[str, Any]) -> None
     refuse(NumericsError, "NaN", corrupt=vit_inputs["corrupt"] * float("nan"))
 
 
-# screening
-
-
-def test_measured_cells_have_the_values_of_a_sweep(
-    vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_measured_cells_have_the_values_of_a_sweep(vit, vit_inputs) -> None:
     words: dict[str, Any] = {**vit_inputs, "metric": difference}
     found = screen(vit, **words, top=3, sample=4)
     keys = ["site", "layer", "pos", "example"]
@@ -123,9 +102,7 @@ def test_measured_cells_have_the_values_of_a_sweep(
     assert few["cells"] == 12 and few["forwards"] < few["forwards_of_all"]
 
 
-def test_with_everything_measured_nothing_is_left_to_doubt(
-    vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_with_everything_measured_nothing_is_left_to_doubt(vit, vit_inputs) -> None:
     words: dict[str, Any] = {**vit_inputs, "metric": difference}
     facts = screen(vit, **words, top=3, sample=99).facts
     frame = sweep(vit, **words).frame

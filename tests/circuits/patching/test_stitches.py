@@ -1,5 +1,6 @@
 """Stitches: plain loops, models that are one another in disguise, and what a model does not see."""
 
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, Controls, planted_vit, stitch
@@ -19,6 +19,9 @@ from interp.core.errors import SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
 from interp.models import open_tower
+from tests.circuits.conftest import Function
+from tests.refusals import refuses
+from tests.tables import image_table
 
 SITE = "blocks.0.hook_resid_post"
 COLOURS = {"red": (9, 0, 0), "lime": (0, 9, 0), "blue": (0, 0, 9), "white": (9, 9, 9)}
@@ -27,20 +30,8 @@ HEAD = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), 
 
 def pictures(n: int = 6) -> ImageTable:
     """Colours in two domains; a picture knows what it is."""
-    rows = [
-        (f"{domain}/{name}/{artist}", name, domain, "test", "", f"artist {artist}")
-        for domain in ("bright", "dim")
-        for name in COLOURS
-        for artist in range(n)
-    ]
-    columns = ["path", "label", "domain", "split", "caption", "artist"]
-
-    def read(row: Any) -> Image.Image:
-        image = Image.new("RGB", (1, 1))
-        image.info["path"] = row["path"]
-        return image
-
-    return ImageTable(pd.DataFrame(rows, columns=columns), reader=read)
+    artists = [f"artist {artist}" for artist in range(n)]
+    return image_table(product(("bright", "dim"), COLOURS, artists), "domain label artist")
 
 
 def sees(images: ImageTable, turn: Tensor, noise: float = 0.3, seed: int = 0) -> Any:
@@ -257,26 +248,22 @@ def test_as_many_features_as_pictures_are_no_obstacle() -> None:
     assert errors[0] < 0.35 and errors[1] > 3 * errors[0]
 
 
-class Maps(nn.Module):
-    """Takes colour pictures of any size to their channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 def seen_at(size: int) -> Any:
-    tower = Chain([Maps()], pool=Mean(), axes=("batch", "channel", "row", "column"))
+    tower = Chain([nn.Identity()], pool=Function(means), axes=("batch", "channel", "row", "column"))
 
     def read(image: Any) -> Tensor:
-        colour = torch.tensor(COLOURS[image.info["path"].split("/")[1]]).double()
+        colour = torch.tensor(COLOURS[image.info["label"]]).double()
         return colour[:, None, None].expand(3, size, size).clone()
 
     return SimpleNamespace(visual=tower, preprocess=read)
 
 
-class Mean(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3))
+def means(x: Tensor) -> Tensor:
+    return x.mean(dim=(2, 3))
+
+
+def first_place(x: Tensor) -> Tensor:
+    return x[:, 0]
 
 
 def test_maps_of_other_sizes_are_resized_and_other_places_are_refused() -> None:
@@ -287,18 +274,15 @@ def test_maps_of_other_sizes_are_resized_and_other_places_are_refused() -> None:
     assert "there and back" not in own.index.get_level_values("measure")
     tokens = [
         SimpleNamespace(
-            visual=Chain([nn.Identity()], axes=("batch", "pos", "d_model"), pool=First()),
+            visual=Chain(
+                [nn.Identity()], axes=("batch", "pos", "d_model"), pool=Function(first_place)
+            ),
             preprocess=lambda image, n=n: torch.ones(n, 3).double(),
         )
         for n in (2, 3)
     ]
     frame = stitch(*tokens, images, sites=[SITE], heads=heads).frame
     assert "right would be as many places" in frame["reason"].item()
-
-
-class First(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, 0]
 
 
 def test_what_cannot_be_stitched_is_said() -> None:
@@ -308,5 +292,4 @@ def test_what_cannot_be_stitched_is_said() -> None:
     with pytest.raises(SpecificationError, match="different classes"):
         stitch(a, a, images, sites=[SITE], heads=(heads[0], other))
     few = images.select(label=["red", "lime"])
-    with pytest.raises(SampleError, match="2 classes"):
-        stitch(a, a, few, sites=[SITE], heads=heads)
+    refuses(SampleError, "2 classes", stitch, a, a, few, sites=[SITE], heads=heads)

@@ -26,6 +26,7 @@ from interp.core.errors import (
 )
 from interp.core.tables import Table
 from tests.circuits.conftest import Function, TinyViT, difference
+from tests.refusals import refuses
 
 # literal integers, worked out on paper (see `hand` for the tower)
 
@@ -49,9 +50,7 @@ def test_patched_outputs_are_the_integers_of_the_blackboard(
     assert set(table.frame["clean_metric"]) == {43} and set(table.frame["corrupt_metric"]) == {24}
 
 
-def test_noising_is_denoising_with_the_runs_exchanged(
-    hand: Chain, hand_inputs: dict[str, Any]
-) -> None:
+def test_noising_is_denoising_with_the_runs_exchanged(hand, hand_inputs) -> None:
     noise = sweep(hand, **hand_inputs, metric=difference, direction="noise")
     swapped = sweep(
         hand, clean=hand_inputs["corrupt"], corrupt=hand_inputs["clean"], metric=difference
@@ -72,8 +71,6 @@ def test_layers_before_and_behind_the_chain(hand: Chain, hand_inputs: dict[str, 
     assert table.frame["depth"].tolist() == [0, 1]
     assert table.frame["value"].tolist() == [43, 43]
 
-
-# the naive loop
 
 GRIDS = [
     ("vit", "blocks.*.hook_resid_pre", ("layer", "pos")),
@@ -105,14 +102,7 @@ def check_against_naive(
     ("batch_size", "dtype"), [(2, torch.float64), (64, torch.float64), (64, torch.float32)]
 )
 @pytest.mark.parametrize(("name", "sites", "axes"), GRIDS)
-def test_equals_the_naive_loop(
-    request: pytest.FixtureRequest,
-    name: str,
-    sites: Any,
-    axes: Sequence[str],
-    batch_size: int,
-    dtype: torch.dtype,
-) -> None:
+def test_equals_the_naive_loop(request, name, sites, axes, batch_size, dtype) -> None:
     tower = request.getfixturevalue(name).to(dtype)
     inputs = request.getfixturevalue(f"{name[:3]}_inputs")
     inputs = {key: value[:3].to(dtype) for key, value in inputs.items()}
@@ -140,9 +130,6 @@ def test_null_donors_are_patched_the_same_way(vit: TinyViT, vit_inputs: dict[str
     alone = sweep(vit, clean=null, corrupt=vit_inputs["corrupt"], metric=difference)
     np.testing.assert_allclose(both.frame["null"], alone.frame["value"], atol=1e-12)
     assert set(both.frame["null_kind"]) == {"rolled"}
-
-
-# sum rules
 
 
 @pytest.mark.parametrize("name", ["vit", "maps"])
@@ -178,9 +165,6 @@ def test_stacked_cells_share_forwards(vit: TinyViT, vit_inputs: dict[str, Any]) 
     sweep(vit, **one, metric=difference, batch_size=4)
     assert len(vit.passed) == single - 3 * (3 + 2 + 1)  # four positions in one forward per layer
     assert vit.largest == 4
-
-
-# planted truth
 
 
 def planted(carried: bool) -> Chain:
@@ -226,12 +210,8 @@ def test_planted_channel_of_a_map_is_found() -> None:
         assert hit[list(axes[1:])].to_numpy().tolist() == [place]
 
 
-# refusals
-
-
 def refuse(error: type[InterpError], match: str, tower: Any, **words: Any) -> None:
-    with pytest.raises(error, match=match):
-        sweep(tower, **{"metric": difference, **words})
+    refuses(error, match, sweep, tower, **{"metric": difference, **words})
 
 
 def test_inputs_that_cannot_be_swept(hand: Chain, hand_inputs: dict[str, Any]) -> None:
@@ -251,9 +231,7 @@ def test_inputs_that_cannot_be_swept(hand: Chain, hand_inputs: dict[str, Any]) -
     refuse(NumericsError, "NaN", hand, clean=clean, corrupt=nan)
 
 
-def test_a_budget_below_one_cell_is_refused_and_one_above_is_kept(
-    vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_a_budget_below_one_cell_is_refused_and_one_above_is_kept(vit, vit_inputs) -> None:
     refuse(SpecificationError, "budget", vit, **vit_inputs, memory=100)
     refuse(SpecificationError, "at least 1", vit, **vit_inputs, batch_size=0)
     row = sweep(vit, **vit_inputs, metric=difference, batch_size=1).facts["bytes"]
@@ -287,8 +265,7 @@ def test_out_of_memory_halves_the_batch(vit: TinyViT, vit_inputs: dict[str, Any]
     expected = whole.frame.query("pos == 1")["value"].to_numpy().reshape(3, 5)
     np.testing.assert_allclose(values.patched[0], expected, atol=1e-12)
     limit = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        measure_cells(vit, cells, **words, rows=32)
+    refuses(torch.OutOfMemoryError, "", measure_cells, vit, cells, **words, rows=32)
 
 
 def test_no_hook_outlives_an_error(vit: TinyViT, vit_inputs: dict[str, Any]) -> None:
@@ -302,8 +279,7 @@ def test_no_hook_outlives_an_error(vit: TinyViT, vit_inputs: dict[str, Any]) -> 
         return output[:, 0]
 
     before = vit(vit_inputs["clean"])
-    with pytest.raises(RuntimeError, match="metric broke"):
-        sweep(vit, **vit_inputs, metric=failing)
+    refuses(RuntimeError, "metric broke", sweep, vit, **vit_inputs, metric=failing)
     assert not any(point.fwd_hooks for point in vit.hook_points())
     wrong = PatchPlace("blocks.0.hook_resid_pre", 2)  # a tower that lies about its layers
     with pytest.raises(SiteError, match="never came there"):

@@ -21,9 +21,7 @@ def mean_difference(output: Tensor) -> Tensor:
 @pytest.mark.filterwarnings("ignore")  # the library's progress bar and its own deprecations
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("stack", [1, 3])
-def test_same_numbers_as_the_library(
-    name: str, stack: int, vit: TinyViT, vit_inputs: dict[str, Any]
-) -> None:
+def test_same_numbers_as_the_library(name, stack, vit, vit_inputs) -> None:
     _, cache = vit.run_with_cache(vit_inputs["clean"])
     arguments = (vit, vit_inputs["corrupt"], cache, mean_difference)
     ours = FAMILY[name](*arguments, stack=stack)

@@ -14,6 +14,7 @@ from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE, Table
 from tests.circuits.conftest import CLASSES, Function
+from tests.refusals import refuses
 
 
 def one_hot(level: Tensor) -> Tensor:
@@ -72,9 +73,7 @@ def run(model: Chain, pictures: ImageTable, head: Classifier, colours: Callable,
 
 
 @pytest.mark.parametrize(("shared", "verdict"), [(True, "shared"), (False, "not shared")])
-def test_planted_truth(
-    pictures: ImageTable, head: Classifier, colours: Callable, shared: bool, verdict: str
-) -> None:
+def test_planted_truth(pictures, head, colours, shared, verdict) -> None:
     table = run(tower(shared), pictures, head, colours)
     code, answer = table.frame.iloc[0], table.frame.iloc[1]
     assert set(EVIDENCE) <= set(table.frame.columns)
@@ -86,9 +85,7 @@ def test_planted_truth(
     assert code["n_pictures"] <= len(pictures) and code["n_drawings"] <= 20
 
 
-def test_value_null_and_ceiling_are_those_of_single_runs(
-    pictures: ImageTable, head: Classifier, colours: Callable
-) -> None:
+def test_value_null_and_ceiling_are_those_of_single_runs(pictures, head, colours) -> None:
     model = tower(True)
     table = run(model, pictures, head, colours, n=10, seed=4, batch_size=3)
     drawn = draw_transplants(pictures, domain_a="A", domain_b="B", classes=CLASSES, n=10, seed=4)
@@ -114,9 +111,7 @@ def test_value_null_and_ceiling_are_those_of_single_runs(
         assert table.frame[column].iloc[0] == pytest.approx(expected, abs=1e-10)
 
 
-def test_a_complete_cut_is_named_and_has_no_index(
-    pictures: ImageTable, head: Classifier, colours: Callable
-) -> None:
+def test_a_complete_cut_is_named_and_has_no_index(pictures, head, colours) -> None:
     sites = ["hook_embed", "blocks.*.hook_resid_pre", "hook_embedding"]
     whole = run(tower(False), pictures, head, colours, sites=sites).frame
     assert all(reason.startswith("a complete cut") for reason in whole["reason"])
@@ -150,15 +145,13 @@ def test_receivers_and_donors_are_who_they_should_be(pictures: ImageTable) -> No
 
 def test_refusals(pictures: ImageTable, head: Classifier, colours: Callable) -> None:
     model = tower(True)
-    with pytest.raises(DataError, match="domain 'C'"):
-        run(model, pictures, head, colours, domain_b="C")
+    refuses(DataError, "domain 'C'", run, model, pictures, head, colours, domain_b="C")
     with pytest.raises(SampleError, match="2 classes"):
         run(model, pictures.select(label=["ant", "bee"]), head, colours)
     with pytest.raises(SampleError, match="by another artist"):
         run(model, pictures.select(artist="artist 1"), head, colours)
     with pytest.raises(SpecificationError, match="clean_distance"):
         run(model, pictures, head, colours, metric="clean_distance")
-    with pytest.raises(SpecificationError, match="budget"):
-        run(model, pictures, head, colours, memory=8)
+    refuses(SpecificationError, "budget", run, model, pictures, head, colours, memory=8)
     few = run(model, pictures.select(label=["ant", "bee", "cat"]), head, colours).frame
     assert set(few["verdict"]) == {"cannot tell"} and few["reason"].str.contains("3 units").all()

@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits.edges.path_patch import path_patch
-from interp.circuits.edges.wire import wire
+from interp.circuits import Metric, Target, path_patch, wire
 from interp.circuits.planted.conditions import CONDITIONS, DOSES
 from interp.circuits.planted.expectations import ANSWERS, Expected, expected
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES, DOMAINS
-from interp.circuits.tasks.metrics import Metric, Target
 from interp.models.towers.vit import HookedViT
 
 N = 32

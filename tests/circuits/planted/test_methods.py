@@ -9,22 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from interp.circuits import (
-    DISCOVERERS,
-    METHODS,
-    Circuit,
-    Metric,
-    Runs,
-    Target,
-    attribute,
-    discover,
-    faithfulness,
-    wire,
-)
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.vit import Blueprint, Planted, plant
-from interp.circuits.planted.world import DOMAINS, PARTS
-from interp.models.towers.vit import HookedViT
+from interp import circuits
+from interp.circuits.planted.certification import draw_partners, margin_task
+from interp.circuits.planted.world import DOMAINS
+from tests.circuits.planted_models import model
 
 pytestmark = pytest.mark.slow
 
@@ -44,30 +32,16 @@ BARS = {
 
 
 @cache
-def model(condition: str) -> tuple[Planted, HookedViT]:
-    planted = disguise(plant(Blueprint(condition, 1)), seed=3)
-    return planted, HookedViT(planted.source)
-
-
-@cache
 def runs(condition: str, domain: str) -> dict[str, Any]:
     """Pictures of a domain, and partners that share neither P nor Q, other places and nuisances."""
     planted, _ = model(condition)
-    scenes = planted.world.scenes(16, domain=domain, seed=5)
-    p, q = np.divmod(scenes.label, PARTS["Q"])
-    others = ((p + 1) % PARTS["P"] * PARTS["Q"] + 1 - q).tolist()
-    partners = planted.world.scenes(16, domain=domain, labels=others, seed=9)
-    return {
-        "clean": planted.world.render(scenes),
-        "corrupt": planted.world.render(partners),
-        "metric": Metric("margin", Target(planted.classifier, scenes.label)),
-    }
+    return margin_task(planted, *draw_partners(planted.world, domain, 16, seed=5))
 
 
-def truth(condition: str, domain: str) -> Circuit:
+def truth(condition: str, domain: str) -> circuits.Circuit:
     planted, tower = model(condition)
     edges = [f"{sender}->{reader}" for sender, reader in planted.truth(domain).edges]
-    return Circuit.of(wire(tower), edges)
+    return circuits.Circuit.of(circuits.wire(tower), edges)
 
 
 def every_way() -> Iterator[Any]:
@@ -75,7 +49,7 @@ def every_way() -> Iterator[Any]:
 
     An ensemble is learned masks with another, and joined by a mean of ranks.
     """
-    for method, condition, domain in product(METHODS, CONDITIONS, DOMAINS):
+    for method, condition, domain in product(circuits.METHODS, CONDITIONS, DOMAINS):
         first = (condition, domain) == (CONDITIONS[-1], DOMAINS[-1])
         again = method == "ensemble" or (method == "learned masks" and not first)
         yield pytest.param(method, condition, domain, marks=[pytest.mark.long] * again)
@@ -84,7 +58,9 @@ def every_way() -> Iterator[Any]:
 @pytest.mark.parametrize(("method", "condition", "domain"), list(every_way()))
 def test_methods_rank_the_true_edges_first(method: str, condition: str, domain: str) -> None:
     _, tower = model(condition)
-    scores = attribute(tower, **runs(condition, domain), method=method, batch_size=16).scores
+    scores = circuits.attribute(
+        tower, **runs(condition, domain), method=method, batch_size=16
+    ).scores
     found = roc_auc_score(truth(condition, domain).kept, np.abs(scores))
     if method == "random":
         assert 0.2 < found < 0.8
@@ -92,25 +68,27 @@ def test_methods_rank_the_true_edges_first(method: str, condition: str, domain: 
         assert found >= BARS[method]
 
 
-@pytest.mark.parametrize("how", DISCOVERERS)
+@pytest.mark.parametrize("how", circuits.DISCOVERERS)
 def test_every_way_finds_the_true_circuit_from_exact_scores(how: str) -> None:
     condition, domain = "all shared", "B"
     _, tower = model(condition)
     words = runs(condition, domain)
-    scores = attribute(tower, **words, method="exact", batch_size=16)
+    scores = circuits.attribute(tower, **words, method="exact", batch_size=16)
     wanted = truth(condition, domain)
     felt = float(np.abs(scores.scores[wanted.kept]).min())
     size: dict[str, Any] = (
         {"n": len(wanted)} if how in ("top-n", "greedy") else {"threshold": felt / 4}
     )
-    found = discover(scores, how=how, runs=Runs(tower, **words), prune=False, **size)
+    found = circuits.discover(
+        scores, how=how, runs=circuits.Runs(tower, **words), prune=False, **size
+    )
     assert set(found.edges) == set(wanted.edges)
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_true_circuit_is_faithful_and_complete(condition: str) -> None:
     _, tower = model(condition)
-    table = faithfulness(
+    table = circuits.faithfulness(
         tower, truth(condition, "A"), **runs(condition, "A"), n_random=2
     ).frame.set_index("measure")
     assert table.loc["circuit alone", "value"] > 0.95
@@ -125,5 +103,7 @@ def test_the_true_circuit_is_faithful_and_complete(condition: str) -> None:
 def test_a_domains_circuit_in_the_other_domain(condition: str, share: float) -> None:
     """Shared: A's circuit does B's work. Separate: it does none of it. Nothing in between."""
     _, tower = model(condition)
-    row = faithfulness(tower, truth(condition, "A"), **runs(condition, "B"), n_random=1).frame
+    row = circuits.faithfulness(
+        tower, truth(condition, "A"), **runs(condition, "B"), n_random=1
+    ).frame
     assert row["value"].iloc[0] == pytest.approx(share, abs=0.05)

@@ -32,6 +32,7 @@ from tests.benchmarks.planted.resnet import (
 )
 from tests.benchmarks.planted.resnet_disguise import spaces
 from tests.benchmarks.planted.resnet_training import PartTask, Pool, train_part
+from tests.refusals import refuses
 
 pytestmark = pytest.mark.slow
 
@@ -77,9 +78,6 @@ def narrow(width: int, heads: int, seed: int, size: int = 64, d_embed: int = 6) 
     return net
 
 
-# merging
-
-
 def test_merging_is_exact_at_every_site() -> None:
     """Parts of different width, several places in the pool: side by side, nothing else changed."""
     parts = [narrow(4, 2, seed=0), narrow(6, 3, seed=1)]
@@ -103,26 +101,12 @@ def test_merging_is_exact_at_every_site() -> None:
     assert whole["attnpool.hook_pattern"].std() > 1e-3  # the pool attends to some places more
 
 
-def test_spaces_name_every_map_and_every_convolution_once() -> None:
-    net = narrow(4, 2, seed=0)
-    sites = [site for space in spaces(net) for site in space.sites]
-    assert sorted(sites) == sorted(find_sites(["stem.*", "layer*"], HookedResNet(net).sites))
-    writers = [conv for space in spaces(net) for conv, _ in space.writers]
-    convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert sorted(map(id, writers)) == sorted(map(id, convolutions))
-
-
 @pytest.mark.parametrize(
     "other", [narrow(4, 4, 0), narrow(4, 2, 0, size=32), narrow(4, 2, 0, d_embed=5)]
 )
 def test_what_cannot_be_merged_is_refused(other: ModifiedResNet) -> None:
-    with pytest.raises(SpecificationError, match="agree"):
-        merge([narrow(4, 2, seed=0), other])
-    with pytest.raises(SpecificationError):
-        merge([])
-
-
-# what is planted
+    refuses(SpecificationError, "agree", merge, [narrow(4, 2, seed=0), other])
+    refuses(SpecificationError, "", merge, [])
 
 
 def test_training_is_reproduced_and_leaves_torchs_numbers_alone() -> None:
@@ -146,22 +130,6 @@ def test_classes_are_told_in_both_domains(condition: str) -> None:
         assert (logits.argmax(dim=1).numpy() == scenes.label).mean() >= 0.95  # [1.0]
 
 
-def test_k_is_told_beside_the_class_and_moves_logits_little() -> None:
-    planted, _ = model("all shared")
-    scenes = planted.world.scenes(160, domain="B")
-    other = replace(scenes, k=(scenes.k + 3) % 8)
-    with torch.no_grad():
-        one, two = (planted.source(planted.world.render(each)) for each in (scenes, other))
-    logits = planted.classifier.logits(one)
-    # what is trained is not blind to other glyphs: of the spread of the logits [.064]
-    assert (planted.classifier.logits(two) - logits).std() < 0.15 * logits.std()
-    rest = one - one @ planted.classes.T @ planted.classes  # where no class is
-    rest = torch.cat([rest, torch.ones(len(rest), 1)], dim=1)
-    codes = torch.eye(8, dtype=torch.float64)[scenes.k]
-    probe = torch.linalg.pinv(rest[:120], rtol=1e-6) @ codes[:120]
-    assert ((rest[120:] @ probe).argmax(dim=1).numpy() == scenes.k[120:]).mean() > 0.9  # [1.0]
-
-
 def test_truths_share_all_or_nothing() -> None:
     shared, separate = (plain(condition) for condition in CONDITIONS)
     assert shared.truth("A").channels == shared.truth("B").channels
@@ -169,12 +137,9 @@ def test_truths_share_all_or_nothing() -> None:
     assert a.channels and not a.channels & b.channels
     for site, mask in a.masks.items():
         assert (mask ^ b.masks[site]).all()
-    with pytest.raises(DataError, match="domain 'C'"):
-        shared.truth("C")
-    with pytest.raises(SpecificationError, match="all shared"):
-        ResNetBlueprint("all sharde")
-    with pytest.raises(SpecificationError, match="0 steps"):
-        plant_resnet(ResNetBlueprint("all shared"), steps=0)
+    refuses(DataError, "domain 'C'", shared.truth, "C")
+    refuses(SpecificationError, "all shared", ResNetBlueprint, "all sharde")
+    refuses(SpecificationError, "0 steps", plant_resnet, ResNetBlueprint("all shared"), steps=0)
 
 
 @pytest.mark.parametrize("dose", RESNET_DOSES)
@@ -184,27 +149,12 @@ def test_a_dose_is_the_share_of_channels_that_serve_both_domains(dose: float) ->
     assert len(a) == len(b) and len(a & b) == dose * len(a)
 
 
-@pytest.mark.long
-def test_one_network_in_two_blind_copies_tells_both_domains_alike() -> None:
-    """What a copy sees of the domain that it serves is what the whole network saw."""
-    planted = plant_resnet(ResNetBlueprint(DOSE_OF_NETWORKS, 1, 0.5))
-    table = planted.certify(HookedResNet(planted.source))
-    check_certified(table)
-    margins = table.facts["margin"]
-    assert margins["A"] == pytest.approx(margins["B"], rel=0.05)  # [1.5 %]
-
-
 @pytest.mark.parametrize(
     ("condition", "dose"), [(DOSE_OF_NETWORKS, None), (DOSE_OF_NETWORKS, 0.3), ("all shared", 0.5)]
 )
-def test_doses_of_resnets_are_those_of_their_two_networks(
-    condition: str, dose: float | None
-) -> None:
+def test_doses_of_resnets_are_those_of_their_two_networks(condition, dose) -> None:
     with pytest.raises(SpecificationError, match=r"a dose of 0\.0, 0\.5, 1\.0"):
         ResNetBlueprint(condition, dose=dose)
-
-
-# its disguise
 
 
 def test_a_disguise_changes_the_weights_and_not_the_function() -> None:
@@ -231,9 +181,6 @@ def test_a_disguise_changes_the_weights_and_not_the_function() -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             assert torch.equal(module.weight, torch.ones_like(module.weight))
             assert module.running_mean is not None and not module.running_mean.any()
-
-
-# the proof
 
 
 def check_certified(table: Table) -> None:
@@ -306,9 +253,6 @@ def channel_sizes(condition: str, domain: str) -> dict[str, np.ndarray]:
         baseline=words["corrupt"], steps=5,
     )  # fmt: skip
     return {site: values.mean(dim=1).abs().numpy() for site, values in scores.items()}
-
-
-# slow: other worlds
 
 
 @pytest.mark.long

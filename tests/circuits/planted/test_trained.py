@@ -1,6 +1,5 @@
 """Training by strict interchange: exchanges are exact, and a model comes to be what is asked."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -23,18 +22,17 @@ from interp.circuits.planted.conditions import CONDITIONS, TRAINED
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.weights import LAYERS
-from interp.circuits.planted.world import CARRIERS, CLASSES, DOMAINS, World
+from interp.circuits.planted.world import CLASSES, DOMAINS, World
 from interp.core.errors import SpecificationError
 from interp.models.towers.vit import HookedViT
-from tests.benchmarks.planted import interchange_training as strict_interchange
 from tests.benchmarks.planted.interchange_training import (
     Exchange,
     draw_exchange,
     keep_run,
     run_exchanged,
 )
-from tests.benchmarks.planted.resnet_training import Pool
 from tests.benchmarks.planted.trained import NEURONS, TrainedBlueprint, anatomy_of, plant_trained
+from tests.refusals import refuses
 
 pytestmark = pytest.mark.slow
 
@@ -59,9 +57,6 @@ def nothing(tower: HookedViT) -> Exchange:
         torch.arange(N),
         torch.zeros(N, dtype=torch.long),
     )
-
-
-# an exchange is exact
 
 
 def test_edges_carry_what_a_masked_run_says() -> None:
@@ -125,19 +120,6 @@ def test_an_edge_is_exchanged_at_its_place_alone() -> None:
     torch.testing.assert_close(found, right, rtol=0, atol=1e-9)
 
 
-def test_gradients_reach_what_is_exchanged_and_what_is_kept() -> None:
-    tower = HookedViT(barely("all shared").source)
-    clean, corrupt = pictures(1).requires_grad_(), pictures(2).requires_grad_()
-    exchange = nothing(tower)
-    exchange.edges[:, :, ::2] = True
-    output = run_exchanged(tower, clean, keep_run(tower, corrupt), exchange)
-    gradients = torch.autograd.grad(output.square().sum(), [clean, corrupt])
-    assert all(bool(each.abs().sum() > 0) for each in gradients)
-
-
-# what is drawn
-
-
 @pytest.mark.parametrize("condition", TRAINED)
 def test_what_an_exchange_brings_is_what_the_circuit_says(condition: str) -> None:
     """By the symbolic circuit: the last of its parts that is exchanged says P, and says Q."""
@@ -181,73 +163,6 @@ def test_what_an_exchange_brings_is_what_the_circuit_says(condition: str) -> Non
     assert changed > half / 2
 
 
-def test_everything_outside_the_circuit_is_exchanged_at_some_time() -> None:
-    planted = barely("late separate")
-    wiring = wire(HookedViT(planted.source))
-    anatomy = anatomy_of(CONDITIONS["late separate"], planted.truths, wiring)
-    generator = np.random.default_rng(0)
-    label = torch.zeros(48, dtype=torch.long)
-    drawn = [draw_exchange(anatomy, label, generator) for _ in range(20)]
-    edges = torch.cat([each.edges.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
-    neurons = torch.cat([each.neurons.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
-    assert (edges >= anatomy.edges).all() and (neurons >= anatomy.neurons).all()
-
-
-@pytest.mark.parametrize("kind", strict_interchange.OUTSIDE)
-def test_each_kind_of_outside_is_what_its_name_says(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    planted = barely("all separate")
-    wiring = wire(HookedViT(planted.source))
-    anatomy = anatomy_of(CONDITIONS["all separate"], planted.truths, wiring)
-    monkeypatch.setattr(strict_interchange, "OUTSIDE", (kind,))
-    bare = replace(anatomy, parts=())  # so that of the circuit nothing is exchanged
-    exchange = draw_exchange(bare, torch.zeros(40, dtype=torch.long), np.random.default_rng(1))
-    domain = torch.arange(2).repeat_interleave(20)
-    edges, neurons = anatomy.edges[domain], anatomy.neurons[domain]
-    taken, all_taken = exchange.edges, exchange.neurons
-    assert (taken <= edges).all() and (all_taken <= neurons).all()
-    writers, readers = wiring.edges.T
-    for row in range(40):
-        shown = taken[row].any(dim=0).numpy()
-        if kind in ("nothing", "of a layer"):
-            assert not shown.any()
-        if kind in ("of a reader", "of a writer"):
-            ends = readers if kind == "of a reader" else writers
-            [one] = set(ends[shown])
-            assert torch.equal(taken[row], edges[row] & torch.from_numpy(ends == one))
-        if kind == "of the circuit's nodes":
-            nodes = {wiring.nodes[place] for place in writers[shown]}
-            assert nodes <= planted.truth(DOMAINS[int(domain[row])]).nodes
-        layers = [layer for layer in range(LAYERS) if all_taken[row, layer].any()]
-        if kind == "of a layer":
-            [layer] = layers
-            assert torch.equal(all_taken[row, layer], neurons[row, layer])
-        elif kind not in ("everything", "some"):
-            assert not layers
-    if kind == "everything":
-        assert torch.equal(taken, edges) and torch.equal(all_taken, neurons)
-    if kind == "some":
-        assert 0.2 < taken[edges].double().mean() < 0.8
-
-
-def test_twins_are_the_same_scene_in_both_domains() -> None:
-    pool = Pool(World(3), seed=1, twins=True)
-    n = len(pool.patches) // 2
-    assert torch.equal(pool.label[:n], pool.label[n:]) and torch.equal(pool.k[:n], pool.k[n:])
-    carriers = [torch.from_numpy(CARRIERS[domain]).float() for domain in DOMAINS]
-    seen = [
-        torch.einsum("npcij,c->npij", part - 0.5, carrier)
-        for part, carrier in zip(pool.patches.split(n), carriers, strict=True)
-    ]
-    shown = (pool.glyphs[:n] > 0) & (pool.glyphs[:n] < 19)  # all but the cue, which is another
-    assert torch.equal(pool.glyphs[:n][shown], pool.glyphs[n:][shown])
-    assert (seen[0] - seen[1])[shown].abs().max() < 0.25 < seen[0][shown].abs().mean()
-
-
-# what is planted
-
-
 def test_training_is_reproduced_and_leaves_torchs_numbers_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -276,19 +191,9 @@ def test_its_truth_is_that_of_the_model_by_hand(condition: str) -> None:
         assert bool(shared[0]) == bool(shared[1])
 
 
-@pytest.mark.parametrize(
-    ("condition", "seen"), [("all shared", 1), ("late separate", 2), ("all separate", 2)]
-)
-def test_first_filters_do_not_see_what_they_must_not(condition: str, seen: int) -> None:
-    weight = barely(condition).source.conv1.weight.movedim(1, 0).flatten(1)
-    assert np.linalg.matrix_rank(weight.detach().numpy(), tol=1e-4) == seen
-
-
 def test_bad_blueprints_are_refused() -> None:
-    with pytest.raises(SpecificationError, match="all separate"):
-        TrainedBlueprint("all seperate")
-    with pytest.raises(SpecificationError, match="rewired"):
-        TrainedBlueprint("rewired")
+    refuses(SpecificationError, "all separate", TrainedBlueprint, "all seperate")
+    refuses(SpecificationError, "rewired", TrainedBlueprint, "rewired")
     with pytest.raises(SpecificationError, match="0 steps"):
         plant_trained(TrainedBlueprint("all shared"), HookedViT, steps=0)
 
@@ -300,9 +205,6 @@ def test_a_disguise_changes_nothing_of_what_it_does() -> None:
         before, after = plain.source(x), hidden.source(x)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-9)
     assert not torch.allclose(hidden.source.conv1.weight, plain.source.conv1.weight, atol=0.1)
-
-
-# the proof
 
 
 @cache

@@ -21,6 +21,7 @@ from interp.circuits import (
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.images import ImageTable
 from interp.verdicts.rungs import RUNGS
+from tests.tables import image_table
 
 CLASSES, PARTS, IDLE, PICTURES = 10, 20, 100, 16
 ZERO, ONE = 100, 40  # how a picture of 8 bits, a unit a pixel, says 0 and how much more it says 1
@@ -43,9 +44,9 @@ def pictures(dose: float, noise: float, seed: int) -> ImageTable:
                 value = noise * draw.normal(size=CLASSES * 2 * PARTS + IDLE)
                 value[units] += 1
                 shown.append((ZERO + ONE * value).clip(0, 255).round().astype(np.uint8)[None])
-                about = {"label": f"c{label}", "domain": domain, "artist": f"artist {number % 8}"}
-                rows.append({"path": str(len(rows)), "split": "test", "caption": "", **about})
-    return ImageTable(pd.DataFrame(rows), reader=lambda row: Image.fromarray(shown[int(row.path)]))
+                rows.append((f"c{label}", domain, f"artist {number % 8}"))
+    read = lambda row: Image.fromarray(shown[int(row["path"])])  # noqa: E731
+    return image_table(rows, "label domain artist", read)
 
 
 class Reader(nn.Module):

@@ -2,17 +2,22 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageColor
 
-from interp.circuits import Units, class_circuits, overlap
+from interp.circuits import CORRUPTIONS, Chain, Classifier, Units, class_circuits, overlap
 from interp.circuits.planted.world import DOMAINS, as_tensor
 from interp.circuits.sharing.class_circuits import not_shown, scored_for_others
 from interp.circuits.tasks.metrics import Metric, margin
+from interp.core.errors import SpecificationError
 from interp.models.towers.vit import HookedViT
 from tests.circuits.planted_models import NEURONS, found, model, pictures
+from tests.refusals import refuses
+from tests.tables import image_table
 
 CLASSES = sorted(pictures().labels)
 
@@ -90,3 +95,46 @@ def test_random_weights_share_no_parts() -> None:
     rows = [overlap(*(end.only([site]) for end in ends)).frame.iloc[0] for site in cut.widths]
     assert max(row["value"] for row in rows) > 0.1  # by chance, a tenth of the neurons: .05
     assert {row["verdict"] for row in rows} <= {"cannot tell", "not shared"}
+
+
+COLOURS = ("red", "lime", "blue", "white")
+HEAD = Classifier(torch.tensor([*map(ImageColor.getrgb, COLOURS)]) / 255, COLOURS)
+
+
+def one_pixel(image: Image.Image) -> torch.Tensor:
+    return torch.tensor(image.getpixel((0, 0))).reshape(3, 1, 1) / 255
+
+
+def corrupted(corruption: str | None, **more: Any) -> Any:
+    images = image_table(
+        zip(COLOURS * 4), "label", lambda row: Image.new("RGB", (1, 1), row["label"])
+    )
+    tower = Chain(
+        [torch.nn.Identity()], axes=("batch", "channel", "row", "column"), pool=torch.nn.Flatten()
+    )
+    cut = Units.of(tower, "hook_embed", torch.ones(1, 3, 1, 1))
+    words: dict[str, Any] = {"classifier": HEAD, "preprocess": one_pixel, "corruption": corruption}
+    return class_circuits(cut, images, domain="real", **words, **more)
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "mean_image"])
+def test_the_corrupt_picture_is_the_clean_one_corrupted(name: str) -> None:
+    own = corrupted(name, seed=3)
+    for half, before in zip(own.halves, corrupted(None, seed=3).halves, strict=True):
+        assert torch.equal(half.clean, before.clean)
+        assert torch.equal(half.corrupt, CORRUPTIONS[name](half.clean, seed=3))
+        partners = zip(half.pairs.corrupt.label, half.pairs.clean.label, strict=True)
+        assert all(one != other for one, other in partners)
+
+
+def test_scores_and_runs_are_those_of_the_corrupted_pictures() -> None:
+    """With no unit kept, a run is the corrupt one, from which gaps are measured too."""
+    own = corrupted("mean_image", metric="mean_margin")
+    for half, values, gap in zip(own.halves, own.values, own.gaps, strict=True):
+        nothing, ends = own.cut.run(half, np.zeros((1, *values.shape), dtype=bool))
+        np.testing.assert_allclose(nothing[0], ends[1], atol=1e-6)
+        np.testing.assert_allclose(ends[0] - ends[1], gap, atol=1e-6)
+
+
+def test_an_unknown_corruption_is_refused() -> None:
+    refuses(SpecificationError, "gaussian_noise", corrupted, "noise")

@@ -13,13 +13,13 @@ from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,
     PRIMARY_OVERLAP,
     best_of_groups,
-    first_of_others,
 )
 from interp.circuits.sharing.overlap_rows import NO_MORE, beyond_readout
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.statistics.index_of_sharing import READER, Index
 from interp.core.tables import EVIDENCE
 from tests.circuits.conftest import open_vit
+from tests.refusals import refuses
 
 
 def domains(
@@ -160,25 +160,6 @@ def test_what_is_denied_beside_the_readout_says_why() -> None:
     assert beyond_readout(denied, silent, terms, of_others, 0.3, NO_MORE) is silent
 
 
-def test_others_are_as_many_in_every_group_and_none_of_the_circuits() -> None:
-    generator = np.random.default_rng(5)
-    own, theirs = generator.random((2, 3, 40)) < 0.3
-    order, groups = generator.random((2, 3, 40)), np.repeat([0, 1, 2], [10, 10, 20])
-    own[0, groups == 1] = True  # nothing is left there
-    taken = own | theirs
-    found = first_of_others(own, taken, order, groups)
-    assert found.shape == order.shape and not (found & taken).any()
-    for group in range(3):
-        here = groups == group
-        wanted = np.minimum(own[:, here].sum(-1), (~taken[:, here]).sum(-1))
-        assert (found[..., here].sum(-1) == wanted).all()
-        free = np.where(taken[:, here], -1, order[..., here])
-        assert (np.where(found, 1, order)[..., here].min(-1) >= 0).all()
-        left = np.where(found[..., here], -1, free).max(-1)
-        least = np.where(found[..., here], free, 2).min(-1)
-        assert (least >= left).all()
-
-
 def test_rank_correlation_is_scipys() -> None:
     generator = np.random.default_rng(3)
     x, y = generator.normal(size=(2, 3, 40))
@@ -206,26 +187,17 @@ def test_nodes_are_sums_of_the_edges_that_leave_them() -> None:
 def test_refusals() -> None:
     a, b = domains(shared=1.0, classes=4)
     words: dict[str, Any] = {}
-    with pytest.raises(SpecificationError, match="jaccard"):
-        overlap(a, b, measures=["jacard"])
-    with pytest.raises(SampleError, match="share of 0"):
-        overlap(a, b, share=0, **words)
+    refuses(SpecificationError, "jaccard", overlap, a, b, measures=["jacard"])
+    refuses(SampleError, "share of 0", overlap, a, b, share=0, **words)
     few = Scores(a.values[:16], a.labels[:16], a.sides[:16], a.groups)
-    with pytest.raises(SampleError, match="2 classes"):
-        overlap(few, b)
-    with pytest.raises(ShapeError, match="units"):
-        overlap(a, domains(shared=1.0, classes=4, units=100)[1])
+    refuses(SampleError, "2 classes", overlap, few, b)
+    refuses(ShapeError, "units", overlap, a, domains(shared=1.0, classes=4, units=100)[1])
     with pytest.raises(SampleError, match="none in half 1"):
         overlap(Scores(a.values, a.labels, [0] * len(a.sides), a.groups), b)
-    with pytest.raises(ShapeError, match="a label and a side"):
-        Scores(a.values, a.labels[:3], a.sides, a.groups)
+    refuses(ShapeError, "a label and a side", Scores, a.values, a.labels[:3], a.sides, a.groups)
     wiring = wire(open_vit())
     bare = Attribution(wiring, np.zeros((2, wiring.n_edges)), "EAP", "m")
-    with pytest.raises(DataError, match="without labels"):
-        Scores.of(bare, [0, 1])
-
-
-# what leads to a class's embedding whatever is shown
+    refuses(DataError, "without labels", Scores.of, bare, [0, 1])
 
 
 def read_out(
@@ -344,13 +316,8 @@ def test_nodes_take_readout_and_gap_along() -> None:
     assert nodes.readout is not None and nodes.gap is edges.gap
     np.testing.assert_array_equal(nodes.readout.values, other.leaving(wiring).values)
     np.testing.assert_array_equal(nodes.readout.values, nodes.values[::-1])
-    with pytest.raises(ShapeError, match="3 gaps"):
-        replace(edges, gap=np.ones(3))
-    with pytest.raises(ShapeError, match="units read out"):
-        replace(edges, readout=nodes)
-
-
-# as graphs
+    refuses(ShapeError, "3 gaps", replace, edges, gap=np.ones(3))
+    refuses(ShapeError, "units read out", replace, edges, readout=nodes)
 
 
 def test_kernel_counts_unfolded_trees() -> None:

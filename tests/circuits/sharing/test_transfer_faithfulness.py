@@ -24,12 +24,12 @@ from interp.circuits.planted.world import as_tensor
 from interp.circuits.sharing.circuit_runs import SMALLEST
 from interp.circuits.sharing.overlap_measures import rewire
 from interp.circuits.tasks.pairs import ComparedRuns
-from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import Index
 from interp.core.tables import EVIDENCE
 from tests.circuits.planted_models import NEURONS, both, found, model, pictures, search
+from tests.refusals import refuses
 
 MODELS = ["all shared", "all separate"]
 
@@ -161,17 +161,6 @@ def test_a_row_is_what_a_plain_loop_gives(removed: bool) -> None:
     np.testing.assert_allclose(told, expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("removed", [False, True])
-def test_the_core_is_all_of_a_shared_circuit_and_nothing_of_a_separate_one(removed: bool) -> None:
-    rows = [
-        circuit_transfer(*both(name, "d_mlp"), shares=(0.05,), removed=removed, seed=1).frame
-        for name in MODELS
-    ]
-    shared, separate = (each[["core", "core_share"]].mean() for each in rows)
-    assert shared["core"] > 0.95 and shared["core_share"] > 0.7
-    assert separate["core"] < 0.05 and separate["core_share"] < 0.5
-
-
 def test_what_no_index_needs_is_left_out_and_changes_nothing_else() -> None:
     ends = both("all shared", "d_mlp")
     for removed in (False, True):
@@ -262,17 +251,6 @@ def scrambled(found: ClassCircuits, seed: int) -> ClassCircuits:
     return replace(found, values=(first, second))
 
 
-def test_units_of_each_example_are_those_of_a_run_of_its_own() -> None:
-    a = found("all shared", "d_mlp", "A")
-    read, kept = a.halves[0], a.kept(0.1)[:, 0]
-    some = read[np.array([0, 5, 9])]
-    masks = np.stack([kept[[0, 1, 2]], kept[[3, 4, 5]]])
-    values, _ = a.cut.run(some, masks)
-    for slot, example in np.ndindex(2, 3):
-        alone, _ = a.cut.run(some[np.array([example])], masks[slot, example][None, None])
-        assert values[slot, example] == pytest.approx(alone[0, 0], abs=1e-12)
-
-
 def test_classes_of_b_under_other_names_are_not_shared() -> None:
     """The null study: where B's classes are permuted, A's circuits do no better than others'."""
     a, b = both("all shared", "d_mlp")
@@ -298,9 +276,6 @@ def rename(found: ClassCircuits, names: dict[str, str]) -> ClassCircuits:
         images = read.pairs.images.with_frame(frame.assign(label=frame["label"].map(names)))
         halves.append(replace(read, pairs=replace(read.pairs, images=images)))
     return replace(found, halves=tuple(halves))
-
-
-# overlap, edges and nodes
 
 
 def test_rewiring_keeps_every_nodes_number_of_edges_in_every_group() -> None:
@@ -375,26 +350,17 @@ def test_stability_sums_inclusion_up_site_by_site() -> None:
     assert rows.loc["", "index"] > 0.7 > 0.5 > random.loc["", "index"]
 
 
-# refusals
-
-
 def test_what_cannot_be_compared_is_refused() -> None:
     a, b = both("all shared", "d_mlp")
     edges = found("all shared", "edge", "B")
     other = found("all separate", "d_mlp", "B")
     for wrong, said in ((edges, "parts"), (other, "one tower"), (a, "two domains")):
-        with pytest.raises(SpecificationError, match=said):
-            circuit_transfer(a, wrong)
-    with pytest.raises(SpecificationError, match="shares"):
-        circuit_transfer(a, b, shares=(0.0,))
-    with pytest.raises(ShapeError):
-        overlap(a.scores, edges.scores)
-    with pytest.raises(SpecificationError, match=r"shares \[0\]"):
-        inclusion(a, share=0)
-    with pytest.raises(SpecificationError, match="0 draws"):
-        circuit_stability(a, n=0)
-    with pytest.raises(SpecificationError, match="circuits of edges"):
-        edges.only([NEURONS])
+        refuses(SpecificationError, said, circuit_transfer, a, wrong)
+    refuses(SpecificationError, "shares", circuit_transfer, a, b, shares=(0.0,))
+    refuses(ShapeError, "", overlap, a.scores, edges.scores)
+    refuses(SpecificationError, r"shares \[0\]", inclusion, a, share=0)
+    refuses(SpecificationError, "0 draws", circuit_stability, a, n=0)
+    refuses(SpecificationError, "circuits of edges", edges.only, [NEURONS])
 
 
 def test_not_shared_is_withheld_where_most_serves_all_classes() -> None:
@@ -424,23 +390,12 @@ def test_too_few_artists_classes_and_unknown_domains() -> None:
     planted, _ = model("all shared")
     cut = found("all shared", "d_mlp", "A").cut
     images = pictures()
-    with pytest.raises(DataError, match="domain"):
-        search(cut, images, planted, domain="C")
+    refuses(DataError, "domain", search, cut, images, planted, domain="C")
     one = images[images.artist == "artist 0"]
     with pytest.raises(SampleError, match="0 classes with pictures by artists of both halves"):
         search(cut, one, planted, domain="A")
     few = images.select(label=images.labels[:3])
-    with pytest.raises(SampleError, match="3 classes"):
-        search(cut, few, planted, domain="A")
-
-
-def test_an_artist_is_on_one_side_in_every_domain() -> None:
-    frame = pictures().frame
-    sides = pd.Series(artist_sides(frame)).groupby([frame["artist"]]).nunique()
-    assert (sides == 1).all()
-    halves = [set(read.pairs.clean.artist) for read in found("all shared", "d_mlp", "A").halves]
-    assert not halves[0] & halves[1]
-    assert halves[1] == set(found("all shared", "d_mlp", "B").halves[1].pairs.clean.artist)
+    refuses(SampleError, "3 classes", search, cut, few, planted, domain="A")
 
 
 def test_every_picture_is_used_unless_fewer_are_asked_for() -> None:

@@ -79,9 +79,6 @@ def test_sizes_and_nulls_that_cannot_be_are_refused() -> None:
             class_faithfulness(neurons(), **words)  # type: ignore[arg-type]
 
 
-# signed circuits
-
-
 def test_signed_circuits_hold_only_what_raises_the_metric() -> None:
     circuits = scrambled(neurons(), 2)
     means = circuits.scores.means(circuits.classes)
@@ -97,9 +94,6 @@ def test_signed_circuits_hold_only_what_raises_the_metric() -> None:
         assert (left_out <= 0)[~full].all()  # fewer only where no other part raises it
     negative = replace(circuits, values=tuple(-np.abs(each) for each in circuits.values))
     assert not negative.kept(0.5, signed=True).any() and negative.kept(0.5).any()
-
-
-# parts that are found again
 
 
 def noisy(level: str, noise: float = 2.0) -> ClassCircuits:

@@ -13,12 +13,10 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
-from interp.circuits import Chain, Classifier, das, das_among, transplant
+from interp.circuits import Chain, Classifier, das, das_among
 from interp.circuits.patching.engine import hold
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
-from interp.circuits.planted.world import DOMAINS, World
+from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.subspaces.fit_subspace import (
     FitRecipe,
     SubspaceTask,
@@ -43,58 +41,25 @@ from interp.core.tables import EVIDENCE, Table
 from interp.models.towers.vit import HookedViT
 from tests.circuits.conftest import CLASSES, Function
 from tests.circuits.patching.test_transplants import tower
+from tests.circuits.planted_models import model
+from tests.refusals import refuses
+from tests.tables import image_table
 
 SITES = [f"blocks.{layer}.hook_resid_post" for layer in (1, 2, 3)]
 STEPS = 15  # enough for models without noise, and a third of the time
 
 
 @cache
-def model(condition: str) -> tuple[Planted, HookedViT, ImageTable]:
-    planted = disguise(plant(Blueprint(condition, 1)), seed=3)
-    return planted, HookedViT(planted.source), painted(planted.world)
-
-
-def painted(world: World, n: int = 128) -> ImageTable:
-    """Pictures of both domains in memory, by eight artists who each drew every class."""
-    rows, pictures = [], []
-    for domain in DOMAINS:
-        scenes = world.scenes(n, domain=domain, seed=5)
-        pixels = (world.render(scenes).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-        for place, label in enumerate(scenes.label):
-            rows.append(
-                {
-                    "path": str(len(pictures)),
-                    "label": PLANTED_CLASSES[label],
-                    "domain": domain,
-                    "split": "test",
-                    "caption": "",
-                    "artist": f"artist {place // 8 % 8}",
-                }
-            )
-            pictures.append(pixels[place].numpy())
-    return ImageTable(
-        pd.DataFrame(rows), reader=lambda row: Image.fromarray(pictures[int(row["path"])])
-    )
-
-
-def pixels(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).double() / 255
+def images_of(condition: str) -> ImageTable:
+    return paint(model(condition)[0].world, 16, seed=5)
 
 
 def run(condition: str, **words: Any) -> Table:
-    planted, hooked, images = model(condition)
-    arguments: dict[str, Any] = {
-        "domain_a": "A",
-        "domain_b": "B",
-        "classifier": planted.classifier,
-        "sites": SITES,
-        "preprocess": pixels,
-        "where": {"pos": 0},
-        "n": 48,
-        "steps": STEPS,
-        **words,
-    }
-    return das(arguments.pop("tower", hooked), arguments.pop("images", images), **arguments)
+    planted, hooked = model(condition)
+    how = {"classifier": planted.classifier, "preprocess": as_tensor, "where": {"pos": 0}}
+    usual = {"domain_a": "A", "domain_b": "B", "sites": SITES, "n": 48, "steps": STEPS}
+    arguments: dict[str, Any] = {"images": images_of(condition), **usual, **how, **words}
+    return das(arguments.pop("tower", hooked), **arguments)
 
 
 @cache
@@ -120,26 +85,6 @@ def test_planted_truth(condition: str, verdict: str, index: float) -> None:
     assert (frame["random"] < 0.5 * frame["ceiling"]).all()
     own = frame["ceiling"].to_numpy()  # what one direction calls its ceiling is the other's own fit
     np.testing.assert_allclose(frame["in_domain"], np.roll(own, 3))
-
-
-def test_separate_lanes_pass_for_shared_when_activations_cross_domains() -> None:
-    """Lane A also works in pictures of B, so what a picture of A carries makes the model say its
-    class there. That the two domains use different directions shows only between pictures of B."""
-    planted, hooked, images = model("all separate")
-    crossed = transplant(
-        hooked,
-        images,
-        domain_a="A",
-        domain_b="B",
-        classifier=planted.classifier,
-        sites=SITES[1],
-        preprocess=pixels,
-        where={"pos": 0},
-        n=64,
-    ).frame.iloc[0]
-    share = (crossed["value"] - crossed["null"]) / (crossed["ceiling"] - crossed["null"])
-    assert share > 0.95 and crossed["p"] < 0.05
-    assert set(found("all separate")["verdict"]) == {"not shared"}
 
 
 def test_free_directions_learn_ways_that_no_picture_takes() -> None:
@@ -179,7 +124,7 @@ def test_what_is_read_is_told_from_what_goes_with_it(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_that_do_not_correspond_are_never_shared(seed: int) -> None:
-    _, _, images = model("all shared")
+    images = images_of("all shared")
     order = np.random.default_rng(seed).permutation(len(PLANTED_CLASSES))
     other = dict(zip(PLANTED_CLASSES, np.asarray(PLANTED_CLASSES)[order], strict=True))
     frame = images.frame.copy()
@@ -202,10 +147,10 @@ def test_an_untrained_tower_is_never_shared(seed: int) -> None:
 
 @pytest.mark.slow
 def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
-    planted, hooked, images = model("all separate")
+    (planted, hooked), images = model("all separate"), images_of("all separate")
     held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
     task = DasTask(
-        classifier=planted.classifier, preprocess=pixels, k=3, steps=3, batch_size=16, seed=2
+        classifier=planted.classifier, preprocess=as_tensor, k=3, steps=3, batch_size=16, seed=2
     )
     domains = {name: read_domain(hooked, held, name, task) for name in DOMAINS}
     site = "blocks.1.attn.hook_z"
@@ -249,9 +194,11 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
 
 def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
     """Beside a basis of all directions it is the whole site, whatever is drawn; else it is not."""
-    planted, hooked, images = model("all shared")
+    (planted, hooked), images = model("all shared"), images_of("all shared")
     held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
-    task = DasTask(classifier=planted.classifier, preprocess=pixels, steps=1, batch_size=16, seed=2)
+    task = DasTask(
+        classifier=planted.classifier, preprocess=as_tensor, steps=1, batch_size=16, seed=2
+    )
     domain = read_domain(hooked, held, "B", task)
     site, where = "blocks.1.hook_resid_post", {"pos": 0}
     d = hooked.cfg.d_model
@@ -270,15 +217,11 @@ def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
 
 def test_several_domains_share_their_subspaces() -> None:
     """A third domain (A's pictures by a name of their own) changes nothing between A and B."""
-    planted, hooked, images = model("all separate")
+    (planted, hooked), images = model("all separate"), images_of("all separate")
     again = images.select(domain="A").frame.assign(domain="C")
     frame = pd.concat([images.frame, again], ignore_index=True)
-    words: dict[str, Any] = {
-        "classifier": planted.classifier,
-        "preprocess": pixels,
-        "where": {"pos": 0},
-    }
-    words |= {"sites": SITES[-1], "n": 24, "steps": 4}
+    words: dict[str, Any] = {"classifier": planted.classifier, "preprocess": as_tensor}
+    words |= {"where": {"pos": 0}, "sites": SITES[-1], "n": 24, "steps": 4}
     three = das_among(hooked, images.with_frame(frame), domains=("A", "B", "C"), **words).frame
     by_ends = three.set_index(["domain_a", "domain_b"])
     assert sorted(by_ends.index) == [(a, b) for a in "ABC" for b in "ABC" if a != b]
@@ -286,8 +229,7 @@ def test_several_domains_share_their_subspaces() -> None:
         assert by_ends.loc[("A", "B"), column] == by_ends.loc[("A", "C"), column]
     for column in ("ceiling", "whole"):  # and so is what a domain says of its own
         assert by_ends.loc[("B", "A"), column] == by_ends.loc[("C", "A"), column]
-    with pytest.raises(SpecificationError, match="one domain"):
-        das_among(hooked, images, domains=("A",), **words)
+    refuses(SpecificationError, "one domain", das_among, hooked, images, domains=("A",), **words)
 
 
 def test_batches_and_memory_change_nothing_but_time() -> None:
@@ -336,40 +278,25 @@ def test_dealt_cells_stand_on_both_sides_wherever_they_can() -> None:
 
 
 @pytest.mark.parametrize(("shared", "verdict"), [(True, "shared"), (False, "not shared")])
-def test_a_hand_made_tower(
-    pictures: ImageTable, colours: Callable, shared: bool, verdict: str
-) -> None:
-    frame = das(
-        tower(shared),
-        pictures,
-        domain_a="A",
-        domain_b="B",
-        classifier=Classifier(torch.eye(5, 6).double(), CLASSES),
-        sites="blocks.0.hook_mlp_out",
-        where={"pos": 0},
-        preprocess=colours,
-        n=60,
-        class_free=(),  # a colour is a class here, and noise has colours
-    ).frame
+def test_a_hand_made_tower(pictures, colours, shared, verdict) -> None:
+    frame = das(tower(shared), pictures, **by_hand(colours), n=60).frame
     assert frame["verdict"].tolist() == [verdict] * 2
     assert (frame["n_drawings"] <= 20).all() and (frame["n_units"] == 5).all()
 
 
+def by_hand(colours: Callable) -> dict[str, Any]:
+    """For the hand-made tower; there a colour is a class, and noise has colours."""
+    head = Classifier(torch.eye(5, 6).double(), CLASSES)
+    ends: dict[str, Any] = {"domain_a": "A", "domain_b": "B", "class_free": ()}
+    place = {"sites": "blocks.0.hook_mlp_out", "where": {"pos": 0}}
+    return {**ends, **place, "classifier": head, "preprocess": colours}
+
+
 def test_refusals(pictures: ImageTable, colours: Callable) -> None:
-    words: dict[str, Any] = {
-        "domain_a": "A",
-        "domain_b": "B",
-        "classifier": Classifier(torch.eye(5, 6).double(), CLASSES),
-        "sites": "blocks.0.hook_mlp_out",
-        "where": {"pos": 0},
-        "preprocess": colours,
-        "n": 12,
-        "steps": 2,
-    }
+    words = {**by_hand(colours), "n": 12, "steps": 2}
 
     def refuse(error: type, match: str, images: ImageTable = pictures, **other: Any) -> None:
-        with pytest.raises(error, match=match):
-            das(tower(True), images, **{**words, **other})
+        refuses(error, match, das, tower(True), images, **{**words, **other})
 
     refuse(DataError, "domain 'C'", domain_b="C")
     refuse(SpecificationError, "different domains", domain_b="A")
@@ -422,11 +349,8 @@ def test_the_strongest_null_counts() -> None:
     np.testing.assert_allclose(frame["null"], nulls.max(axis=1))
     index = (frame["value"] - frame["null"]) / (frame["ceiling"] - frame["null"])
     np.testing.assert_allclose(frame["index"], index)
-    names = {
-        "other_class": "another class as donor",
-        "random": "a random subspace",
-        "class_free": "a subspace of",
-    }
+    names = {"other_class": "another class as donor", "random": "a random subspace"}
+    names["class_free"] = "a subspace of"
     for kind, strongest in zip(frame["null_kind"], nulls.idxmax(axis=1), strict=True):
         assert names[strongest] in kind
 
@@ -441,12 +365,10 @@ def patterned(noise_in_a: int | None) -> ImageTable:
         base = PATTERNS[label] if domain == "B" or noise_in_a is None else 127
         spread = 60 if domain == "B" or noise_in_a is None else 75
         shown = (base + draw.normal(0, spread, PATTERNS[0].shape)).clip(0, 255)
-        about = {"label": "abcdef"[label], "domain": domain, "artist": f"artist {artist % 8}"}
-        rows.append({"path": str(len(pictures)), "split": "test", "caption": "", **about})
+        rows.append(("abcdef"[label], domain, f"artist {artist % 8}"))
         pictures.append(shown.round().astype(np.uint8))
-    return ImageTable(
-        pd.DataFrame(rows), reader=lambda row: Image.fromarray(pictures[int(row["path"])])
-    )
+    read = lambda row: Image.fromarray(pictures[int(row["path"])])  # noqa: E731
+    return image_table(rows, "label domain artist", read)
 
 
 def of_a_reader(images: ImageTable, *, least: float = -torch.inf, **words: Any) -> pd.DataFrame:
@@ -460,17 +382,11 @@ def of_a_reader(images: ImageTable, *, least: float = -torch.inf, **words: Any) 
         flat = torch.from_numpy(np.asarray(image) / 255 - 0.5).flatten()
         return (site @ flat)[None]
 
-    return das(
-        Chain([nn.Identity()], pool=Function(lambda stream: stream[:, 0, :6].clamp(min=least) / 2)),
-        images,
-        domain_a="A",
-        domain_b="B",
-        classifier=Classifier(torch.eye(6).double(), list("abcdef")),
-        sites="hook_embed",
-        preprocess=preprocess,
-        n=48,
-        **words,
-    ).frame
+    pool = Function(lambda stream: stream[:, 0, :6].clamp(min=least) / 2)
+    head = Classifier(torch.eye(6).double(), list("abcdef"))
+    how = {"domain_a": "A", "domain_b": "B", "sites": "hook_embed", "n": 48, **words}
+    tower = Chain([nn.Identity()], pool=pool)
+    return das(tower, images, classifier=head, preprocess=preprocess, **how).frame
 
 
 def test_pictures_that_the_model_answers_alike_are_no_null() -> None:

@@ -1,13 +1,12 @@
 """Subspaces carried from one model to another: disguised twins, blind models, plain loops."""
 
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, das_between, interchange, planted_vit
@@ -17,6 +16,7 @@ from interp.circuits.tasks.metrics import measure
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.models import open_tower
+from tests.tables import image_table
 
 CLASSES = tuple("abcdef")
 PLAIN, TURN = torch.linalg.qr(torch.randn(2, 24, 24, generator=torch.Generator().manual_seed(3)))[0]
@@ -24,23 +24,16 @@ HOW: Any = {"domain": "real", "site": "hook_embed", "n": 48, "steps": 12, "class
 
 
 def pictures(n: int = 8) -> ImageTable:
-    """Pictures of one pixel that says the class and the artist."""
-    rows = [(c, "real", f"artist {a}") for c in CLASSES for a in range(n)]
-    frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
-    frame = frame.assign(path="", split="test", caption="")
-
-    def read(row: Any) -> Image.Image:
-        colour = CLASSES.index(row["label"]), int(row["artist"].split()[1]), 0
-        return Image.new("RGB", (1, 1), colour)
-
-    return ImageTable(frame, reader=read)
+    """Pictures that know their class and artist."""
+    artists = [f"artist {artist}" for artist in range(n)]
+    return image_table(product(CLASSES, artists), "label artist")
 
 
 def sees(turn: Tensor, classes: int = 6) -> Any:
     """A model with a direction for each of some classes, and many for what differs otherwise."""
 
     def read(image: Any) -> Tensor:
-        number, artist, _ = image.getpixel((0, 0))
+        number, artist = CLASSES.index(image.info["label"]), int(image.info["artist"].split()[1])
         noise = np.random.default_rng([number, artist]).normal(size=24)
         shown = torch.eye(24)[number] * (number < classes)
         spread = torch.tensor([0.05] * 6 + [0.5] * 18)

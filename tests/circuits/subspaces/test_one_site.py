@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, das, fit_subspace
 from interp.circuits.subspaces.subspace import effective, pattern
-from interp.core.images import ImageTable
 from tests.circuits.conftest import Function
+from tests.tables import image_table
 
 N_CLASSES, PER_CLASS, D = 6, 24, 20
 CODES = np.random.default_rng(9).normal(size=(N_CLASSES, 5))
@@ -62,32 +62,23 @@ def of_the_first(loud: float = 1.0) -> Callable[[Tensor], Tensor]:
 def verdicts(lay: Lay, reader: Callable[[Tensor], Tensor], noise: float) -> pd.DataFrame:
     """What `das` says of a site laid out so, with isotropic noise, and read so."""
     draw, rows, places = np.random.default_rng(1), [], []
+    label = np.repeat(np.arange(N_CLASSES), PER_CLASS)
     for domain in "AB":
-        label = np.repeat(np.arange(N_CLASSES), PER_CLASS)
         h = noise * draw.normal(size=(len(label), D))
         laid = lay(CODES[label], domain == "A")
         h[:, : laid.shape[1]] += laid
         h[:, IN_B] += domain == "B"
         places.append(h @ TURN.T)
-        about = {"domain": domain, "split": "test", "caption": ""}
-        rows += [
-            {"path": "", "label": NAMES[each], "artist": f"artist {place % 8}", **about}
-            for place, each in enumerate(label)
-        ]
-    frame = pd.DataFrame(rows).assign(path=[str(place) for place in range(len(rows))])
+        rows += [(domain, NAMES[each], f"artist {n % 8}") for n, each in enumerate(label)]
     site = torch.from_numpy(np.concatenate(places))
 
-    def picture(row: pd.Series) -> Image.Image:
-        return Image.fromarray(np.array([[[*divmod(int(row["path"]), 256), 0]]], dtype=np.uint8))
-
     def preprocess(image: Image.Image) -> Tensor:
-        high, low, _ = np.asarray(image)[0, 0]
-        return site[256 * int(high) + int(low)][None].clone()
+        return site[int(image.info["path"])][None].clone()
 
     turn = torch.from_numpy(TURN)
     return das(
         Chain([nn.Identity()], pool=Function(lambda stream: reader(stream[:, 0] / 2 @ turn))),
-        ImageTable(frame, reader=picture),
+        image_table(rows, "domain label artist"),
         domain_a="A",
         domain_b="B",
         classifier=Classifier(torch.eye(N_CLASSES, N_CLASSES + 1).double(), NAMES),
@@ -96,7 +87,7 @@ def verdicts(lay: Lay, reader: Callable[[Tensor], Tensor], noise: float) -> pd.D
         where={"pos": 0},
         n=48,
         steps=20,
-        class_free=(),  # a picture is a number here
+        class_free=(),  # pictures have no pixels here
     ).frame
 
 
@@ -126,9 +117,7 @@ def test_two_codes_with_two_readers_are_not_shared(noise: float) -> None:
     ],
     ids=["plain", "quiet in B", "elsewhere in B", "partly loud"],
 )
-def test_one_code_is_shared_however_loud_and_wherever(
-    lay: Lay, reader: Callable, least: float
-) -> None:
+def test_one_code_is_shared_however_loud_and_wherever(lay, reader, least) -> None:
     found = verdicts(lay, reader, noise=0.05)
     narrow = found["reason"].str.startswith("the site is so narrow")  # six classes are few
     assert ((found["index"] > least) | narrow).all() and (found["share_of_whole"] > least).all()

@@ -26,6 +26,7 @@ from interp.core.arguments import Budget, BudgetKeywords, Room, RoomKeywords
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
+from tests.refusals import refuses
 
 ONES = torch.ones(1, 2, 1)
 TOWER = circuits.Chain([torch.nn.Identity()])
@@ -64,8 +65,7 @@ DOORS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("name", DOORS)
 def test_unknown_keywords_are_refused_with_the_nearest(name: str) -> None:
     wanted = f"Cannot call {name}: given keyword 'batchsize', .* mean batch_size"
-    with pytest.raises(SpecificationError, match=wanted):
-        DOORS[name](batchsize=3)
+    refuses(SpecificationError, wanted, DOORS[name], batchsize=3)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,7 @@ def test_unknown_keywords_are_refused_with_the_nearest(name: str) -> None:
     ],
 )
 def test_missing_keywords_are_named(call: Callable[[], Any], missing: str) -> None:
-    with pytest.raises(SpecificationError, match=f"given no {missing}, right .* Pass "):
-        call()
+    refuses(SpecificationError, f"given no {missing}, right .* Pass ", call)
 
 
 def test_a_mistyped_argument_of_the_function_itself_is_suggested_too() -> None:

@@ -12,10 +12,11 @@ from interp.circuits import ClassCircuits, Units, mask_scores
 from interp.circuits.discovery.hard_gates import hard_gate
 from interp.circuits.tasks.pairs import PairTask
 from interp.circuits.units.unit_faithfulness import measure_units
-from interp.circuits.units.unit_methods import _alone, _different
+from interp.circuits.units.unit_methods import _alone
 from interp.core.errors import AlikeError, SiteError, SpecificationError
 from tests.circuits.planted_models import NEURONS, kept_on_others
 from tests.circuits.planted_models import found as planted_circuits
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +86,6 @@ def test_a_gate_passes_the_best_and_gives_the_gradient_of_a_sigmoid() -> None:
     torch.testing.assert_close(grad[0], (soft * (1 - soft) / 0.3).detach())
 
 
-def test_sizes_that_keep_the_same_units_take_one_turn() -> None:
-    assert _different((0.05, 0.1, 0.2, 0.5), [4, 4]) == [0.05, 0.5]
-    assert _different((0.05, 0.1, 0.2, 0.5), [4, 40]) == [0.05, 0.1, 0.2, 0.5]
-
-
-def test_a_site_of_one_unit_keeps_it() -> None:
-    assert hard_gate(torch.tensor([[0.3]]), 0.1).tolist() == [[1.0]]
-
-
 @pytest.mark.slow
 def test_the_order_of_pairs_is_the_seeds(found: ClassCircuits) -> None:
     options = {"shares": (0.1,), "steps": 5, "batch_size": 4}
@@ -117,5 +109,4 @@ def test_what_cannot_be_learned_is_refused(found: ClassCircuits) -> None:
         return torch.ones(len(outputs))
 
     refuse(SpecificationError, "ignores", metric=deaf)
-    with pytest.raises(SpecificationError, match="learned masks"):
-        replace(units(found), method="learned mask")
+    refuses(SpecificationError, "learned masks", replace, units(found), method="learned mask")

@@ -12,6 +12,7 @@ from interp.circuits.units.unit_faithfulness import measure_units, runs_of_units
 from interp.core.errors import DataError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
 from tests.circuits.conftest import Function, first, open_vit
+from tests.refusals import refuses
 
 
 def reads(channel: int) -> Chain:
@@ -52,9 +53,7 @@ def test_equals_a_plain_loop_over_hooks(maps: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("channel", "share"), [(2, 1.0), (0, 0.0)])
-def test_the_channel_that_is_read_is_the_circuit(
-    maps: dict[str, Any], channel: int, share: float
-) -> None:
+def test_the_channel_that_is_read_is_the_circuit(maps, channel, share) -> None:
     """Scores say channel 2. Where 2 is read it does the work alone; where 0 is read, none of it."""
     scores = {"blocks.0.hook_resid_post": torch.tensor([0.1, 0.0, -5.0, 0.2])}
     table = unit_faithfulness(reads(channel), scores, **maps, shares=[0.25, 1.0], n_random=4)
@@ -109,8 +108,7 @@ def test_refusals(maps: dict[str, Any]) -> None:
     tower, site = reads(0), "blocks.0.hook_resid_post"
 
     def refuse(error: Any, match: str, scores: Any, **words: Any) -> None:
-        with pytest.raises(error, match=match):
-            unit_faithfulness(tower, scores, **{**maps, **words})
+        refuses(error, match, unit_faithfulness, tower, scores, **{**maps, **words})
 
     good = {site: torch.ones(4)}
     refuse(SpecificationError, "nowhere", {"nowhere": torch.ones(4)})

@@ -11,11 +11,11 @@ import torch
 from scipy.stats import rankdata
 
 from interp.circuits import UNIT_METHODS, Metric
-from interp.circuits.discovery.hard_gates import mean_ranks
 from interp.circuits.tasks.pairs import Read
 from interp.circuits.units import unit_methods
 from interp.core.errors import SiteError, SpecificationError
 from tests.circuits.planted_models import AXES, found, kept_on_others, model, units
+from tests.refusals import refuses
 
 
 @cache
@@ -112,17 +112,6 @@ def test_an_ensemble_is_the_mean_rank_of_its_ways() -> None:
         np.testing.assert_allclose(got[rows], np.tile(np.mean(ranks, axis=0), (rows.sum(), 1)))
 
 
-def test_ranks_of_one_way_are_its_own_order() -> None:
-    values = np.random.default_rng(0).normal(size=(5, 7))
-    labels = np.array(["a", "a", "b", "b", "b"])
-    ranks = mean_ranks([values], labels)
-    for name in "ab":
-        size = np.abs(values[labels == name].mean(axis=0))
-        assert (np.argsort(size) == np.argsort(ranks[labels == name][0])).all()
-    assert ranks.min() == 0 and ranks.max() == 1
-    assert mean_ranks([np.ones((1, 1))], None).tolist() == [[0.0]]
-
-
 @pytest.mark.parametrize(
     ("method", "axis"),
     # a run for each neuron takes long: one site is tried above
@@ -139,10 +128,8 @@ def test_every_method_keeps_the_contract(method: str, axis: str) -> None:
 @pytest.mark.parametrize("method", UNIT_METHODS)
 def test_a_site_without_the_axis_is_refused(method: str) -> None:
     cut = replace(units("head", method), widths={"blocks.0.hook_resid_post": 4})
-    with pytest.raises(SiteError, match="head"):
-        cut.score(few())
+    refuses(SiteError, "head", cut.score, few())
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(SpecificationError, match="gradient x difference"):
-        units("head", "gradients x difference")
+    refuses(SpecificationError, "gradient x difference", units, "head", "gradients x difference")
