@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.core.images import ImageTable
 from interp.probes import Features
+from tests.tables import picture_of
 
 SITE = "blocks.0.hook_resid_post"
 
@@ -29,19 +30,14 @@ class SparseWorld:
 
     @property
     def images(self) -> ImageTable:
-        """Pictures that `vectors` turns into these activations: a picture's colour is its row."""
+        """Pictures that `vectors` turns into these activations."""
         frame = self.features.frame.assign(split="test", caption="")
-        return ImageTable(frame, reader=_picture)
+        return ImageTable(frame, reader=picture_of)
 
     def vectors(self, picture: Image.Image) -> Tensor:
         """The activation of a picture of `images`."""
-        red, green, blue = np.asarray(picture)[0, 0].tolist()
-        return torch.as_tensor(self.features.values[SITE][red + 256 * green + 65536 * blue])
-
-
-def _picture(row: pd.Series) -> Image.Image:
-    number = int(row["path"].split(".")[0])
-    return Image.new("RGB", (1, 1), (number % 256, number // 256 % 256, number // 65536))
+        row = int(picture.info["path"].split(".")[0])
+        return torch.as_tensor(self.features.values[SITE][row])
 
 
 def sparse_world(

@@ -19,6 +19,7 @@ from interp.probes.representational_similarity.similarity import (
     ComparisonKeywords,
     ComparisonOptions,
 )
+from tests.refusals import refuses
 
 TOWER = Chain([torch.nn.Identity()])
 ROWS = {"label": ["cat", "dog"], "domain": "A", "split": "test", "path": "", "caption": ""}
@@ -42,8 +43,7 @@ DOORS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("name", DOORS)
 def test_unknown_keywords_are_refused_with_the_nearest(name: str) -> None:
     wanted = f"Cannot call {name}: given keyword 'batchsize', .* mean batch_size"
-    with pytest.raises(SpecificationError, match=wanted):
-        DOORS[name](batchsize=3)
+    refuses(SpecificationError, wanted, DOORS[name], batchsize=3)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,7 @@ def test_unknown_keywords_are_refused_with_the_nearest(name: str) -> None:
     ],
 )
 def test_missing_keywords_are_named(name: str, missing: str) -> None:
-    with pytest.raises(SpecificationError, match=f"given no {missing}, right .* Pass "):
-        DOORS[name]()
+    refuses(SpecificationError, f"given no {missing}, right .* Pass ", DOORS[name])
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from interp import errors
 from interp.circuits import Chain
-from interp.core.errors import (
-    DataError,
-    NumericsError,
-    SampleError,
-    ShapeError,
-    SiteError,
-    SpecificationError,
-)
 from interp.core.tables import EVIDENCE
 from interp.probes import Dictionary, TopK, dictionary_quality, recovered_accuracy
 from interp.probes.concept_erasure.edits import AS_IT_IS, edited, edited_answers, site_rows
 from interp.probes.dictionaries.train_dictionaries import train_dictionaries
 from interp.probes.features.pooling import pooled
 from tests.probes.sparse_world import SITE, SparseWorld, sparse_world
+from tests.refusals import refuses
 
 AXES = {
     ("batch", "pos", "d_model"): (3, 4, 6),
@@ -49,9 +43,9 @@ class TestEdited:
 
 
 def test_edits_refuse_other_pools_and_axes() -> None:
-    with pytest.raises(SpecificationError, match="pool"):
+    with pytest.raises(errors.SpecificationError, match="pool"):
         edited(torch.ones(1, 2), ("batch", "d_embed"), "max", lambda f, rows: f)
-    with pytest.raises(SiteError, match="row per picture"):
+    with pytest.raises(errors.SiteError, match="row per picture"):
         edited(torch.ones(2), ("d_embed",), "mean", lambda f, rows: f)
 
 
@@ -188,16 +182,16 @@ def test_quality_is_that_of_plain_sums(world) -> None:
 
 def test_doors_refuse_what_cannot_be_answered(world) -> None:
     tower, good = tower_of(world), words(world)
-    with pytest.raises(SiteError, match="blocks"):
-        edited_answers(tower, world.images, "blocks.7", {}, **good)
-    with pytest.raises(SampleError, match="no pictures"):
-        edited_answers(tower, world.images[:0], SITE, {}, **good)
-    with pytest.raises(DataError, match="c05"):
+    refuses(errors.SiteError, "blocks", edited_answers, tower, world.images, "blocks.7", {}, **good)
+    refuses(
+        errors.SampleError, "no pictures", edited_answers, tower, world.images[:0], SITE, {}, **good
+    )
+    with pytest.raises(errors.DataError, match="c05"):
         edited_answers(
             tower, world.images, SITE, {}, **good | {"class_names": good["class_names"][:-1]}
         )
-    with pytest.raises(ShapeError, match="name classes"):
+    with pytest.raises(errors.ShapeError, match="name classes"):
         edited_answers(tower, world.images, SITE, {}, **good | {"classifier": lambda e: e[:, :2]})
     broken = {"classifier": lambda e: good["classifier"](e) * torch.nan}
-    with pytest.raises(NumericsError, match="name classes"):
+    with pytest.raises(errors.NumericsError, match="name classes"):
         edited_answers(tower, world.images, SITE, {}, **good | broken)

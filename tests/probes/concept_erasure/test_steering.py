@@ -1,5 +1,6 @@
 """Steering: what is added, to whom, and what is said then; closed forms and planted models."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from interp.models import open_tower
 from interp.probes import steered_answers, steering
 from interp.probes.concept_erasure.edits import site_rows
 from interp.probes.concept_erasure.steering import fit_directions
+from tests.tables import image_table
 
 LABELS = "abcdef"
 SITE = "hook_embedding"
@@ -24,20 +26,8 @@ SITE = "hook_embedding"
 
 def pictures(*, artists: int = 4, labels: str = LABELS) -> ImageTable:
     """A picture of every class by every artist in two domains."""
-    rows = [
-        (label, domain, f"artist {n}")
-        for label in labels
-        for domain in "xy"
-        for n in range(artists)
-    ]
-    frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
-    frame = frame.assign(split="analysis", caption="", path=[str(n) for n in range(len(rows))])
-
-    def read(row: pd.Series) -> Image.Image:
-        place, right = LABELS.index(row["label"]), int(row["domain"] == "y")
-        return Image.new("RGB", (1, 1), (place, right, int(row["artist"][-1])))
-
-    return ImageTable(frame, reader=read)
+    who = [f"artist {n}" for n in range(artists)]
+    return image_table(product(labels, "xy", who), "label domain artist")
 
 
 class World:
@@ -49,10 +39,11 @@ class World:
         self.shared = shared
 
     def preprocess(self, picture: Image.Image) -> Tensor:
-        label, right, artist = picture.getpixel((0, 0))  # type: ignore[misc]
+        about = picture.info
+        label, right = LABELS.index(about["label"]), int(about["domain"] == "y")
         features = torch.zeros(1, 13)
         features[0, label + (0 if self.shared else 6 * right)] = 1.0
-        features[0, :12] += 0.01 * artist
+        features[0, :12] += 0.01 * int(about["artist"][-1])
         features[0, 12] = right
         return features
 

@@ -12,6 +12,7 @@ from interp.core.tables import EVIDENCE
 from interp.probes import Dictionary, TopK, ablate_shared, pca, train_dictionaries
 from interp.probes.dictionaries.ablate_shared import _paired
 from tests.probes.sparse_world import SITE, SparseWorld, sparse_world
+from tests.refusals import refuses
 
 
 class Nothing(nn.Module):
@@ -168,10 +169,7 @@ def test_pairs_are_as_like_as_can_be_or_none() -> None:
 
 
 def test_doors_refuse_what_cannot_be_told(world, known) -> None:
-    with pytest.raises(DataError, match="real"):
-        ablated(known, world, source="reel")
-    with pytest.raises(SpecificationError, match="two domains"):
-        ablated(known, world, target="real")
+    refuses(DataError, "real", ablated, known, world, source="reel")
+    refuses(SpecificationError, "two domains", ablated, known, world, target="real")
     few = sparse_world(0.5, n_classes=8, n_artists=2, copies=1, per_class=2)
-    with pytest.raises(SampleError, match="at least 5"):
-        ablated(known, few)
+    refuses(SampleError, "at least 5", ablated, known, few)

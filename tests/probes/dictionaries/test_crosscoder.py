@@ -10,6 +10,7 @@ from interp.core.errors import LeakError, SampleError, ShapeError, Specification
 from interp.core.images import ImageTable
 from interp.probes import Crosscoder, Features, crosscoder
 from interp.probes.dictionaries.crosscoder import ONLY_A, ONLY_B, SHARED, _role
+from tests.refusals import refuses
 
 SITE = "hook_embedding"
 FIT = {"site": SITE, "width": 24, "k": 3, "withheld": (), "steps": 1200, "n_permutations": 49}
@@ -149,15 +150,11 @@ def test_a_feature_that_other_seeds_do_not_find_is_unclear() -> None:
 def test_what_cannot_be_compared_is_said() -> None:
     models, _, _ = planted(4, 1, n=240, width=8)
     brief = {**FIT, "width": 8, "steps": 5}
-    with pytest.raises(SpecificationError, match="two or more"):
-        crosscoder(*models, **{**brief, "seeds": (0,)})
-    with pytest.raises(LeakError):
-        crosscoder(*models, **{**brief, "withheld": None})
-    with pytest.raises(ShapeError):
-        crosscoder(models[0], models[1].rows(range(100)), **brief)
+    refuses(SpecificationError, "two or more", crosscoder, *models, **{**brief, "seeds": (0,)})
+    refuses(LeakError, "", crosscoder, *models, **{**brief, "withheld": None})
+    refuses(ShapeError, "", crosscoder, models[0], models[1].rows(range(100)), **brief)
     few = [one.rows((one.frame["label"] < "c02").to_numpy()) for one in models]
-    with pytest.raises(SampleError, match="three"):
-        crosscoder(*few, **brief)
+    refuses(SampleError, "three", crosscoder, *few, **brief)
 
 
 def test_a_gallery_says_which_class_a_feature_tells() -> None:
@@ -183,5 +180,4 @@ def test_a_gallery_says_which_class_a_feature_tells() -> None:
     others = rows[(rows["feature"] != own) & (rows["measure"] == "class selectivity")]
     assert others["value"].median() < 0.65
     assert set(made.shown(own, "real", most=5, least=0, quantiles=())["label"]) == {"c03"}
-    with pytest.raises(ShapeError, match="7 pictures"):
-        found.gallery(ImageTable(frame.head(7)))
+    refuses(ShapeError, "7 pictures", found.gallery, ImageTable(frame.head(7)))

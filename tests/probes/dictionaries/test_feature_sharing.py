@@ -26,6 +26,7 @@ from interp.probes import (
     train_dictionaries,
 )
 from tests.probes.sparse_world import SITE, SparseWorld, sparse_world
+from tests.refusals import refuses
 
 
 def measured(world: SparseWorld, *, centred: bool = True, measure: str = "shared mass", **words):
@@ -347,23 +348,20 @@ class TestDoors:
             (lambda x: world.codes[:-1], ShapeError),
             (lambda x: world.codes[:, :0], ShapeError),
         ):
-            with pytest.raises(error, match="as features"):
-                feature_sharing(world.features, SITE, {"bad": code})
+            refuses(error, "as features", feature_sharing, world.features, SITE, {"bad": code})
         with pytest.raises(SpecificationError, match="19 features"):
             paper_feature_sharing(world.features, lambda x: world.codes[:, :19], SITE)
 
     def test_refuse_what_cannot_be_compared(self) -> None:
         world = sparse_world(1.0)
         few = world.features.rows(world.features.frame["label"] < "c04")
-        with pytest.raises(SampleError, match="4 classes"):
-            feature_sharing(few, SITE, {"planted": lambda x: x})
+        refuses(SampleError, "4 classes", feature_sharing, few, SITE, {"planted": lambda x: x})
         with pytest.raises(SampleError, match="at least 5"):
             feature_roles(few, SITE, np.abs, domain_a="real", domain_b="sketch")
         one = ~world.features.frame.duplicated(["label", "domain"])
         with pytest.raises(SampleError, match="0 classes"):
             feature_sharing(world.features.rows(one), SITE, {"planted": lambda x: x})
-        with pytest.raises(SiteError, match="blocks"):
-            feature_sharing(world.features, "blocks.1", {})
+        refuses(SiteError, "blocks", feature_sharing, world.features, "blocks.1", {})
         with pytest.raises(SpecificationError, match="n_matched=0"):
             feature_sharing(world.features, SITE, {}, n_matched=0)
 

@@ -21,6 +21,7 @@ from interp.probes import (
     train_dictionaries,
 )
 from tests.probes.sparse_world import SITE, sparse_world
+from tests.refusals import refuses
 
 
 def features_of(x: np.ndarray) -> Features:
@@ -51,8 +52,7 @@ def test_fewer_components_keep_the_largest() -> None:
     every = pca(features_of(x), "s", withheld=())(x)
     np.testing.assert_allclose(made, every[:, [0, 1, 4, 5]], atol=1e-9)
     for n in (0, 5):
-        with pytest.raises(SpecificationError, match="1 to 4"):
-            pca(features_of(x), "s", n_components=n, withheld=())
+        refuses(SpecificationError, "1 to 4", pca, features_of(x), "s", n_components=n, withheld=())
 
 
 @pytest.mark.parametrize("make", [raw_units, pca])
@@ -64,8 +64,7 @@ def test_codes_do_not_see_withheld_cells(make) -> None:
     cells = [("c00", "real"), ("c00", "sketch")]
     first, second = (make(each, SITE, withheld=cells) for each in (world.features, other))
     assert torch.equal(first.mean, second.mean) and torch.equal(first.axes, second.axes)
-    with pytest.raises(LeakError):
-        make(world.features, SITE)
+    refuses(LeakError, "", make, world.features, SITE)
 
 
 @pytest.mark.parametrize("make", [raw_units, pca])
@@ -73,8 +72,7 @@ def test_codes_refuse_what_does_not_vary_or_fit(make) -> None:
     with pytest.raises(NumericsError, match="pictures whose"):
         make(features_of(np.full((9, 3), 0.1)), "s", withheld=())
     code = make(features_of(np.random.default_rng(0).normal(size=(9, 3))), "s", withheld=())
-    with pytest.raises(ShapeError, match="3 values"):
-        code(np.ones((2, 4)))
+    refuses(ShapeError, "3 values", code, np.ones((2, 4)))
 
 
 def dictionary_of(directions: np.ndarray) -> Dictionary:
@@ -144,5 +142,4 @@ class TestStability:
         assert value[24] > value[96] + 0.1
 
     def test_takes_two(self) -> None:
-        with pytest.raises(SampleError, match="at least two"):
-            dictionary_stability([dictionary_of(np.eye(3))])
+        refuses(SampleError, "at least two", dictionary_stability, [dictionary_of(np.eye(3))])

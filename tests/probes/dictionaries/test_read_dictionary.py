@@ -15,6 +15,7 @@ from interp.circuits import Chain
 from interp.core.errors import CheckpointError, SpecificationError
 from interp.probes import Dictionary, feature_sharing, gallery, read_dictionary, write_saelens
 from tests.probes.sparse_world import SITE, sparse_world
+from tests.refusals import refuses
 
 D_IN, D_SAE, K = 5, 10, 3
 
@@ -114,9 +115,7 @@ def belongs(libraries: dict[str, ModuleType], name: str, thing: Any) -> Any:
     return thing
 
 
-def test_a_pickled_configuration_is_read_and_its_class_never_made(
-    libraries: dict[str, ModuleType], x: np.ndarray, tmp_path: Path
-) -> None:
+def test_a_pickled_configuration_is_read_and_its_class_never_made(libraries, x, tmp_path) -> None:
     def made(self: Any) -> None:
         raise AssertionError("code of a file was run")
 
@@ -127,9 +126,6 @@ def test_a_pickled_configuration_is_read_and_its_class_never_made(
     kind.__init__ = kind.__setstate__ = made  # type: ignore[misc, attr-defined]
     one = read_dictionary(tmp_path / "sae.pt")
     np.testing.assert_allclose(one(x), prisma_formula(x, PRISMA)[0], atol=1e-12)
-
-
-# overcomplete
 
 
 def overcomplete_state(*, norm: bool = False, multiplier: float = 0.3) -> dict[str, Tensor]:
@@ -172,9 +168,7 @@ def overcomplete_formula(
 
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("kind", ["SAE", "TopKSAE", "BatchTopKSAE", "JumpSAE"])
-def test_what_is_read_of_overcomplete_is_its_formula(
-    kind: str, norm: bool, x: np.ndarray, tmp_path: Path
-) -> None:
+def test_what_is_read_of_overcomplete_is_its_formula(kind, norm, x, tmp_path) -> None:
     state, words = overcomplete_state(norm=norm), {"TopKSAE": {"k": K}}.get(kind, {})
     threshold = 0.0
     if kind == "JumpSAE":
@@ -191,9 +185,7 @@ def test_what_is_read_of_overcomplete_is_its_formula(
     np.testing.assert_allclose(one.reconstruct(torch.as_tensor(x)), outputs, atol=1e-7)
 
 
-def test_a_whole_model_says_everything_itself(
-    libraries: dict[str, ModuleType], x: np.ndarray, tmp_path: Path
-) -> None:
+def test_a_whole_model_says_everything_itself(libraries, x, tmp_path) -> None:
     def normalize_identity(rows: Tensor) -> Tensor:
         raise AssertionError("code of a file was run")
 
@@ -221,8 +213,7 @@ def test_a_whole_model_says_everything_itself(
     codes, outputs = overcomplete_formula(x, state, "TopKSAE", 0.0)
     np.testing.assert_allclose(one(x), codes, atol=1e-12)
     np.testing.assert_allclose(one.reconstruct(torch.as_tensor(x)), outputs, atol=1e-12)
-    with pytest.raises(SpecificationError, match="k=4"):
-        read_dictionary(tmp_path / "model.pt", k=4)
+    refuses(SpecificationError, "k=4", read_dictionary, tmp_path / "model.pt", k=4)
 
 
 def test_a_tied_encoder_reads_with_its_dictionary(x: np.ndarray, tmp_path: Path) -> None:
@@ -234,9 +225,6 @@ def test_a_tied_encoder_reads_with_its_dictionary(x: np.ndarray, tmp_path: Path)
     one = read_dictionary(tmp_path / "model.pt", kind="SAE")
     right = np.maximum(x @ rows.numpy().T + state["encoder.bias"].numpy(), 0)
     np.testing.assert_allclose(one(x), right, atol=1e-7)
-
-
-# what the rest of the wing makes of them
 
 
 def test_features_and_galleries_of_a_read_dictionary(tmp_path: Path) -> None:
@@ -265,8 +253,6 @@ def test_features_and_galleries_of_a_read_dictionary(tmp_path: Path) -> None:
     assert set(found.shown(feature, "sketch", most=2, least=0, quantiles=())["label"]) == {"c02"}
 
 
-# what is refused
-
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a transcoder": ({"is_transcoder": True}, "reads one site and writes another"),
     "jumprelu without thresholds": ({"architecture": "jumprelu"}, "threshold of shape nothing"),
@@ -281,45 +267,33 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_configurations_of_vit_prisma_that_are_refused(case: str, tmp_path: Path) -> None:
     changed, match = BAD[case]
-    with pytest.raises(CheckpointError, match=match):
-        read_dictionary(prisma_folder(tmp_path / "sae", **changed))
+    refuses(CheckpointError, match, read_dictionary, prisma_folder(tmp_path / "sae", **changed))
 
 
 def test_files_that_do_not_read_are_named(tmp_path: Path) -> None:
     folder = prisma_folder(tmp_path / "sae")
     whole = (folder / "weights.pt").read_bytes()
     (folder / "weights.pt").write_bytes(whole[:-200])
-    with pytest.raises(CheckpointError, match="does not read"):
-        read_dictionary(folder)
+    refuses(CheckpointError, "does not read", read_dictionary, folder)
     (folder / "weights.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"0 files of weights.*weights\.pt"):
-        read_dictionary(folder)
+    refuses(CheckpointError, r"0 files of weights.*weights\.pt", read_dictionary, folder)
     torch.save(prisma_weights(), tmp_path / "alone.pt")
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        read_dictionary(tmp_path / "alone.pt")
+    refuses(CheckpointError, r"config\.json", read_dictionary, tmp_path / "alone.pt")
     prisma_folder(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="configuration that does not read"):
-        read_dictionary(folder)
+    refuses(CheckpointError, "configuration that does not read", read_dictionary, folder)
     (folder / "config.json").write_text('{"d_in": 5}')
-    with pytest.raises(CheckpointError, match="without expansion_factor, activation_fn_str"):
-        read_dictionary(folder)
+    refuses(CheckpointError, "without expansion_factor, activation_fn_str", read_dictionary, folder)
     torch.save(torch.zeros(3), tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="unknown format"):
-        read_dictionary(tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="nowhere"):
-        read_dictionary(tmp_path / "nowhere.pt")
-    with pytest.raises(CheckpointError, match="nowhere"):
-        read_dictionary(tmp_path / "nowhere")
+    refuses(CheckpointError, "unknown format", read_dictionary, tmp_path / "other.pt")
+    refuses(CheckpointError, "nowhere", read_dictionary, tmp_path / "nowhere.pt")
+    refuses(CheckpointError, "nowhere", read_dictionary, tmp_path / "nowhere")
 
 
-def test_pickled_objects_of_other_libraries_are_refused(
-    libraries: dict[str, ModuleType], tmp_path: Path
-) -> None:
+def test_pickled_objects_of_other_libraries_are_refused(libraries, tmp_path) -> None:
     thing = belongs(libraries, "elsewhere", type("Thing", (), {}))
     torch.save({"W_enc": thing()}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"elsewhere\.Thing"):
-        read_dictionary(tmp_path / "model.pt")
+    refuses(CheckpointError, r"elsewhere\.Thing", read_dictionary, tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize(
@@ -333,19 +307,15 @@ def test_pickled_objects_of_other_libraries_are_refused(
         ({"kind": "JumpSAE"}, "without thresholds"),
     ],
 )
-def test_state_dicts_that_leave_something_open_are_refused(
-    words: dict[str, Any], match: str, tmp_path: Path
-) -> None:
+def test_state_dicts_that_leave_something_open_are_refused(words, match, tmp_path) -> None:
     torch.save(overcomplete_state(), tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=match):
-        read_dictionary(tmp_path / "model.pt", **words)
+    refuses(CheckpointError, match, read_dictionary, tmp_path / "model.pt", **words)
 
 
 @pytest.mark.parametrize("inner", ["mlp_blocks.0.0.weight", "final_block.1.weight"])
 def test_encoders_of_several_layers_are_refused(inner: str, tmp_path: Path) -> None:
     torch.save(overcomplete_state() | {f"encoder.{inner}": torch.ones(3)}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="several layers"):
-        read_dictionary(tmp_path / "model.pt", kind="SAE")
+    refuses(CheckpointError, "several layers", read_dictionary, tmp_path / "model.pt", kind="SAE")
 
 
 def test_a_folder_of_saelens_reads_by_the_same_call(x: np.ndarray, tmp_path: Path) -> None:
@@ -356,5 +326,4 @@ def test_a_folder_of_saelens_reads_by_the_same_call(x: np.ndarray, tmp_path: Pat
         other = read_dictionary(place)
         assert other.standard_rows
         np.testing.assert_allclose(other(x), one(x), atol=1e-12)
-    with pytest.raises(SpecificationError, match="k=2"):
-        read_dictionary(folder, k=2)
+    refuses(SpecificationError, "k=2", read_dictionary, folder, k=2)

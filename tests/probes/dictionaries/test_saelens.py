@@ -8,18 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from interp import probes
 from interp.core.errors import CheckpointError, NumericsError, OutputError
-from interp.probes import (
-    L1,
-    BatchTopK,
-    Dictionary,
-    TopK,
-    paper_dictionary,
-    read_saelens,
-    train_dictionaries,
-    write_saelens,
-)
 from tests.probes.sparse_world import SITE, sparse_world
+from tests.refusals import refuses
 
 D_IN, D_SAE = 5, 9
 
@@ -128,7 +120,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_read_is_the_formula(form, x, tmp_path) -> None:
     folder = made(tmp_path / "sae", **FORMS[form])
-    one = read_saelens(folder)
+    one = probes.read_saelens(folder)
     features, outputs = formula(folder, x)
     scale = np.sqrt(D_IN) if one.unit_rows else 1.0
     assert 0 < (features > 0).sum() < features.size
@@ -138,18 +130,20 @@ def test_what_is_read_is_the_formula(form, x, tmp_path) -> None:
     assert one.facts["site"] == "blocks.0.hook_resid_post"
 
 
-@pytest.mark.parametrize("sparsity", [L1(0.05), TopK(2), BatchTopK(2), None], ids=str)
+@pytest.mark.parametrize(
+    "sparsity", [probes.L1(0.05), probes.TopK(2), probes.BatchTopK(2), None], ids=str
+)
 def test_a_round_trip_keeps_features_and_facts(sparsity, tmp_path) -> None:
     world = sparse_world(1.0, n_classes=6, width=12, offset=3.0)
     cells = [("c00", "sketch")]
     if sparsity is None:
-        one = paper_dictionary(world.features, SITE, withheld=cells, steps=20)
+        one = probes.paper_dictionary(world.features, SITE, withheld=cells, steps=20)
     else:
-        (one,) = train_dictionaries(
+        (one,) = probes.train_dictionaries(
             world.features, SITE, sparsity, width=16, withheld=cells, steps=60
         )
-    folder = write_saelens(one, tmp_path / "a" / "dictionary")
-    other = read_saelens(folder)
+    folder = probes.write_saelens(one, tmp_path / "a" / "dictionary")
+    other = probes.read_saelens(folder)
     x = world.features.values[SITE]
     assert (one.k, one.unit_rows, one.width) == (other.k, other.unit_rows, other.width)
     assert dict(other.facts) == dict(one.facts)
@@ -167,11 +161,11 @@ def test_written_configurations_say_what_saelens_needs(tmp_path) -> None:
     eye, zero = torch.eye(4), torch.zeros(4)
     said = {}
     for name, one in {
-        "standard": Dictionary(eye, eye, zero, zero, zero),
-        "topk": Dictionary(eye, eye, zero, zero, zero, k=2),
-        "jumprelu": Dictionary(eye, eye, zero, zero, zero + 0.1),
+        "standard": probes.Dictionary(eye, eye, zero, zero, zero),
+        "topk": probes.Dictionary(eye, eye, zero, zero, zero, k=2),
+        "jumprelu": probes.Dictionary(eye, eye, zero, zero, zero + 0.1),
     }.items():
-        folder = write_saelens(one, tmp_path / name)
+        folder = probes.write_saelens(one, tmp_path / name)
         said[name] = json.loads((folder / "cfg.json").read_text())
         stored = load_file(folder / "sae_weights.safetensors")
         assert said[name]["architecture"] == name and ("threshold" in stored) == (
@@ -209,42 +203,37 @@ class TestRefusals:
         ],
     )
     def test_name_what_cannot_be_said(self, said, match, tmp_path) -> None:
-        with pytest.raises(CheckpointError, match=match):
-            read_saelens(made(tmp_path / "sae", **said))
+        refuses(CheckpointError, match, probes.read_saelens, made(tmp_path / "sae", **said))
 
     def test_name_files_that_do_not_read(self, tmp_path) -> None:
-        with pytest.raises(CheckpointError, match=r"cfg\.json and sae_weights"):
-            read_saelens(tmp_path / "nowhere")
+        refuses(
+            CheckpointError, r"cfg\.json and sae_weights", probes.read_saelens, tmp_path / "nowhere"
+        )
         folder = made(tmp_path / "sae")
         whole = (folder / "sae_weights.safetensors").read_bytes()
         (folder / "sae_weights.safetensors").write_bytes(whole[:-8])
-        with pytest.raises(CheckpointError, match="do not read"):
-            read_saelens(folder)
+        refuses(CheckpointError, "do not read", probes.read_saelens, folder)
         (made(folder) / "cfg.json").write_text("[1, 2]")
-        with pytest.raises(CheckpointError, match="no table"):
-            read_saelens(folder)
+        refuses(CheckpointError, "no table", probes.read_saelens, folder)
 
     def test_name_scalings_learnt_afterwards_and_numbers_that_are_none(self, tmp_path) -> None:
         folder = made(tmp_path / "sae")
         weights = load_file(folder / "sae_weights.safetensors")
         ones = torch.ones(D_SAE).double()
         save_file(weights | {"scaling_factor": ones}, folder / "sae_weights.safetensors")
-        assert read_saelens(folder).width == D_SAE
+        assert probes.read_saelens(folder).width == D_SAE
         save_file(weights | {"scaling_factor": 2 * ones}, folder / "sae_weights.safetensors")
-        with pytest.raises(CheckpointError, match="scaling_factor"):
-            read_saelens(folder)
+        refuses(CheckpointError, "scaling_factor", probes.read_saelens, folder)
         save_file(weights | {"b_enc": ones * torch.nan}, folder / "sae_weights.safetensors")
-        with pytest.raises(NumericsError, match="encoder_bias"):
-            read_saelens(folder)
+        refuses(NumericsError, "encoder_bias", probes.read_saelens, folder)
 
     def test_name_what_cannot_be_written(self, tmp_path) -> None:
         eye, zero = torch.eye(4), torch.zeros(4)
         for one in (
-            Dictionary(eye, eye, zero, zero, zero + 0.1, k=2),
-            Dictionary(eye, eye, zero, zero, zero - 0.1),
+            probes.Dictionary(eye, eye, zero, zero, zero + 0.1, k=2),
+            probes.Dictionary(eye, eye, zero, zero, zero - 0.1),
         ):
-            with pytest.raises(CheckpointError, match="threshold"):
-                write_saelens(one, tmp_path / "a")
+            refuses(CheckpointError, "threshold", probes.write_saelens, one, tmp_path / "a")
         (tmp_path / "file").write_text("")
         with pytest.raises(OutputError, match="file"):
-            write_saelens(Dictionary(eye, eye, zero, zero, zero), tmp_path / "file")
+            probes.write_saelens(probes.Dictionary(eye, eye, zero, zero, zero), tmp_path / "file")

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.core.errors import DataError, NumericsError, OutputError, SiteError, SpecificationError
+from interp.core.errors import DataError, OutputError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.parallel import Rank
 from interp.probes import POOLS, batches, collect
 from interp.probes.features.pooling import attention_weights, pooled, pooling_site, tokens, untokens
 from tests.probes.toy import Toy, noise, preprocess
+from tests.refusals import refuses
 
 ROOT = Path(__file__).parents[3]
 MAP = ("batch", "channel", "row", "column")
@@ -120,8 +121,7 @@ class TestPooling:
             pooled(torch.ones(1, 5, 2), ("batch", "pos", "d"), "attention")
         blind = Toy()
         blind.sites = ("map", "tokens")
-        with pytest.raises(SiteError, match="pattern"):
-            read(images, tower=blind, pool="attention")
+        refuses(SiteError, "pattern", read, images, tower=blind, pool="attention")
 
 
 class TestBatches:
@@ -169,8 +169,7 @@ class TestFolder:
         assert second.shapes == plain.shapes
 
     def test_a_stopped_pass_goes_on_where_it_stopped(self, images, tmp_path) -> None:
-        with pytest.raises(KeyboardInterrupt):
-            read(images, tmp_path, Stops())
+        refuses(KeyboardInterrupt, "", read, images, tmp_path, Stops())
         assert only(tmp_path).suffix == ".part"
         again = Toy()
         again.load_state_dict(Stops().state_dict())
@@ -186,8 +185,7 @@ class TestFolder:
         """Facts had no version once: sites had a width each, and files their final size."""
         tower = Stops() if stopped else Toy()
         if stopped:
-            with pytest.raises(KeyboardInterrupt):
-                read(images, tmp_path, tower)
+            refuses(KeyboardInterrupt, "", read, images, tmp_path, tower)
         else:
             read(images, tmp_path, tower)
         folder = only(tmp_path)
@@ -209,8 +207,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("harm", ["bytes", "line", "facts"])
     def test_what_was_half_written_is_done_again(self, images, tmp_path, harm) -> None:
-        with pytest.raises(KeyboardInterrupt):
-            read(images, tmp_path, Stops())
+        refuses(KeyboardInterrupt, "", read, images, tmp_path, Stops())
         part = only(tmp_path)
         if harm == "bytes":  # pages that a crashed machine never wrote
             with next(part.glob("*heads.npy")).open("r+b") as file:
@@ -255,8 +252,7 @@ class TestFolder:
 
         read(images, tmp_path, Same())
         Same.scale = 1.01
-        with pytest.raises(DataError, match=r"differ by 1\.0%"):
-            read(images, tmp_path, Same())
+        refuses(DataError, r"differ by 1\.0%", read, images, tmp_path, Same())
 
     def test_a_pass_is_on_the_disk_before_it_counts_as_complete(
         self, images, tmp_path, monkeypatch
@@ -275,11 +271,9 @@ class TestFolder:
         read(images, tmp_path)
         file = next(only(tmp_path).glob("*map.npy"))
         file.write_bytes(file.read_bytes()[:-8])
-        with pytest.raises(DataError, match="Delete the folder"):
-            read(images, tmp_path)
+        refuses(DataError, "Delete the folder", read, images, tmp_path)
         (tmp_path / "file").write_text("")
-        with pytest.raises(OutputError, match="activations"):
-            read(images, tmp_path / "file")
+        refuses(OutputError, "activations", read, images, tmp_path / "file")
 
     def test_a_full_disk_is_said_beforehand_and_when_it_happens(
         self, images, tmp_path, monkeypatch
@@ -289,33 +283,15 @@ class TestFolder:
 
         with monkeypatch.context() as patch:
             patch.setattr("interp.core.storage.store.shutil.disk_usage", lambda _: Usage)
-            with pytest.raises(OutputError, match="free"):
-                read(images, tmp_path)
+            refuses(OutputError, "free", read, images, tmp_path)
 
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
             patch.setattr("interp.core.storage.activations.ActivationWriter._handle", full)
-            with pytest.raises(OutputError, match="disk that is full"):
-                read(images, tmp_path)
+            refuses(OutputError, "disk that is full", read, images, tmp_path)
         assert len(read(images, tmp_path)) == 12
-
-    def test_a_nan_names_its_site_and_picture_and_completes_nothing(self, images, tmp_path) -> None:
-        toy = Toy()
-        toy.poison = 7.0
-        with pytest.raises(NumericsError, match=r"tokens.*7\.png"):
-            read(images, tmp_path, toy)
-        assert only(tmp_path).suffix == ".part"
-
-    def test_cost_is_said_before_the_pass(self, images, tmp_path, capsys, monkeypatch) -> None:
-        monkeypatch.setattr("interp.core.progress._quiet", False)
-        features = read(images, tmp_path)
-        said = capsys.readouterr().err
-        size = 4e-9 * sum(matrix.size for matrix in features.values.values())
-        assert "12 pictures, 3 forwards of 5, 5 sites" in said and f"{size:.3g} GB" in said
-        facts = json.loads((only(tmp_path) / "facts.json").read_text())
-        assert facts["rows"] == 12 and set(facts["sites"]) == set(features.sites)
 
     def test_a_tower_without_weights_cannot_be_told_apart(self, images, tmp_path) -> None:
         class Bare:
@@ -327,8 +303,7 @@ class TestFolder:
                     raise AttributeError(name)
                 return getattr(self.__dict__["inner"], name)
 
-        with pytest.raises(SpecificationError, match="state_dict"):
-            read(images, tmp_path, Bare())
+        refuses(SpecificationError, "state_dict", read, images, tmp_path, Bare())
 
 
 def test_shares_of_ranks_are_disjoint_and_hold_every_row() -> None:

@@ -1,6 +1,9 @@
 """Features: one pass, the right pooling, and errors that name site and picture."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.core.errors import (
@@ -12,8 +15,18 @@ from interp.core.errors import (
     SpecificationError,
 )
 from interp.core.images import ImageTable
-from interp.probes import Features, collect, directions, factorisation, pixels, similarity
+from interp.probes import (
+    Features,
+    collect,
+    directions,
+    factorisation,
+    open_features,
+    pixels,
+    save_features,
+    similarity,
+)
 from tests.probes.toy import Toy, noise, preprocess
+from tests.refusals import refuses
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +78,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(images, capsys, monkeypatch)
     assert [n for n, _ in toy.calls] == [1, 12, 6, 3, 3, 3, 3]
     assert "halved to 3" in capsys.readouterr().err
     toy.room = 0
-    with pytest.raises(RuntimeError, match="out of memory"):
-        collect(toy, images, "heads", preprocess=preprocess)
+    refuses(RuntimeError, "out of memory", collect, toy, images, "heads", preprocess=preprocess)
 
 
 def test_a_nan_names_its_site_and_picture(images) -> None:
@@ -86,8 +98,7 @@ def test_pixels_are_the_preprocessed_picture_and_join_as_a_site(images) -> None:
                                rtol=1e-6)  # fmt: skip
     joined = collect(Toy(), images, "map", preprocess=preprocess).joined(floor)
     assert joined.sites == ["map", "pixels"] and joined.layer("pixels") == -1
-    with pytest.raises(ShapeError, match="two tables"):
-        joined.joined(floor.rows([0, 1]))
+    refuses(ShapeError, "two tables", joined.joined, floor.rows([0, 1]))
 
 
 def test_pixels_are_named_as_a_control(planted) -> None:
@@ -105,19 +116,16 @@ def test_rows_and_only_keep_frame_and_values_aligned(images) -> None:
 
 
 def test_doors_refuse_what_cannot_be_done(images) -> None:
-    with pytest.raises(SiteError, match="tokens"):
-        collect(Toy(), images, "token", preprocess=preprocess)
+    refuses(SiteError, "tokens", collect, Toy(), images, "token", preprocess=preprocess)
     with pytest.raises(SpecificationError, match="pool"):
         collect(Toy(), images, "map", preprocess=preprocess, pool="max")
-    with pytest.raises(SampleError, match="no pictures"):
-        collect(Toy(), images[:0], "map", preprocess=preprocess)
+    refuses(SampleError, "no pictures", collect, Toy(), images[:0], "map", preprocess=preprocess)
     with pytest.raises(ShapeError, match=r"\(3, 2\)"):
         Features({"site": np.ones((3, 2), dtype=np.float32)}, images.frame)
 
 
 def test_similarity_takes_a_tower_directly(images) -> None:
-    with pytest.raises(SpecificationError, match="preprocess"):
-        similarity(Toy(), images, "map")
+    refuses(SpecificationError, "preprocess", similarity, Toy(), images, "map")
     with pytest.raises(SampleError):  # one domain: no pair to compare
         similarity(Toy(), images, "map", preprocess=preprocess)
 
@@ -125,9 +133,59 @@ def test_similarity_takes_a_tower_directly(images) -> None:
 def test_one_domain_twice_and_a_missing_label_are_refused(planted) -> None:
     features = planted(0.5, n_classes=6)
     for measure in (similarity, directions, factorisation):
-        with pytest.raises(SpecificationError, match="each domain once"):
-            measure(features, domains=["real", "real"])
+        refuses(SpecificationError, "each domain once", measure, features, domains=["real", "real"])
     frame = features.frame.copy()
     frame.loc[frame.index[:3], "label"] = None
-    with pytest.raises(DataError, match="3 pictures without a label"):
-        similarity(Features(features.values, frame))
+    refuses(DataError, "3 pictures without a label", similarity, Features(features.values, frame))
+
+
+def made() -> Features:
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        [(c, d, a) for c in ("None", "007", "NA", "x y", "1.0") for d in ("real", "sketch")
+         for a in "wxyz"],
+        columns=["label", "domain", "artist"],
+    )  # fmt: skip
+    frame["withheld"] = frame["label"] == "NA"
+    values = {
+        "blocks.0.hook_resid_post": generator.normal(size=(40, 6)).astype(np.float32),
+        "hook_embedding": generator.normal(size=(40, 3)),
+    }
+    depths = {"blocks.0.hook_resid_post": 0.5, "hook_embedding": 1.0}
+    layers = {"blocks.0.hook_resid_post": 0, "hook_embedding": 1}
+    shapes = {"blocks.0.hook_resid_post": (2, 3)}
+    return Features(values, frame, layers, depths, {"pool": "token"}, shapes)
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    features = made()
+    found = open_features(save_features(features, tmp_path / "kept"))
+    pd.testing.assert_frame_equal(found.frame, features.frame)
+    assert found.sites == features.sites and found.facts == features.facts
+    for site in features.sites:
+        np.testing.assert_array_equal(found.values[site], features.values[site])
+        assert found.values[site].dtype == features.values[site].dtype
+        assert (found.layer(site), found.depth(site)) == (
+            features.layer(site),
+            features.depth(site),
+        )
+    assert dict(found.shapes) == dict(features.shapes)
+    measured = [directions(each, "hook_embedding").frame for each in (features, found)]
+    pd.testing.assert_frame_equal(*measured)
+
+
+def test_saving_again_replaces(tmp_path: Path) -> None:
+    save_features(made(), tmp_path / "kept")
+    again = made().only("hook_embedding")
+    assert open_features(save_features(again, tmp_path / "kept")).sites == ["hook_embedding"]
+
+
+def test_what_is_no_such_folder_is_said(tmp_path: Path) -> None:
+    refuses(DataError, "save_features", open_features, tmp_path)
+    folder = save_features(made(), tmp_path / "kept")
+    (folder / "001.npy").write_bytes(b"not numpy")
+    refuses(DataError, "do not read", open_features, folder)
+    with pytest.raises(DataError, match="do not read"):
+        save = save_features(made(), tmp_path / "other")
+        (save / "000.npy").unlink()
+        open_features(save)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from interp.circuits import Chain
 from interp.core.errors import DataError, SampleError, ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable
-from interp.probes import Gallery, gallery, open_gallery, raw_units
-from interp.probes.features.features import Features
+from interp.probes import Features, Gallery, gallery, open_gallery, raw_units
 from tests.probes.conftest import make_frame
+from tests.refusals import refuses
 
 SIDE, MAPS = 4, "blocks.0.hook_resid_pre"
 SHARED, PRIVATE, DEAD = 0, 1, 2
@@ -136,9 +136,6 @@ def test_tokens_of_a_transformer_have_a_class_token_before_them() -> None:
     assert made.peaks.box(0, PRIVATE) is None and (made.values(PRIVATE) == 250).all()
 
 
-# what it is of
-
-
 def flat(picture: Image.Image) -> Tensor:
     """Four tokens, 12 wide."""
     return as_map(picture).reshape(4, 12)
@@ -195,9 +192,6 @@ def test_random_directions_are_of_length_one_and_drawn_again_alike() -> None:
     assert (one @ one.T / 200 * 9 - torch.eye(9)).abs().max() < 0.4  # evenly in all directions
 
 
-# kept
-
-
 def test_a_gallery_is_kept_and_opened_with_more_pictures(tmp_path: Path) -> None:
     some = images()[np.arange(len(images())) % 5 > 0]
     made = gallery(tower(), some, MAPS, preprocess=as_map)
@@ -207,14 +201,9 @@ def test_a_gallery_is_kept_and_opened_with_more_pictures(tmp_path: Path) -> None
     pd.testing.assert_frame_equal(kept.shown(1, "real"), made.shown(1, "real"))
     assert kept.table.frame["value"].tolist() == pytest.approx(made.table.frame["value"].tolist())
     assert repr(kept) == repr(made)
-    with pytest.raises(DataError, match="images without"):
-        open_gallery(tmp_path / "gallery", some[np.arange(9)])
+    refuses(DataError, "images without", open_gallery, tmp_path / "gallery", some[np.arange(9)])
     (tmp_path / "gallery" / "values.npy").unlink()
-    with pytest.raises(DataError, match="do not read"):
-        open_gallery(tmp_path / "gallery", images())
-
-
-# what is refused
+    refuses(DataError, "do not read", open_gallery, tmp_path / "gallery", images())
 
 
 @pytest.mark.parametrize(
@@ -230,23 +219,17 @@ def test_a_gallery_is_kept_and_opened_with_more_pictures(tmp_path: Path) -> None
 )
 def test_what_cannot_be_shown_is_refused(words: dict[str, Any], error: type, said: str) -> None:
     asked = {"site": MAPS, "preprocess": as_map, **words}
-    with pytest.raises(error, match=said):
-        gallery(tower(), images(), **asked)
+    refuses(error, said, gallery, tower(), images(), **asked)
 
 
 def test_pictures_that_leave_nothing_to_compare_are_refused() -> None:
     alone = images().select(label="c01")
-    with pytest.raises(SampleError, match="1 classes"):
-        gallery(tower(), alone, MAPS, preprocess=as_map)
-    with pytest.raises(SampleError, match="no pictures"):
-        gallery(tower(), images()[[]], MAPS, preprocess=as_map)
+    refuses(SampleError, "1 classes", gallery, tower(), alone, MAPS, preprocess=as_map)
+    refuses(SampleError, "no pictures", gallery, tower(), images()[[]], MAPS, preprocess=as_map)
 
 
 def test_units_and_quantiles_that_there_are_not_are_refused() -> None:
     for wrong in (-1, 3):
-        with pytest.raises(SpecificationError, match="0 to 2"):
-            found().shown(wrong, "real")
-    with pytest.raises(SpecificationError, match="shares from 0 to 1"):
-        found().shown(0, "real", quantiles=(90,))
-    with pytest.raises(DataError, match="'clipart'"):
-        found().shown(0, "clipart")
+        refuses(SpecificationError, "0 to 2", found().shown, wrong, "real")
+    refuses(SpecificationError, "shares from 0 to 1", found().shown, 0, "real", quantiles=(90,))
+    refuses(DataError, "'clipart'", found().shown, 0, "clipart")

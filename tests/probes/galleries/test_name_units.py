@@ -20,9 +20,12 @@ from interp.probes import Gallery, name_units
 from interp.probes.galleries.name_units import ALL_DOMAINS, NO_NAME
 from interp.probes.galleries.peaks import Peaks
 from tests.probes.conftest import make_frame
+from tests.refusals import refuses
+from tests.tables import picture_of
 
 DOMAINS, CLASSES, NOISE = ("real", "sketch"), 10, 40
 FRAME = make_frame(CLASSES, DOMAINS, n_artists=16, copies=2).assign(split="test", caption="")
+PLACE = {path: row for row, path in enumerate(FRAME["path"])}
 CLASS, PRIVATE, DOMAIN, DEAD = range(CLASSES), CLASSES, CLASSES + 1, CLASSES + 2
 """Units: one for each class in both domains, one for c05 in sketches alone, sketches, nothing."""
 
@@ -33,15 +36,16 @@ def concepts() -> np.ndarray:
     return np.stack([*names, *(FRAME["domain"] == name for name in DOMAINS)], axis=1).astype(float)
 
 
-def number_of(row: pd.Series) -> tuple[int, int, int]:
-    """A picture's place, as its colour."""
-    return (*divmod(int(row.name), 256), 0)
-
-
 def of(values: np.ndarray) -> Gallery:
     peaks = Peaks(values, np.zeros(values.shape, int), None)
-    images = ImageTable(FRAME, reader=lambda row: Image.new("RGB", (1, 1), number_of(row)))
-    return Gallery(images, "s", "unit", peaks, DOMAINS, Table("gallery", pd.DataFrame()))
+    return Gallery(
+        ImageTable(FRAME, reader=picture_of),
+        "s",
+        "unit",
+        peaks,
+        DOMAINS,
+        Table("gallery", pd.DataFrame()),
+    )
 
 
 def planted(seed: int = 0) -> Gallery:
@@ -64,8 +68,7 @@ def embedded(gallery: Gallery, *, seed: int = 0, n_words: int = 100) -> dict[str
     pictures = concepts() @ directions + 0.1 * draw.normal(size=(len(FRAME), 64))
 
     def preprocess(picture: Image.Image) -> Tensor:
-        red, green, _ = np.asarray(picture)[0, 0].tolist()
-        return torch.from_numpy(pictures[256 * red + green])[None]
+        return torch.from_numpy(pictures[PLACE[picture.info["path"]]])[None]
 
     words = [*(f"c{c:02d}" for c in range(CLASSES)), *DOMAINS, *map(str, range(n_words))]
     others = draw.normal(size=(n_words, 64)) / 8
@@ -141,14 +144,10 @@ def test_a_value_is_scikit_learns_on_the_other_artists_drawings() -> None:
 def test_words_that_cannot_name_are_refused() -> None:
     shown = planted()
     words = embedded(shown)
-    with pytest.raises(SpecificationError, match="all three"):
-        name_units(shown, words["tower"])
-    with pytest.raises(SpecificationError, match=r"up to \.5"):
-        name_units(shown, top=0)
-    with pytest.raises(SampleError, match="2400 or more"):
-        name_units(shown, top=1 / 480)
+    refuses(SpecificationError, "all three", name_units, shown, words["tower"])
+    refuses(SpecificationError, r"up to \.5", name_units, shown, top=0)
+    refuses(SampleError, "2400 or more", name_units, shown, top=1 / 480)
     with pytest.raises(SampleError, match="1 word"):
         name_units(shown, **words | {"words": Classifier(torch.ones(1, 64), ["one"])})
     wrong = Classifier(torch.ones(2, 3) + torch.eye(2, 3), ["one", "two"])
-    with pytest.raises(ShapeError):
-        name_units(shown, **embedded(shown) | {"words": wrong})
+    refuses(ShapeError, "", name_units, shown, **embedded(shown) | {"words": wrong})

@@ -7,6 +7,7 @@ import pytest
 from interp.core.artists import artist_halves
 from interp.core.errors import SampleError, SpecificationError
 from interp.probes import Features, class_cosines
+from tests.refusals import refuses
 
 CLASSES = tuple("abcdefgh")
 SITE = "blocks.1.hook_resid_post"
@@ -58,10 +59,8 @@ def test_a_naive_loop_gives_the_same() -> None:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(SpecificationError, match="two"):
-        class_cosines(made(), ["real"])
-    with pytest.raises(SampleError, match="middle"):
-        class_cosines(made(depth=0.9), ["real", "sketch"])
+    refuses(SpecificationError, "two", class_cosines, made(), ["real"])
+    refuses(SampleError, "middle", class_cosines, made(depth=0.9), ["real", "sketch"])
     few = made()
     with pytest.raises(SampleError, match="3 classes"):
         class_cosines(few.rows(few.frame["label"].isin(list("abc"))), ["real", "sketch"])

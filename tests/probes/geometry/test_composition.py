@@ -9,6 +9,7 @@ from interp.core.artists import artist_halves
 from interp.core.errors import SampleError, SpecificationError
 from interp.probes import Features, composition
 from tests.probes.conftest import make_frame
+from tests.refusals import refuses
 
 PAIR = ("real", "sketch")
 HELD = ["c01", "c04", "c06"]
@@ -82,11 +83,7 @@ def test_what_adds_up_composes_and_what_does_not_stays_at_chance() -> None:
 
 def test_what_cannot_be_composed_is_said() -> None:
     features = planted(1.0)
-    with pytest.raises(SpecificationError, match="no picture"):
-        composition(features, PAIR, ["c99"])
-    with pytest.raises(SpecificationError, match="two"):
-        composition(features, ["real"], HELD)
-    with pytest.raises(SampleError, match="1 held-out"):
-        composition(features, PAIR, ["c01"])
-    with pytest.raises(SampleError, match="2 seen"):
-        composition(features, PAIR, [f"c{n:02d}" for n in range(7)])
+    refuses(SpecificationError, "no picture", composition, features, PAIR, ["c99"])
+    refuses(SpecificationError, "two", composition, features, ["real"], HELD)
+    refuses(SampleError, "1 held-out", composition, features, PAIR, ["c01"])
+    refuses(SampleError, "2 seen", composition, features, PAIR, [f"c{n:02d}" for n in range(7)])

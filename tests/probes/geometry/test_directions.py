@@ -13,6 +13,7 @@ from interp.core.errors import DataError, SampleError
 from interp.core.tables import EVIDENCE
 from interp.probes import directions as measure
 from interp.probes.geometry.directions import DISCRIMINANT, MEAN_DIFFERENCE, class_directions
+from tests.refusals import refuses
 
 
 def directions(features, **options) -> pd.DataFrame:
@@ -129,10 +130,8 @@ def test_without_sharing_p_is_uniform(planted) -> None:
 
 def test_bad_data_get_a_reason_or_an_error(planted) -> None:
     features = planted(1.0, rotate=False)
-    with pytest.raises(SampleError, match="at least 4"):
-        directions(features.rows(features.frame["label"] < "c03"))
-    with pytest.raises(DataError, match="Did you mean sketch"):
-        directions(features, domains=["real", "sketsh"])
+    refuses(SampleError, "at least 4", directions, features.rows(features.frame["label"] < "c03"))
+    refuses(DataError, "Did you mean sketch", directions, features, domains=["real", "sketsh"])
     flat = replace(features, values={"site0": np.full_like(features.values["site0"], 0.3)})
     frame = directions(flat)
     assert frame["reason"].str.contains("constant features").all()

@@ -8,6 +8,7 @@ from interp.core.artists import artist_halves
 from interp.core.errors import SampleError
 from interp.core.statistics.resampling import jackknife
 from interp.probes import Features, factorisation
+from tests.refusals import refuses
 
 NAMES = ("real", "sketch", "quickdraw")
 
@@ -180,7 +181,5 @@ def test_every_missing_number_has_a_reason(frame_of) -> None:
 
 
 def test_too_few_classes_or_domains_are_refused(frame_of) -> None:
-    with pytest.raises(SampleError, match="4 classes"):
-        factorisation(additive(frame_of(4)))
-    with pytest.raises(SampleError, match="1 domains"):
-        factorisation(additive(frame_of(8, ("real",)), of_domain=0))
+    refuses(SampleError, "4 classes", factorisation, additive(frame_of(4)))
+    refuses(SampleError, "1 domains", factorisation, additive(frame_of(8, ("real",)), of_domain=0))

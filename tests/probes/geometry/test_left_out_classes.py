@@ -75,18 +75,6 @@ def test_products_without_a_class_are_those_of_the_others(made, name) -> None:
     np.testing.assert_allclose(getattr(products, name)(), loops, rtol=1e-9, atol=1e-10)
 
 
-def test_a_class_that_is_left_out_changes_nothing_any_more(made) -> None:
-    """The row without a class does not hear of it; that of all classes does."""
-    x, layout = made
-    products, moved = CellProducts.of(x, layout), x.copy()
-    moved[(layout.label == 2) & (layout.domain == 1)] += np.random.default_rng(1).normal(size=11)
-    other = CellProducts.of(moved, layout)
-    for name in ("own", "domain_sizes"):
-        before, after = getattr(products, name)(), getattr(other, name)()
-        np.testing.assert_allclose(before[3], after[3], rtol=1e-9, atol=1e-9)
-        assert np.abs(before[0] - after[0]).max() > 1e-3
-
-
 def test_pictures_are_counted_alike_by_products_and_by_scatters(made) -> None:
     """tr W^2 of few features goes another way than that of many."""
     x, layout = made

@@ -15,6 +15,7 @@ from interp.probes.geometry.linear_factors import (
     WHITENED,
 )
 from tests.probes.geometry.test_factorisation import NAMES, additive, by_loops
+from tests.refusals import refuses
 
 FIVE = ("clipart", "painting", "real", "sketch", "quickdraw")
 
@@ -108,5 +109,4 @@ def test_what_has_no_rank_or_no_number_says_why(frame_of) -> None:
     frame = frame_of(8, NAMES)
     rows = found(Features({"site0": np.ones((len(frame), 4), dtype=np.float32)}, frame))
     assert (rows["reason"] == "constant features").all() and rows["value"].isna().all()
-    with pytest.raises(SampleError, match="3 domains and 4 classes"):
-        found(additive(frame_of(4, NAMES)))
+    refuses(SampleError, "3 domains and 4 classes", found, additive(frame_of(4, NAMES)))

@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 
 from interp.core.errors import SampleError, SpecificationError
 from interp.probes import Features, pca_view, umap_view
+from tests.refusals import refuses
 
 
 def test_pca_is_scikit_learns_up_to_sign(planted) -> None:
@@ -40,11 +41,9 @@ def test_features_of_one_column_have_no_second_coordinate() -> None:
 
 
 def test_views_refuse_what_they_cannot_draw(planted, monkeypatch) -> None:
-    with pytest.raises(SampleError, match="three"):
-        pca_view(planted(0.5).rows([0, 1]))
+    refuses(SampleError, "three", pca_view, planted(0.5).rows([0, 1]))
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(SpecificationError, match=r"pip install umap-learn"):
-        umap_view(planted(0.5))
+    refuses(SpecificationError, r"pip install umap-learn", umap_view, planted(0.5))
 
 
 def test_umap_keeps_apart_what_is_far_apart(planted) -> None:

@@ -12,6 +12,7 @@ from interp.probes import Features
 from interp.probes import leave_one_domain_out as measure
 from interp.probes.linear import linear_probe as fitting
 from tests.probes.linear.reference import plain_probe
+from tests.refusals import refuses
 
 DOMAINS = ("ink", "real", "sketch")
 
@@ -63,10 +64,8 @@ def test_shared_is_shared_and_a_rotation_is_not(planted) -> None:
 
 def test_bad_data_are_refused_or_named(planted) -> None:
     features = planted(1.0, n_classes=8, rotate=False, domains=DOMAINS)
-    with pytest.raises(SampleError, match="three domains"):
-        left_out(features, domains=["real", "ink"])
-    with pytest.raises(SampleError, match="at least 4"):
-        left_out(features.rows(features.frame["label"] < "c03"))
+    refuses(SampleError, "three domains", left_out, features, domains=["real", "ink"])
+    refuses(SampleError, "at least 4", left_out, features.rows(features.frame["label"] < "c03"))
     gone = (features.frame["domain"] == "ink") & (features.frame["label"] >= "c03")
     table = measure(features.rows(~gone), n_null=1, n_permutations=9)
     assert set(table.frame["domain"]) == {"real", "sketch"}

@@ -5,14 +5,24 @@ import pytest
 import torch
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from interp.core.errors import NumericsError
 from interp.probes import LinearProbe
 from interp.probes.linear import linear_probe as linear
-from interp.probes.linear.linear_probe import Basis, Fitted, fit_many
-from interp.probes.linear.solver import solve
+from interp.probes.linear.linear_probe import (
+    STRENGTHS,
+    Basis,
+    Fitted,
+    TrainingSet,
+    _strengths,
+    fit_many,
+    fit_probes,
+)
+from interp.probes.linear.solver import ridge, ridge_without, solve
+from tests.probes.linear.reference import plain_probe
 
 
 @pytest.mark.filterwarnings("ignore")  # the checks provoke warnings on purpose
@@ -208,24 +218,48 @@ def test_constant_features_say_how_often_a_class_is() -> None:
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], np.log(4), atol=1e-4)
 
 
-def test_what_does_not_converge_is_an_error() -> None:
-    x, y = classes(60, 8)
-    with pytest.raises(NumericsError, match="2 steps"):
-        solve(torch.from_numpy(x)[None], torch.from_numpy(y)[None, None], 5,
-              penalty=torch.tensor([1e-3]), max_iter=2)  # fmt: skip
-
-
-def test_fitted_scores_are_a_product() -> None:
-    fitted = Fitted(np.array([[[1.0, 2.0], [0.0, 1.0]]]), np.array([[0.5, 0.0]]))
-    np.testing.assert_array_equal(fitted.scores(np.array([[1.0, 1.0]])), [[[3.5, 1.0]]])
-
-
-def test_scores_of_many_labellings_are_those_of_each() -> None:
+@pytest.mark.parametrize("noise", [0.3, 6.0])
+def test_c_has_the_least_held_out_log_loss(noise: float) -> None:
     generator = np.random.default_rng(0)
-    fitted = Fitted(generator.normal(size=(4, 3, 5)), generator.normal(size=(4, 3)))
-    x = generator.normal(size=(7, 5)).astype(np.float32)
-    scores = fitted.scores(x)
-    assert scores.shape == (4, 7, 3)
-    for one, weights, intercepts in zip(scores, fitted.weights, fitted.intercepts, strict=True):
-        np.testing.assert_allclose(one, x @ weights.T + intercepts, atol=1e-12)
-    assert fitted[:0].scores(x).shape == (0, 7, 3)
+    y, inner = np.arange(80) % 5, np.arange(80) // 5 % 2
+    x = generator.normal(size=(5, 12))[y] + noise * generator.normal(size=(80, 12))
+    loss = []
+    for strength in STRENGTHS:
+        probes = [
+            plain_probe(C=strength).fit(x[inner == side], y[inner == side]) for side in (0, 1)
+        ]
+        loss.append(
+            sum(
+                log_loss(y[inner != side], probe.predict_proba(x[inner != side]))
+                for side, probe in enumerate(probes)
+            )
+        )
+    best = STRENGTHS[int(np.argmin(loss))]
+    one = TrainingSet(np.arange(80), y, inner, np.empty((0, 80), dtype=int))
+    assert _strengths(x, [one], 5).tolist() == [best]
+    [probe] = fit_probes(x, [one], 5)
+    plain = plain_probe(C=best).fit(x, y)
+    agree = probe.fitted.scores(probe.basis.project(x))[0].argmax(axis=1) == plain.predict(x)
+    assert agree.mean() > 0.98 and not probe.reason
+
+
+@pytest.mark.parametrize("width", [7, 23, 60])
+def test_scores_are_those_of_the_closed_form_and_of_solving_again(width: int) -> None:
+    """24 pictures: both the system of pictures and that of features are taken."""
+    generator = np.random.default_rng(0)
+    train, test = generator.normal(size=(24, width)) + 3, generator.normal(size=(5, width))
+    labels, groups = generator.normal(size=(24, 2)), generator.permutation(np.repeat([0, 1, 2], 8))
+    z, new = ((part - train.mean(axis=0)) / train.std(axis=0) for part in (train, test))
+    centred = labels - labels.mean(axis=0)
+
+    def solved(kept: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return new @ np.linalg.solve(kept.T @ kept + width * np.eye(width), kept.T @ target)
+
+    found = ridge(train, test, labels)
+    np.testing.assert_allclose(found, solved(z, centred), atol=1e-11)
+    assert np.abs(found).max() > 0.1
+    left = ridge_without(train, test, labels[:, 0], groups)
+    for group in range(3):
+        kept = groups != group
+        np.testing.assert_allclose(left[:, group], solved(z[kept], centred[kept, 0]), atol=1e-11)
+    assert np.abs(left - found[:, :1]).max() > 1e-3  # leaving rows out does change scores

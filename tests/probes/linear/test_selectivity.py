@@ -14,6 +14,7 @@ from interp.probes import selectivity as measure
 from interp.probes.linear import linear_probe as fitting
 from interp.probes.linear.selectivity import _deal
 from tests.probes.linear.reference import plain_probe
+from tests.refusals import refuses
 
 
 def selective(features: Features, **options) -> pd.DataFrame:
@@ -64,8 +65,7 @@ def test_a_memory_of_drawings_is_not_selective(planted) -> None:
 def test_bad_data_get_a_reason_or_an_error(planted) -> None:
     features = planted(1.0)
     single = ~features.frame.duplicated(["label", "artist", "domain"])
-    with pytest.raises(SampleError, match="pictures per artist"):
-        selective(features.rows(single))
+    refuses(SampleError, "pictures per artist", selective, features.rows(single))
     frame = selective(features.rows(single | (features.frame["domain"] == "real")))
     frame = frame.set_index("domain")
     assert "0 classes of two artists" in frame.loc["sketch", "reason"]

@@ -9,13 +9,13 @@ from sklearn.metrics import balanced_accuracy_score
 
 from interp.core.artists import artist_halves
 from interp.core.errors import DataError, SampleError
-from interp.core.statistics.resampling import class_permutations
 from interp.core.tables import EVIDENCE
 from interp.probes import Features
 from interp.probes import transfer as measure
 from interp.probes.linear import linear_probe as fitting
 from interp.probes.linear.linear_probe import STRENGTHS, permuted_groups
 from tests.probes.linear.reference import plain_probe
+from tests.refusals import refuses
 
 
 def transfer(features: Features, **options) -> pd.DataFrame:
@@ -88,13 +88,6 @@ def test_without_sharing_index_is_zero_and_p_is_uniform(planted) -> None:
     assert rows["null"].mean() == pytest.approx(1 / 10, abs=0.02)
 
 
-def test_permuting_whole_test_classes_gives_chance_exactly_on_average() -> None:
-    confusion = np.random.default_rng(0).dirichlet(np.ones(6), size=6)
-    orders = class_permutations(6, 4000, 0)
-    drawn = confusion[np.arange(6), orders].mean(axis=1)
-    assert drawn.mean() == pytest.approx(1 / 6, abs=0.005)
-
-
 def test_permuted_labels_keep_class_by_artist_groups_whole() -> None:
     codes, who = np.repeat(np.arange(6), 4), np.tile(np.repeat(["ann", "bob"], 2), 6)
     permuted = permuted_groups(codes, who, 5, np.random.default_rng(0))
@@ -112,12 +105,6 @@ def test_the_diagonal_is_rung_one_without_a_ceiling(planted) -> None:
     assert not frame["value"].isna().any()
 
 
-def test_the_interval_leaves_out_test_classes(planted) -> None:
-    row = across(transfer(planted(0.5, rotate=False, noise=2.0)), centred=True).iloc[0]
-    assert row["low"] < row["value"] < row["high"] and row["unit"] == "class"
-    assert row["index_low"] < row["index"] < row["index_high"]
-
-
 def test_classes_missing_in_a_domain_are_left_out_and_counted(planted) -> None:
     features = planted(1.0, rotate=False, domains=("a", "b", "c"))
     gone = (features.frame["domain"] == "c") & (features.frame["label"] < "c02")
@@ -130,12 +117,10 @@ def test_classes_missing_in_a_domain_are_left_out_and_counted(planted) -> None:
 
 def test_bad_data_get_a_reason_or_an_error(planted) -> None:
     features = planted(1.0, rotate=False)
-    with pytest.raises(SampleError, match="at least 4"):
-        transfer(features.rows(features.frame["label"] < "c03"))
+    refuses(SampleError, "at least 4", transfer, features.rows(features.frame["label"] < "c03"))
     with pytest.raises(SampleError, match="0 classes"):
         transfer(features.rows(~features.frame.duplicated(["label", "domain"])))
-    with pytest.raises(DataError, match="Did you mean sketch"):
-        transfer(features, test_domains=["sketsh"])
+    refuses(DataError, "Did you mean sketch", transfer, features, test_domains=["sketsh"])
     flat = replace(features, values={"site0": np.full_like(features.values["site0"], 0.3)})
     frame = transfer(flat)
     assert frame["reason"].str.contains("constant features").all()

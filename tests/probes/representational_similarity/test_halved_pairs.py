@@ -1,12 +1,12 @@
 """Pairs of domains in halves: what artists are dealt to, by plain loops."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from interp.core.artists import artist_halves
 from interp.core.errors import SampleError
 from interp.probes.representational_similarity.halved_pairs import HalvedPair, refuse_few_classes
+from tests.refusals import refuses
 
 
 @pytest.fixture
@@ -34,28 +34,6 @@ def test_artists_of_other_domains_can_be_dealt_along(frame: pd.DataFrame) -> Non
     assert (pair.deals[0] == artist_halves(frame, ["real", "sketch"], seed=1)).all()
 
 
-def test_rows_means_and_counts_are_those_of_plain_loops(frame: pd.DataFrame) -> None:
-    pair = HalvedPair.of(frame, "real", "sketch", n_splits=2, seed=0)
-    values = np.random.default_rng(0).normal(size=(len(frame), 3))
-    rows = pair.rows("real", 1, 0)
-    plain = [
-        row for row in range(len(frame))
-        if frame["domain"][row] == "real" and pair.deals[1, row] == 0
-        and frame["label"][row] in pair.classes
-    ]  # fmt: skip
-    assert rows.tolist() == plain
-    by_class = pd.DataFrame(values[rows]).groupby(frame["label"][rows].to_numpy()).mean()
-    np.testing.assert_allclose(pair.means(values, rows), by_class.to_numpy(), atol=1e-12)
-    halves = [pair.rows(name, split, half) for name in ("real", "sketch") for split in (0, 1)
-              for half in (0, 1)]  # fmt: skip
-    used = np.unique(np.concatenate(halves))
-    assert np.flatnonzero(pair.used).tolist() == used.tolist()
-    assert pair.counts["n_pictures"] == len(used) and pair.counts["n_units"] == 4
-    assert pair.counts["n_drawings"] == frame["drawing"][used].nunique()
-    both = np.concatenate([pair.everyone("real"), pair.everyone("sketch")])
-    assert sorted(both) == used.tolist()
-
-
 def test_a_domain_may_meet_itself(frame: pd.DataFrame) -> None:
     pair = HalvedPair.of(frame, "real", "real", n_splits=1, seed=0)
     assert pair.classes == [f"c{n:02d}" for n in range(5)] and pair.meetings == [(0, 1), (1, 0)]
@@ -63,7 +41,5 @@ def test_a_domain_may_meet_itself(frame: pd.DataFrame) -> None:
 
 def test_too_few_classes_in_every_pair_are_refused() -> None:
     refuse_few_classes([2, 5], 5, "compare")
-    with pytest.raises(SampleError, match=r"4 classes .* at least 5"):
-        refuse_few_classes([2, 4], 5, "compare")
-    with pytest.raises(SampleError, match="0 classes"):
-        refuse_few_classes([], 4, "compare")
+    refuses(SampleError, r"4 classes .* at least 5", refuse_few_classes, [2, 4], 5, "compare")
+    refuses(SampleError, "0 classes", refuse_few_classes, [], 4, "compare")

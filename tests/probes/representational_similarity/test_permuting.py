@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeCV
 
 from interp.core.errors import SpecificationError
 from interp.core.statistics.resampling import class_permutations, jackknife
-from interp.probes import Features, SimilarityMeasure, cka, predictivity, procrustes, similarity
+from interp.probes import SimilarityMeasure, cka, predictivity, procrustes, similarity
 from interp.probes.representational_similarity.arranging import ComparisonDesign
 from interp.probes.representational_similarity.measures import MEASURES
 from interp.probes.representational_similarity.permuting import NULL_DRAWS, orders_without
@@ -203,32 +203,6 @@ def test_slow_measures_take_other_rows_layers_and_models(planted) -> None:
         np.testing.assert_allclose(same[name], means[name], atol=1e-10)
     models = similarity(features, measure="procrustes", other=features, **QUICK).frame
     assert len(models) == 8
-
-
-def test_what_was_drawn_and_averaged_is_said(planted, capsys) -> None:
-    from interp.core.progress import set_quiet
-
-    features = planted(1.0, n_classes=11, width=3)
-    set_quiet(False)
-    try:
-        row = similarity(features, measure="predictivity", **QUICK).frame.iloc[0]
-    finally:
-        set_quiet(True)
-    # two meetings of 50 orders and 11 x 21 left out; two halves of 1 + 11
-    said = capsys.readouterr().err
-    assert "linear predictivity is taken 586 times in all: about" in said
-    assert "mean of 49 drawn" in row["null_kind"] and "of 20 of them" in row["null_kind"]
-    assert "both directions" in row["ceiling_kind"]
-    exact = similarity(features, **QUICK).frame.iloc[0]
-    assert "exact expectation" in exact["null_kind"]
-
-
-def test_a_site_that_fails_leaves_the_others(planted) -> None:
-    features: Features = planted(1.0, n_classes=8, width=3, sites=2)
-    flat = {**features.values, "site0": np.full_like(features.values["site0"], 0.3)}
-    frame = similarity(replace(features, values=flat), measure="procrustes", **QUICK).frame
-    assert frame["reason"].tolist() == ["constant features in real, sketch", ""]
-    assert frame["verdict"].tolist() == ["cannot tell", "shared"]
 
 
 def test_a_measure_with_an_estimate_alone_is_refused_at_the_door(planted, monkeypatch) -> None:

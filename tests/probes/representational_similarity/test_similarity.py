@@ -10,11 +10,12 @@ from scipy import stats
 
 from interp.core.artists import artist_halves
 from interp.core.errors import SampleError, SpecificationError
-from interp.core.statistics.resampling import class_permutations, max_t
+from interp.core.statistics.resampling import max_t
 from interp.core.tables import EVIDENCE
-from interp.probes import Features, cka, similarity
+from interp.probes import Features, similarity
 from interp.probes.representational_similarity.cka import u_centred
 from interp.probes.representational_similarity.permuting import standard_errors
+from tests.refusals import refuses
 
 
 def means(features: Features, rows: np.ndarray, site: str, without: str = "") -> np.ndarray:
@@ -23,35 +24,6 @@ def means(features: Features, rows: np.ndarray, site: str, without: str = "") ->
     label = features.frame["label"].to_numpy()[rows]
     grouped = part.groupby(label).mean().sort_index()
     return grouped.drop(index=without, errors="ignore").to_numpy()
-
-
-def plain(features: Features, site: str, n_splits: int, without: str = "") -> tuple[float, float]:
-    """Value and ceiling by `cka` on class means, split by split."""
-    domain = features.frame["domain"]
-    across, within = [], {"real": [], "sketch": []}
-    for split in range(n_splits):
-        half = artist_halves(features.frame, ["real", "sketch"], split=split)
-        part = {
-            (name, side): means(
-                features, np.flatnonzero((domain == name) & (half == side)), site, without
-            )
-            for name, side in product(("real", "sketch"), (0, 1))
-        }
-        across += [cka(part["real", i], part["sketch", j]) for i, j in ((0, 1), (1, 0))]
-        for name, found in within.items():
-            found.append(cka(part[name, 0], part[name, 1]))
-    ceiling = np.sqrt(np.mean(within["real"]) * np.mean(within["sketch"]))
-    return float(np.mean(across)), float(ceiling)
-
-
-def test_value_and_ceiling_are_those_of_plain_cka(planted) -> None:
-    features = planted(0.6, n_classes=9, sites=2, seed=4)
-    table = similarity(features, n_splits=2, n_permutations=19).frame
-    for row in table.to_dict("records"):
-        value, ceiling = plain(features, row["site"], 2)
-        assert row["value"] == pytest.approx(value, abs=1e-10)
-        assert row["ceiling"] == pytest.approx(ceiling, abs=1e-10)
-        assert row["index"] == pytest.approx(value / ceiling, abs=1e-9)
 
 
 def test_intervals_are_those_of_the_pairs_influence(planted) -> None:
@@ -141,36 +113,6 @@ def test_intervals_of_cka_cover(n: int, rank: int) -> None:
     assert min(covers) > (0.86 if n >= 15 else 0.84) and np.mean(covers) > 0.92, covers
 
 
-def test_the_mean_over_all_permutations_of_classes_is_zero() -> None:
-    from itertools import permutations
-
-    generator = np.random.default_rng(0)
-    x, y = generator.normal(size=(2, 6, 3))
-    y[:, 0] += x[:, 0]
-    every = [cka(x, y[list(order)]) for order in permutations(range(6))]
-    assert np.mean(every) == pytest.approx(0.0, abs=1e-12)
-    assert max(every) > 0.3  # it is an average of something
-
-
-def test_p_is_that_of_plain_permutations(planted) -> None:
-    features = planted(0.25, n_classes=8, seed=2)
-    row = similarity(features, n_splits=1, n_permutations=49).frame.iloc[0]
-    domain = features.frame["domain"]
-    half = artist_halves(features.frame, ["real", "sketch"])
-    part = {
-        (name, side): means(features, np.flatnonzero((domain == name) & (half == side)), "site0")
-        for name, side in product(("real", "sketch"), (0, 1))
-    }
-
-    def value(order: np.ndarray) -> float:
-        pairs = ((0, 1), (1, 0))
-        return float(np.mean([cka(part["real", i], part["sketch", j][order]) for i, j in pairs]))
-
-    drawn = [value(order) for order in class_permutations(8, 49, 0)]
-    expected = (1 + np.sum(np.array(drawn) >= value(np.arange(8)))) / 50
-    assert row["p"] == pytest.approx(expected)
-
-
 def test_max_t_allows_for_the_number_of_layers() -> None:
     generator = np.random.default_rng(0)
     drawn = generator.normal(size=(999, 20)) * np.arange(1, 21)
@@ -218,9 +160,7 @@ def test_partial_sharing_lies_between_and_is_monotone(planted) -> None:
 
 
 @pytest.mark.parametrize(("sharing", "index"), [(0.0, 0.0), (1.0, 1.0)])
-def test_drawings_common_to_both_domains_do_not_count_as_sharing(
-    planted, sharing: float, index: float
-) -> None:
+def test_drawings_common_to_both_domains_do_not_count_as_sharing(planted, sharing, index) -> None:
     """Counting A_1 with B_1, which show the same drawings, reads .3 here for 0 and 2 for 1."""
     rows = [
         similarity(planted(sharing, drawing=1.5, seed=seed), n_splits=2, n_permutations=9)
@@ -288,15 +228,13 @@ def test_too_few_classes_in_one_pair_is_a_reason_and_in_all_an_error(planted) ->
     assert np.isnan(frame.loc["c", "value"]).all()
     assert (frame.loc["c", "verdict"] == "cannot tell").all()
     assert frame.loc["c", "reason"].str.contains("4 classes").all()
-    with pytest.raises(SampleError, match="at least 5"):
-        similarity(features.rows(features.frame["label"] <= "c02"))
+    refuses(SampleError, "at least 5", similarity, features.rows(features.frame["label"] <= "c02"))
 
 
 def test_one_picture_per_class_is_refused_with_what_is_needed(planted) -> None:
     features = planted(1.0)
     one = ~features.frame.duplicated(["label", "domain"])
-    with pytest.raises(SampleError, match="0 classes"):
-        similarity(features.rows(one))
+    refuses(SampleError, "0 classes", similarity, features.rows(one))
 
 
 def test_constant_features_are_a_reason_beside_sites_that_work(planted) -> None:
@@ -315,20 +253,10 @@ def test_unreliable_halves_withhold_the_index(planted) -> None:
 
 
 def test_doors_refuse_mixed_and_missing_arguments(planted) -> None:
-    with pytest.raises(SpecificationError, match="layers"):
-        similarity(planted(1.0), layers="some")
+    refuses(SpecificationError, "layers", similarity, planted(1.0), layers="some")
 
 
 class TestHalves:
-    def test_share_no_artist_and_hold_equal_counts(self, frame_of) -> None:
-        frame = frame_of(5, n_artists=5, copies=3).sample(frac=0.8, random_state=0)
-        frame = frame.reset_index(drop=True)
-        half = artist_halves(frame, ["real", "sketch"])
-        used = frame.assign(half=half)[half >= 0]
-        assert (used.groupby(["label", "artist"])["half"].nunique() == 1).all()
-        counts = used.groupby(["label", "domain", "half"]).size().unstack(["domain", "half"])
-        assert (counts.nunique(axis=1) == 1).all() and len(counts) == 5
-
     def test_are_the_same_whichever_domains_are_asked_for(self, frame_of) -> None:
         frame = frame_of(6, ("a", "b", "c"))
         first = (frame["domain"] == "a").to_numpy()
