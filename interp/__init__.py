@@ -1,6 +1,6 @@
 """Interpretability of CLIP: train it on controlled mixtures, open it, test what domains share."""
 
-from interp.core.faces.lazy import face
+from interp.core.faces.late import face
 
 _of_face, __dir__, __all__ = face(__name__, __file__)
 

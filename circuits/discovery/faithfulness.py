@@ -32,8 +32,8 @@ from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import Room, check_counts, filled
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
+from interp.core.parallel import batches
 from interp.core.progress import say, track
-from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.core.tower import Tower

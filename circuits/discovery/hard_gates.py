@@ -12,8 +12,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from interp.circuits.tasks.metrics import check_finite, check_metric, measure, rows_of
+from interp.core.parallel import batches
 from interp.core.progress import track
-from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 

@@ -24,9 +24,8 @@ from interp.circuits.patching.localise import class_mean
 from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import check_finite, name_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
-from interp.core.arguments import check_counts, filled
+from interp.core.arguments import Named, check_counts, filled
 from interp.core.errors import SpecificationError, check_known
-from interp.core.faces.by_name import Named
 from interp.core.faces.doors import door
 from interp.core.tower import Tower
 

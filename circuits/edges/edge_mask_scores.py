@@ -20,9 +20,8 @@ from interp.circuits.tasks.metrics import measure
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import check_counts, check_shares, filled
 from interp.core.faces.doors import door
-from interp.core.runs.batching import batches
-from interp.core.runs.straightened import parameters_at_rest
-from interp.core.tower import Tower, resumption
+from interp.core.parallel import batches
+from interp.core.tower import Tower, parameters_at_rest, resumption
 
 STEPS, RATE = 200, 0.03
 """Steps of Adam, and its learning rate in units of ranks scaled to -1 to 1."""

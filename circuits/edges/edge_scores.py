@@ -29,11 +29,10 @@ from interp.circuits.tasks.metrics import measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns
 from interp.core.arguments import MEMORY
 from interp.core.errors import SpecificationError
+from interp.core.parallel import Batching, batches
 from interp.core.progress import track
-from interp.core.runs.batching import Batching, batches
-from interp.core.runs.straightened import parameters_at_rest, straightening
 from interp.core.seeds import rng
-from interp.core.tower import Branched, Component, Hook, Tower
+from interp.core.tower import Branched, Component, Hook, Tower, parameters_at_rest, straightening
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.core.faces.doors import door
 from interp.core.images import Pairs
+from interp.core.parallel import batches
 from interp.core.progress import say, track
-from interp.core.runs.batching import batches
 from interp.core.tower import Component, Hook, Patch, Tower
 
 

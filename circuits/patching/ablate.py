@@ -32,11 +32,10 @@ from interp.circuits.tasks.metrics import (
     rows_of,
     tried_rows,
 )
-from interp.core.arguments import Budget, BudgetKeywords, filled
+from interp.core.arguments import Budget, BudgetKeywords, Named, filled
 from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
-from interp.core.faces.by_name import Named
 from interp.core.faces.doors import door
-from interp.core.runs.batching import batches
+from interp.core.parallel import batches
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tables import Table

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.circuits.tasks.metrics import check_finite
 from interp.core.errors import SiteError
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.seeds import rng
 from interp.core.tower import Enterable, Finishing, Hook, Tower, check_evaluation, resumption
 

@@ -11,7 +11,7 @@ from interp.circuits.tasks.pairs import check_partners
 from interp.core.arguments import check_counts
 from interp.core.errors import AlikeError, SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.doors import door
-from interp.core.runs.batching import batches
+from interp.core.parallel import batches
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 

@@ -18,8 +18,8 @@ from interp.circuits.patching.engine import Activations, Prefix, entries, never_
 from interp.circuits.tasks.metrics import check_finite, measure, rows_of
 from interp.core.arguments import Room
 from interp.core.errors import ShapeError, SpecificationError, listed
+from interp.core.parallel import Batching, batches
 from interp.core.progress import track
-from interp.core.runs.batching import Batching, batches
 from interp.core.sites import ON_DEMAND
 from interp.core.tower import Patch, Tower, check_evaluation, part
 

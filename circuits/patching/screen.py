@@ -24,7 +24,7 @@ from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords, check_pa
 from interp.core.arguments import filled
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.faces.doors import door
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tables import Table

@@ -37,8 +37,8 @@ from interp.core.errors import (
 )
 from interp.core.faces.doors import door
 from interp.core.images import Pairs
+from interp.core.parallel import batches
 from interp.core.progress import say
-from interp.core.runs.batching import batches
 from interp.core.sites import find_sites
 from interp.core.storage.store import fingerprint, replacing, tensor_hash, weights_hash, writable
 from interp.core.tables import Table

@@ -32,7 +32,7 @@ from interp.circuits.tasks.pairs import check_partners
 from interp.core.arguments import Budget, BudgetKeywords, check_counts, filled
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.seeds import rng
 from interp.core.sites import ON_DEMAND, find_sites
 from interp.core.tower import Tower

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.circuits.patching.engine import hold
 from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
 from interp.core.faces.doors import door
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.tower import Tower, part
 
 FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel", "feature")

@@ -23,7 +23,7 @@ from interp.circuits.subspaces.fit_subspace import (
 from interp.circuits.subspaces.interchanges import DasTask, Domain, HeldOut, Material
 from interp.circuits.subspaces.subspace import Subspace, check_k, feature_axis
 from interp.circuits.tasks.metrics import check_finite, measure
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,

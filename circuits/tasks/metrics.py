@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from interp.core.arguments import Named
 from interp.core.classifiers import Classifier
 from interp.core.errors import (
     DataError,
@@ -24,7 +25,6 @@ from interp.core.errors import (
     check_known,
     listed,
 )
-from interp.core.faces.by_name import Named
 from interp.core.faces.doors import check_fields
 
 Rows = slice | np.ndarray | Tensor | Sequence[int]

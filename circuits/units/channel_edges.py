@@ -23,7 +23,7 @@ from interp.circuits.units.channel_scores import by_unit, check_finite, unit_axi
 from interp.core.arguments import Room, RoomKeywords, check_counts, filled
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
-from interp.core.runs.batching import Batching, batches
+from interp.core.parallel import Batching, batches
 from interp.core.tower import Tower
 
 MEMORY = 2**28

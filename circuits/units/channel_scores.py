@@ -11,7 +11,7 @@ from interp.circuits.tasks.metrics import check_finite, check_metric, measure, n
 from interp.core.arguments import check_counts
 from interp.core.errors import SiteError, SpecificationError, listed
 from interp.core.faces.doors import door
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 

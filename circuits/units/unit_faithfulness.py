@@ -21,8 +21,8 @@ from interp.circuits.units.channel_scores import unit_axis
 from interp.core.arguments import filled
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.faces.doors import door
+from interp.core.parallel import batches
 from interp.core.progress import say, track
-from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.core.tower import Tower

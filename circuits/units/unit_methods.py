@@ -22,10 +22,9 @@ from interp.circuits.patching.sweep import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.circuits.tasks.pairs import ComparedRuns, PairTask, PairTaskKeywords
 from interp.circuits.units.channel_scores import by_unit, channel_scores, check_finite, unit_axis
-from interp.core.arguments import check_counts, check_shares, filled
-from interp.core.faces.by_name import Named
+from interp.core.arguments import Named, check_counts, check_shares, filled
 from interp.core.faces.doors import door
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tower import Tower

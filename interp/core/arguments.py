@@ -8,6 +8,7 @@ value is a dataclass with the same fields and their defaults, which `filled` mak
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from inspect import getdoc
 from typing import Any, TypedDict, TypeVar, cast
 
 from interp.core.errors import SpecificationError, check_known, listed
@@ -183,3 +184,21 @@ def spoken_numbers(numbers: range) -> str:
     """
     first, last = numbers[0], numbers[-1]
     return f"{first}" if first == last else f"{first}-{last}"
+
+
+Function = TypeVar("Function")
+
+
+class Named(dict[str, Function]):
+    """Functions by name; its repr gives each a line.
+
+    >>> Named(length=len)
+    length  Return the number of items in a container.
+    """
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        return "\n".join(
+            f"{name:{width}}  {(getdoc(function) or '').partition(chr(10))[0]}"
+            for name, function in self.items()
+        )

@@ -18,8 +18,8 @@ from interp.core.errors import DataError, PictureError, SampleError, check_known
 from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
 from interp.core.seeds import rng
-from interp.core.storage.decoded import DECODED
 from interp.core.storage.pictures import (
+    DECODED,
     UNREADABLE,
     Preparation,
     Preprocess,

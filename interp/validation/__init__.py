@@ -3,6 +3,6 @@
 Everything is tried where the answer is known.
 """
 
-from interp.core.faces.lazy import face
+from interp.core.faces.late import face
 
 __getattr__, __dir__, __all__ = face(__name__, __file__)

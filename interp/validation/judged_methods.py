@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 from interp.circuits.planted.vit import Blueprint
 from interp.core.errors import SpecificationError, check_known
 from interp.core.faces.doors import door
+from interp.core.limited_work import Failure, time_limited
 from interp.core.progress import track
-from interp.core.runs.limited_work import Failure, time_limited
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
 from interp.validation.planted_ladder import outcome

@@ -18,9 +18,8 @@ from interp.core.faces.doors import door
 from interp.core.faces.late import late
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
-from interp.core.runs.straightened import parameters_at_rest
 from interp.core.storage.pictures import by_batch
-from interp.core.tower import check_evaluation
+from interp.core.tower import check_evaluation, parameters_at_rest
 from interp.models.attribution.placed_logits import (
     FINE,
     Grid,

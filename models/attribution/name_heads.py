@@ -15,7 +15,7 @@ from interp.core.classifiers import Classifier
 from interp.core.errors import AlikeError, SampleError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.index_of_sharing import LEVEL, Index, sharing_index
 from interp.core.statistics.resampling import Interval, max_t

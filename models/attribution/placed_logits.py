@@ -15,8 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.core.errors import SpecificationError
-from interp.core.runs.straightened import parameters_at_rest, straightening
-from interp.core.tower import resumption
+from interp.core.tower import parameters_at_rest, resumption, straightening
 from interp.models.attribution.decompose import decompose
 from interp.models.attribution.transformer_parts import pooling_weight
 from interp.models.towers.hooked import HookedTower

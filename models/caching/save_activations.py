@@ -13,8 +13,8 @@ from torch import Tensor
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
+from interp.core.parallel import Batching, batches
 from interp.core.progress import say, track
-from interp.core.runs.batching import Batching, batches
 from interp.core.storage.activations import ActivationWriter, begin_activations
 from interp.core.storage.store import check_room, fingerprint, in_words, tensor_bytes
 from interp.core.tower import Tower

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from interp.core.errors import SiteError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
+from interp.core.parallel import Batching, batches
 from interp.core.progress import track
-from interp.core.runs.batching import Batching, batches
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 from interp.probes.features.features import refuse_nan

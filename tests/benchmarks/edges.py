@@ -11,7 +11,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from interp.circuits import attribute, wire
-from interp.core.runs.straightened import parameters_at_rest
+from interp.core.tower import parameters_at_rest
 from interp.models.towers.open_tower import keep_freed_memory
 from interp.models.towers.vit import HookedViT
 

@@ -1,1 +1,1 @@
-"""What stands between users and code: lazy names, what is called late, checked arguments."""
+"""What stands between users and code: names found late, checked arguments."""

@@ -42,7 +42,6 @@ from interp.core.storage.store import (
     fingerprint,
     write_atomic,
 )
-from interp.data.artwork.glyphs import ink
 from interp.data.artwork.packages import (
     EDITIONS,
     LATEST,
@@ -50,6 +49,7 @@ from interp.data.artwork.packages import (
     Drawing,
     artwork_fingerprint,
     drawings,
+    ink,
     missing_artists,
     to_install,
 )

@@ -44,7 +44,7 @@ def render(
         DataError: For an unknown domain.
         ShapeError: For ink that is not square.
 
-    >>> from interp.data.artwork.glyphs import ink
+    >>> from interp.data.artwork.packages import ink
     >>> from interp.data.artwork.packages import drawings
     >>> a, factors = render(ink(drawings()[0]), "real", warp_seed=1, style_seed=2)
     >>> b, others = render(ink(drawings()[0]), "sketch", warp_seed=1, style_seed=3)

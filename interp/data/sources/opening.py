@@ -99,9 +99,8 @@ def _open_path(path: Path, given: str, opening: "Opening", audit: str) -> "Image
     """Open a file or folder, recognised by its name and contents."""
     from interp.data.sources.datasets import is_saved, open_saved, refuse_name
     from interp.data.sources.folders import open_folder
-    from interp.data.sources.lists import has_lists, open_lists
+    from interp.data.sources.lists import SEPARATORS, has_lists, open_lists, open_table
     from interp.data.sources.shards import holds_shards, open_shards
-    from interp.data.sources.tables import SEPARATORS, open_table
 
     if given.startswith("hf:") and not is_saved(path):
         raise refuse_name(given)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from interp.core.storage.decoded import Decoded
+from interp.core.storage.pictures import Decoded
 
 
 def write(path: Path, level: int, size: int = 10) -> Path:

@@ -13,13 +13,14 @@ from PIL import Image, ImageFilter, ImageOps
 from interp.core.errors import DataError, SpecificationError
 from interp.data.artwork import packages as artwork
 from interp.data.artwork.embedded import study_classes
-from interp.data.artwork.glyphs import FILL, ink
 from interp.data.artwork.packages import (
     ARTISTS,
     EDITIONS,
+    FILL,
     Drawing,
     artwork_fingerprint,
     drawings,
+    ink,
     missing_artists,
     to_install,
 )

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from interp.core.errors import DataError, ShapeError
-from interp.data.artwork.glyphs import ink
-from interp.data.artwork.packages import Drawing, drawings
+from interp.data.artwork.packages import Drawing, drawings, ink
 from interp.data.artwork.rendering import DOMAINS, render
 
 WARP = {"rotation", "scale", "shear", "shift_x", "shift_y", "flip", "elastic"}

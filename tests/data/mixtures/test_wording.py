@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from interp.data.leakage.wording import mentions, pattern
+from interp.data.mixtures.templates import mentions, pattern
 
 
 @pytest.mark.parametrize(

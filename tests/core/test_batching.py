@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from interp.core import parallel as batching
 from interp.core.errors import SpecificationError
-from interp.core.runs import batching
-from interp.core.runs.batching import Batching
+from interp.core.parallel import Batching
 
 
 @pytest.fixture

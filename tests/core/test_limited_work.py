@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from interp.core.runs.limited_work import Failure, time_limited
+from interp.core.limited_work import Failure, time_limited
 
 
 def odd(item: object) -> object:
@@ -22,7 +22,7 @@ def odd(item: object) -> object:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_rest_goes_on(jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("interp.core.runs.limited_work.FIRST", 20.0)
+    monkeypatch.setattr("interp.core.limited_work.FIRST", 20.0)
     items = ["a", "raise", "die", "unsendable", "b"]
     found = list(time_limited(odd, items, seconds=20, jobs=jobs))
     assert [item for item, _ in found] == items
@@ -37,7 +37,7 @@ def test_the_rest_goes_on(jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_who_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its limit counts from when its process has begun, not from the time it had to begin."""
-    monkeypatch.setattr("interp.core.runs.limited_work.FIRST", 300.0)
+    monkeypatch.setattr("interp.core.limited_work.FIRST", 300.0)
     start = time.monotonic()
     found = dict(time_limited(odd, ["hang", "a", "b"], seconds=1.0, jobs=1))
     assert found["hang"] == Failure("no answer within 1 s")

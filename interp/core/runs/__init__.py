@@ -1,1 +1,0 @@
-"""Running towers: in batches, and as the linear maps that they are at their input."""

@@ -1,1 +1,0 @@
-"""Leaks between training and test: pictures that look alike, captions that name withheld things."""
