@@ -187,7 +187,7 @@ def open_table(source: str | Path, opening: Opening | None = None) -> ImageTable
     """
     path, chosen = Path(source), opening or Opening()
     asked = f"read pictures from {path}"
-    frame = complete_rows(_read(path, asked), chosen, asked)
+    frame = complete_rows(_table(path, asked), chosen, asked)
     root = path.resolve().parent
     refuse_missing(root, frame["path"], asked, "correct the paths, or move the file beside them")
     sizes: list[int] = []
@@ -209,7 +209,7 @@ def open_table(source: str | Path, opening: Opening | None = None) -> ImageTable
     return ImageTable(frame, root, path.name, key)
 
 
-def _read(path: Path, asked: str) -> pd.DataFrame:
+def _table(path: Path, asked: str) -> pd.DataFrame:
     """Read the file unchanged: blank fields stay blank, and a class called "nan" stays a class."""
     right = f"a file that ends in {listed(SEPARATORS)}"
     if not path.is_file():
