@@ -166,11 +166,6 @@ def _root(spec: EmbeddedSpec) -> Path:
     return cache_folder() / f"artwork-{_key(spec)}"
 
 
-def is_rendered(spec: EmbeddedSpec) -> bool:
-    """Whether all of its pictures lie in the cache."""
-    return (_root(spec) / INDEX).exists()
-
-
 def asked_pictures(spec: EmbeddedSpec) -> str:
     """A hash of what pictures are asked for and of the drawings, whatever version draws them."""
     return fingerprint(spec, artwork_fingerprint(edition=spec.artwork), RENDERER)
