@@ -1,4 +1,4 @@
-"""What a model says when a class's direction is turned up inside it, in both domains."""
+"""What a model says when it is steered along a class's direction, in both domains."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -30,13 +30,13 @@ def _share_called(row: figures.Row) -> str:
 
 STEERED = figures.FigureSpec(
     "steering",
-    "How often pictures are called the class that is turned up",
+    "How often pictures are called the class they are steered to",
     "curve",
     ("steering",),
     method="A class's direction (its mean features less the mean of the others) is fitted on one "
     "half of the artists, and added to pictures of other classes by the other half.",
     null="How often they are called another class, drawn alike.",
-    caption="{n}; bars are 95 % intervals over the classes turned up. A dose of 1 adds what "
+    caption="{n}; bars are 95 % intervals over the classes steered to. A dose of 1 adds what "
     "pictures of the class have over others, on average. {kinds}",
     alt="Lines over {points} doses, for the direction of each domain",
     needs=("value",),
@@ -66,7 +66,7 @@ STEERED = figures.FigureSpec(
 
 ANSWERS = figures.FigureSpec(
     "steered-answers",
-    "What is said while a class is turned up",
+    "What is said while pictures are steered to a class",
     "said",
     ("steered_answers",),
     method="The direction of a class in natural pictures is added behind the last block; what the "
@@ -75,20 +75,20 @@ ANSWERS = figures.FigureSpec(
     caption="n = {pictures} pictures of other classes in a domain, by artists whose pictures made "
     "no direction; shares have no interval here, those of all classes together are above. Of "
     "several blocks the mean is drawn; what one of them does not list is among the others. Move "
-    "the slider to turn the class up in both domains.",
+    "the slider to steer to the class in both domains.",
     alt="Bars of the answers in each domain, a slider for the dose",
     needs=("share",),
     choices=(
         figures.TEST_DOMAIN,
         figures.MODEL,
-        figures.ChoiceSpec("Class turned up", "label"),
+        figures.ChoiceSpec("Class steered to", "label"),
         figures.ChoiceSpec("Dose", "dose", slider=True),
     ),
 )
 
 STEERING = figures.SectionSpec(
     "steering",
-    "What does turning a class up do?",
+    "What does steering to a class do?",
     "A direction that serves both domains, added inside the model, has pictures of both called by "
     "its class: an intervention on a representation, where a probe only reads.",
     (STEERED, ANSWERS),
@@ -115,7 +115,7 @@ def last_stream(depths: Mapping[str, float]) -> str:
 
 
 def measure(subject: Subject) -> Frames:
-    """The tables `steering` and `steered_answers`: classes turned up at two sites."""
+    """The tables `steering` and `steered_answers`: pictures steered to classes at two sites."""
     if subject.lacks_middle("steering"):
         return {}
     images = subject.analysed.select(domain=list(subject.pair))

@@ -80,7 +80,7 @@ def answers_figure(data: FigureRows) -> Figure | None:
 
 
 def answer_bars(rows: Frame, domain: str, colour: str, meta: Meta) -> Trace:
-    """The answers of one domain, the class that is turned up first, then as the table has them.
+    """The answers of one domain, the class steered to first, then as the table has them.
 
     Of several blocks the mean.
     """
