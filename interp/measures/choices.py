@@ -7,7 +7,7 @@ runs of the model. Sizes and measures of overlap come after the scores and cost 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from interp.circuits import CORRUPTIONS, MEASURES_OF_OVERLAP, METRICS, UNIT_METHODS
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
@@ -33,6 +33,10 @@ ASKED = "ask under every choice"
 DECEIVES = "what is left out runs as in a picture that nobody took, where a bias passes for work"
 
 
+Option = str | int | float
+"""What may be chosen: a name, or a number."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What may be chosen at one point.
@@ -48,12 +52,12 @@ class Options:
         warned: What the column `reason` says of an option.
     """
 
-    usual: Any
-    tried: Sequence[Any] | None = None
+    usual: Option
+    tried: Sequence[Option] | None = None
     known: Collection[str] | None = None
     slow: Collection[str] = ()
     unfit: Collection[str] = ()
-    fits: Callable[[Any], bool] = lambda given: False
+    fits: Callable[[Option], bool] = lambda given: False
     right: str = ""
     warned: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,7 +66,7 @@ class Options:
         """All options that may be named, where they have names."""
         return [name for name in self.known or () if name not in self.unfit]
 
-    def of(self, choice: str, given: Sequence[Any] | None) -> list[Any]:
+    def of(self, choice: str, given: Sequence[Option] | None) -> list[Option]:
         """The options that are tried, the usual one first."""
         if given is None:
             unasked = [name for name in self.names if name not in self.slow]
@@ -78,10 +82,6 @@ class Options:
                 ASKED, f"{choice} {listed(map(repr, wrong))}", self.right, "name others"
             )
         return list(dict.fromkeys([self.usual, *given]))
-
-
-def _is_number(given: Any, kind: type) -> bool:
-    return isinstance(given, kind) and not isinstance(given, bool)
 
 
 CHOICES: Mapping[str, Options] = {
@@ -104,13 +104,13 @@ CHOICES: Mapping[str, Options] = {
     "steps": Options(
         5,
         (1, 5, 20),
-        fits=lambda given: _is_number(given, int) and given > 0,
+        fits=lambda given: type(given) is int and given > 0,  # no truth value
         right="whole numbers, 1 or more",
     ),
     "size": Options(
         USUAL_SIZE,
         (USUAL_SIZE, 0.05, 0.1, 0.2),
-        fits=lambda given: _is_number(given, float) and 0 < given < 1,
+        fits=lambda given: isinstance(given, float) and 0 < given < 1,
         right="shares of parts between 0 and 1, such as 0.1",
     ),
     "overlap": Options(PRIMARY_OVERLAP, known=MEASURES_OF_OVERLAP),
@@ -130,7 +130,7 @@ class Way(NamedTuple):
     steps: int | None
 
 
-def options_of(choices: Mapping[str, Sequence[Any]] | None) -> dict[str, list[Any]]:
+def options_of(choices: Mapping[str, Sequence[Option]] | None) -> dict[str, list[Option]]:
     """The options of every choice, the usual one first: those named, else those tried.
 
     >>> options_of({"metric": ["probability"]})["metric"]
@@ -148,19 +148,16 @@ def options_of(choices: Mapping[str, Sequence[Any]] | None) -> dict[str, list[An
     return {name: one.of(name, given.get(name)) for name, one in CHOICES.items()}
 
 
-def ways_among(options: Mapping[str, Sequence[Any]]) -> list[Way]:
+def ways_among(options: Mapping[str, Sequence[Option]]) -> list[Way]:
     """Every way to score parts, the usual one first.
 
     >>> len(ways_among(options_of({"method": [], "metric": ["probability"], "corruption": []})))
     6
     """
-    crossed = product(*(options[name] for name in WAYS))
-    usual = CHOICES["steps"].usual
-    # a method without steps takes the usual ones, and stands in the table without any
+    # a method without steps stands in the table without any
     ways = [
-        Way(method, metric, corruption, steps if method in STEPPED else None)
-        for method, metric, corruption, steps in crossed
-        if method in STEPPED or steps == usual
+        Way(str(method), str(metric), str(corruption), int(steps) if method in STEPPED else None)
+        for method, metric, corruption, steps in product(*(options[name] for name in WAYS))
     ]
     return list(dict.fromkeys(ways))
 

@@ -141,12 +141,10 @@ def circuits_of(
                 cut,
                 subject.intervened,
                 domain=domain,
-                classifier=subject.classifier,
-                preprocess=subject.preprocess,
                 n=options.n,
                 metric=options.metric,
                 corruption=options.corruption,
-                seed=subject.seed,
+                **subject.task,
             )
         except (AlikeError, SampleError) as error:
             subject.circuits[key] = error

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Protocol, Unpack
 
 import pandas as pd
 
 from interp import circuits, probes
 from interp.circuits import Controls
+from interp.circuits.patching.stitch import Seeing
 from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError
@@ -18,6 +19,14 @@ from interp.core.sites import LAST
 from interp.core.statistics.index_of_sharing import SHARED
 from interp.core.tables import Table
 from interp.measures.sites import stream_sites
+
+
+class Classifying(Seeing, Protocol):
+    """A model of pictures that can be asked for classes by their names."""
+
+    def zero_shot(self, class_names: list[str], /) -> Classifier:
+        """The classes as it is asked for them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,8 @@ class ComparedModels:
 
 @door
 def compare(
-    a: Any,
-    b: Any,
+    a: Classifying,
+    b: Classifying,
     images: ImageTable,
     *,
     sites: Sequence[str] | None = None,
@@ -185,7 +194,7 @@ def compare(
 
 
 def _carried(
-    models: tuple[Any, Any],
+    models: tuple[Classifying, Classifying],
     images: ImageTable,
     heads: tuple[Classifier, Classifier],
     stitching: Table,

@@ -6,7 +6,6 @@ effect of patching one position at a time. A few seconds for a small tower.
 
 from collections.abc import Sequence
 from fnmatch import fnmatch
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,10 @@ from PIL import Image
 from interp.circuits import localise
 from interp.core.errors import InterpError
 from interp.core.illustrations import Plate, sheet
-from interp.core.images import Pairs
+from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say
 from interp.core.sites import middle_of
+from interp.declared.writing import number
 from interp.measures.subject import Subject
 from interp.models.attribution.attention_maps import attention_maps
 from interp.models.attribution.overlays import laid_over, square
@@ -96,7 +96,7 @@ def pictured(subject: Subject, pairs: Pairs, examples: pd.DataFrame) -> list[Pla
     return [Plate.of_model("moved", subject.place, sheet(strips, SIDE, across=each), caption)]
 
 
-def _domain(images: Any) -> str:
+def _domain(images: ImageTable) -> str:
     return str(images.domain.iloc[0])
 
 
@@ -106,14 +106,11 @@ def _words(labels: Sequence[str], far: Sequence[float], each: int) -> str:
     >>> _words(["cat", "dog"], [1.0, -0.26], 1)
     'cat 1.00; dog −0.26'
     """
-    named = [
-        f"{label} {f'{value:.2f}'.replace('-', '−')}"
-        for label, value in zip(labels, far, strict=True)
-    ]
+    named = [f"{label} {number(value)}" for label, value in zip(labels, far, strict=True)]
     return f"{', '.join(named[:each])}; {', '.join(named[each:])}"
 
 
-def _drawn(images: Any) -> list[Image.Image]:
+def _drawn(images: ImageTable) -> list[Image.Image]:
     """Pictures as the model sees them: square, their middle."""
     return [square(images.picture(row), SIDE) for row in range(len(images))]
 
@@ -134,15 +131,7 @@ def _by_position(
     """The effect of patching each position of a site alone."""
     tower = subject.tower
     axes = next((axes for pattern, axes in POSITIONS.items() if fnmatch(site, pattern)), ())
-    swept = localise(
-        tower,
-        pairs,
-        sites=[site],
-        axes=axes,
-        classifier=subject.classifier,
-        preprocess=subject.preprocess,
-        seed=subject.seed,
-    ).frame
+    swept = localise(tower, pairs, sites=[site], axes=axes, **subject.task).frame
     effect = swept.assign(effect=swept["value"] - swept["corrupt_metric"])
     if isinstance(tower, HookedViT):  # tokens before the patches, the class token, are left out
         rows, columns = (int(side) for side in tower.source.grid_size)

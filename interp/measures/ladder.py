@@ -285,11 +285,9 @@ def _causal_directions(subject: Subject, pairs: Sequence[tuple[str, str]]) -> li
             subject.tower,
             subject.intervened,
             domains=list(dict.fromkeys(domain for pair in pairs for domain in pair)),
-            classifier=subject.classifier,
             sites=sites[:-1],
-            preprocess=subject.preprocess,
             where=read_at(subject.tower, sites[-1], subject.one),
-            seed=subject.seed,
+            **subject.task,
         ).frame
     except (AlikeError, SampleError) as error:
         if len(pairs) > 1:

@@ -7,7 +7,7 @@ that than of the model.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,8 +38,8 @@ from interp.core.tower import Tower
 from interp.measures.choices import (
     ANOTHER_CLASS,
     ASKED,
-    CHOICES,
     USUAL_SIZE,
+    Option,
     Way,
     options_of,
     picked,
@@ -75,7 +75,7 @@ def multiverse(
     classifier: Classifier,
     preprocess: Preprocess,
     sites: Sequence[str] | None = None,
-    choices: Mapping[str, Sequence[Any]] | None = None,
+    choices: Mapping[str, Sequence[Option]] | None = None,
     n: int = PER_HALF,
     n_ways: int = N_WAYS,
     seed: int = 0,
@@ -165,7 +165,7 @@ def multiverse(
 
 def multiverse_table(
     subject: Subject,
-    choices: Mapping[str, Sequence[Any]],
+    choices: Mapping[str, Sequence[Option]],
     *,
     n_ways: int = N_WAYS,
     options: CircuitOptions = USUAL,
@@ -211,35 +211,38 @@ def multiverse_table(
     return Table.with_evidence("multiverse", pd.concat(parts, ignore_index=True), facts)
 
 
-def _later(rung: str, choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+class Later(NamedTuple):
+    """What is chosen once parts are scored; a size of None is the ladder's own."""
+
+    size: float | None
+    overlap: str = ""
+
+
+def _later(rung: str, choices: Mapping[str, Sequence[Option]]) -> list[Later]:
     """What is chosen once parts are scored, without what comes to the same; the usual one first.
 
-    A size of None is the ladder's own: it compares a tenth of the parts (R5), and runs circuits of
-    several sizes (R6).
+    The ladder itself compares a tenth of the parts (R5), and runs circuits of several sizes (R6).
     """
     usual = USUAL.share if rung == "R5" else None
-    sizes = dict.fromkeys(usual if size == USUAL_SIZE else size for size in choices["size"])
+    sizes = dict.fromkeys(usual if size == USUAL_SIZE else float(size) for size in choices["size"])
     if rung == "R6":
-        return [{"size": size} for size in sizes]
+        return [Later(size) for size in sizes]
     return [
-        {"size": size, "overlap": name}
-        for name in choices["overlap"]
+        Later(size, name)
+        for name in map(str, choices["overlap"])
         for size in (sizes if MEASURES_OF_OVERLAP[name][1] else [None])
     ]
 
 
 def _answers(
-    subject: Subject,
-    way: Way,
-    later: Mapping[str, Sequence[Mapping[str, Any]]],
-    usual: CircuitOptions,
-) -> dict[tuple[str, int], dict[str, Any]]:
+    subject: Subject, way: Way, later: Mapping[str, Sequence[Later]], usual: CircuitOptions
+) -> dict[tuple[str, int], dict[str, object]]:
     """What one way answers, by rung and place among the later choices; or why it does not."""
     options = replace(
         usual,
         method=way.method,
         metric=way.metric,
-        steps=way.steps or CHOICES["steps"].usual,
+        steps=way.steps or usual.steps,
         corruption=None if way.corruption == ANOTHER_CLASS else way.corruption,
     )
     places = [(rung, place) for rung, each in later.items() for place in range(len(each))]
@@ -247,9 +250,7 @@ def _answers(
     @cache
     def measured(table: str, size: float | None) -> pd.DataFrame:
         """A table at a size, or at the ladder's own."""
-        sized = options
-        if size is not None:
-            sized = replace(options, share=size, shares=[size])
+        sized = options if size is None else replace(options, share=size, shares=[size])
         return ladder_tables(subject, [table], pairs=[subject.pair], options=sized)[table]
 
     try:
@@ -257,7 +258,7 @@ def _answers(
             for domain in subject.pair:
                 circuits_of(subject, domain, cut, options)  # what cannot be scored is refused
         return {
-            (rung, place): _answer(rung, _rows(rung, measured, **later[rung][place]))
+            (rung, place): _answer(rung, _rows(rung, measured, *later[rung][place]))
             for rung, place in places
         }
     except REFUSALS as error:
@@ -271,12 +272,12 @@ def _rows(
     rung: str,
     measured: Callable[[str, float | None], pd.DataFrame],
     size: float | None,
-    **more: str,
+    overlap: str,
 ) -> pd.DataFrame:
     """The rows that judge a rung at a size, named as those of the ladder's own sizes."""
     if rung == "R5":
         rows = measured("overlap", size or USUAL.share)
-        return rows[rows["measure"] == more["overlap"]].assign(measure=RUNGS["R5"].judged.measure)
+        return rows[rows["measure"] == overlap].assign(measure=RUNGS["R5"].judged.measure)
     parts = []
     for question, sizes in ((SUFFICIENCY, TRANSFER_SHARES), (NECESSITY, KNOCKED_OUT_SHARES)):
         rows = measured("circuit_transfer", None if size in (None, *sizes) else size)
@@ -290,7 +291,7 @@ NUMBERS = ("value", "low", "high", "null", "ceiling")
 """What is averaged where several rows judge a rung: two directions, or two kinds of units."""
 
 
-def _answer(rung: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _answer(rung: str, rows: pd.DataFrame) -> dict[str, object]:
     """The verdict on a rung by its rows, as the ladder gives it, with the evidence behind it."""
     verdict = ladder_rows(judged_rows({RUNGS[rung].judged.table: rows})).iloc[0]
     behind = RUNGS[rung].judged.select(rows)
@@ -309,13 +310,8 @@ def _answer(rung: str, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _row(
-    subject: Subject,
-    rung: str,
-    way: Way,
-    later: Mapping[str, Any],
-    answer: Mapping[str, Any],
-    usual: bool,
-) -> dict[str, Any]:
+    subject: Subject, rung: str, way: Way, later: Later, answer: Mapping[str, object], usual: bool
+) -> dict[str, object]:
     """A row of the table: what was chosen, and the answer then."""
     a, b = subject.pair
     reasons = filter(None, [str(answer["reason"]), *warnings_of(way)])
@@ -326,8 +322,8 @@ def _row(
         "domain_b": b,
         **way._asdict(),
         "steps": np.nan if way.steps is None else way.steps,
-        "size": "" if rung == "R5" and later["size"] is None else size_label(later["size"]),
-        "overlap": later.get("overlap", ""),
+        "size": "" if rung == "R5" and later.size is None else size_label(later.size),
+        "overlap": later.overlap,
         "default": usual,
         **answer,
         "reason": "; ".join(reasons),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import pandas as pd
 from torch import Tensor
@@ -29,6 +29,14 @@ Frames: TypeAlias = dict[str, pd.DataFrame]
 
 PICTURES_PER_CELL = 24
 """At most so many pictures of a class and domain are run again under an intervention."""
+
+
+class Task(TypedDict):
+    """What a function that runs the model again takes beside the tower and its pictures."""
+
+    classifier: Classifier
+    preprocess: Preprocess
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,11 @@ class Subject:
     def seed(self) -> int:
         """The seed of its block, which resampling and pairing follow."""
         return self.place.get("seed", 0)
+
+    @property
+    def task(self) -> Task:
+        """Its classes, from a picture to its tower's input, and its seed."""
+        return Task(classifier=self.classifier, preprocess=self.preprocess, seed=self.seed)
 
     @cached_property
     def classifier(self) -> Classifier:

@@ -5,7 +5,6 @@ pictures by the others, so that what a gallery says was not chosen with it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,8 +109,14 @@ def unit_plates(subject: Subject, frames: Mapping[str, pd.DataFrame]) -> list[Pl
 
 
 def _gallery(subject: Subject, site: str) -> Gallery:
-    words: dict[str, Any] = {"preprocess": subject.preprocess, "seed": subject.seed}
-    return gallery_of_others(subject.tower, subject.intervened, site, subject.pair, **words)
+    return gallery_of_others(
+        subject.tower,
+        subject.intervened,
+        site,
+        subject.pair,
+        preprocess=subject.preprocess,
+        seed=subject.seed,
+    )
 
 
 def gallery_of_others(

@@ -86,11 +86,9 @@ def measure(subject: Subject) -> Frames:
         subject.tower,
         images.few(PICTURES_PER_CELL, seed=subject.seed),
         middle_of(subject.depths),
-        preprocess=subject.preprocess,
-        classifier=subject.classifier,
         class_names=subject.images.labels,
         n_controls=subject.analysis.n_controls,
-        seed=subject.seed,
+        **subject.task,
     )
     return subject.file_parts({"erasure": [made]})
 

@@ -67,15 +67,7 @@ def measure(subject: Subject) -> Frames:
     for pairs in (across, within):
         for pattern, axes in PATCHED.items():
             if present(subject.tower, [pattern]):
-                swept = localise(
-                    subject.tower,
-                    pairs,
-                    sites=pattern,
-                    axes=axes,
-                    classifier=subject.classifier,
-                    preprocess=subject.preprocess,
-                    seed=subject.seed,
-                )
+                swept = localise(subject.tower, pairs, sites=pattern, axes=axes, **subject.task)
                 examples.append(subject.file(swept))
                 summaries.append(subject.file(effects(swept, seed=subject.seed)))
     return {

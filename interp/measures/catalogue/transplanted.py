@@ -52,11 +52,9 @@ def measure(subject: Subject) -> Frames:
         images,
         domain_a=subject.pair[0],
         domain_b=subject.pair[1],
-        classifier=subject.classifier,
         sites=present(tower, DONATED),
-        preprocess=subject.preprocess,
         n=subject.analysis.n_transplants,
-        seed=subject.seed,
+        **subject.task,
     )
     return {"transplant": subject.file(table)}
 
