@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,14 @@ from interp.validation.puzzles import (
     VERSION,
     CircuitPuzzle,
     circuit_puzzles,
+    place_of,
     planted_answers,
     sharing_puzzle,
 )
 from interp.verdicts.rungs import RUNGS
 
 Method = Callable[[Any], Any]
+Rows = list[dict[str, object]]
 
 SHARING = "sharing"
 ASKS = (SHARING, "edges", "nodes")
@@ -68,7 +70,7 @@ class Answer:
     index: float = math.nan
 
     @classmethod
-    def read(cls, given: Any) -> "Answer":
+    def read(cls, given: object) -> "Answer":
         """An answer from what a method returns; raises `ValueError` for what is none."""
         if isinstance(given, str):
             verdict = SHORT.get(given, given)
@@ -90,7 +92,7 @@ class Answer:
         return cls(index=float(number))
 
 
-def ask_sharing(method: Method, blueprint: Blueprint) -> list[dict[str, Any]]:
+def ask_sharing(method: Method, blueprint: Blueprint) -> Rows:
     """A row for each rung that has an answer in a planted model."""
     right, puzzle = planted_answers(blueprint), sharing_puzzle(blueprint)
     start = time.perf_counter()
@@ -108,15 +110,15 @@ def ask_sharing(method: Method, blueprint: Blueprint) -> list[dict[str, Any]]:
         # who says "cannot tell" without a number abstains all the same
         came = outcome(answer, own.verdict, 0.0) if own.verdict else SCORED
         row = {"rung": rung, "expected": answer, "verdict": own.verdict, "index": own.index}
-        rows.append(_place(blueprint) | row | {"outcome": came, "reason": "", "seconds": seconds})
+        rows.append(place_of(blueprint) | row | {"outcome": came, "reason": "", "seconds": seconds})
     return rows
 
 
-def ask_circuits(method: Method, blueprint: Blueprint, kind: str) -> list[dict[str, Any]]:
+def ask_circuits(method: Method, blueprint: Blueprint, kind: str) -> Rows:
     """A row for each domain of a planted model, where a circuit is asked for."""
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for domain, puzzle, inside in circuit_puzzles(blueprint, kind):
-        where = _place(blueprint) | {"domain": domain, "unit": kind}
+        where = place_of(blueprint) | {"domain": domain, "unit": kind}
         sizes = {"n_true": len(inside), "n_units": len(puzzle.parts)}
         start = time.perf_counter()
         try:
@@ -131,7 +133,7 @@ def ask_circuits(method: Method, blueprint: Blueprint, kind: str) -> list[dict[s
     return rows
 
 
-def read_scores(given: Any, puzzle: CircuitPuzzle) -> np.ndarray:
+def read_scores(given: object, puzzle: CircuitPuzzle) -> np.ndarray:
     """One number for each part; raises `ValueError` for anything else."""
     if isinstance(given, Mapping):
         missing = [name for name in puzzle.parts if name not in given]
@@ -150,9 +152,9 @@ def read_scores(given: Any, puzzle: CircuitPuzzle) -> np.ndarray:
     return scores
 
 
-def failed(blueprint: Blueprint, ask: str, reason: str, seconds: float) -> list[dict[str, Any]]:
+def failed(blueprint: Blueprint, ask: str, reason: str, seconds: float) -> Rows:
     """The rows of a model of which a method says nothing."""
-    row = _place(blueprint) | {"outcome": FAILED, "reason": reason, "seconds": seconds}
+    row = place_of(blueprint) | {"outcome": FAILED, "reason": reason, "seconds": seconds}
     if ask == SHARING:
         return [
             row | {"rung": rung, "expected": answer, "verdict": "", "index": math.nan}
@@ -164,15 +166,6 @@ def failed(blueprint: Blueprint, ask: str, reason: str, seconds: float) -> list[
 def _line(error: Exception) -> str:
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[0] if said else ''}".rstrip(": ")
-
-
-def _place(blueprint: Blueprint) -> dict[str, Any]:
-    return {
-        "condition": blueprint.condition,
-        "tier": blueprint.tier,
-        "dose": blueprint.dose,
-        "seed": blueprint.seed,
-    }
 
 
 def find_method(name: str) -> Method:
@@ -196,8 +189,8 @@ def find_method(name: str) -> Method:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(import_module(module), function)
-    except ImportError as error:
+        found = resolve_name(name)
+    except (ImportError, ValueError) as error:
         raise SpecificationError(
             asked,
             f"a module that cannot be imported ({error})",
@@ -218,7 +211,7 @@ def find_method(name: str) -> Method:
     return found
 
 
-def _ask(name: str, ask: str, blueprint: Blueprint) -> list[dict[str, Any]]:
+def _ask(name: str, ask: str, blueprint: Blueprint) -> Rows:
     """One model's rows, in a process of its own."""
     import torch
 
@@ -226,7 +219,7 @@ def _ask(name: str, ask: str, blueprint: Blueprint) -> list[dict[str, Any]]:
     return _answer_rows(find_method(name), ask, blueprint)
 
 
-def _answer_rows(method: Method, ask: str, blueprint: Blueprint) -> list[dict[str, Any]]:
+def _answer_rows(method: Method, ask: str, blueprint: Blueprint) -> Rows:
     if ask == SHARING:
         return ask_sharing(method, blueprint)
     return ask_circuits(method, blueprint, ask[:-1])
@@ -278,7 +271,7 @@ def judge_method(
             "one model or more, some time, and one process or more",
             "give models = blueprints()",
         )
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for blueprint, found in track(
         _answers(method, models, ask, seconds, jobs), "judge", len(models)
     ):
@@ -292,7 +285,7 @@ def judge_method(
 
 def _answers(
     method: str | Method, models: Sequence[Blueprint], ask: str, seconds: float, jobs: int
-) -> Iterator[tuple[Blueprint, list[dict[str, Any]] | Failure]]:
+) -> Iterator[tuple[Blueprint, Rows | Failure]]:
     if isinstance(method, str):
         find_method(method)  # what is not there is said before anything runs
         ready = partial(find_method, method)

@@ -28,6 +28,7 @@ from interp.validation.puzzles import (
     SharingPuzzle,
     circuit_puzzles,
     open_planted,
+    place_of,
     planted_answers,
     sharing_puzzle,
 )
@@ -118,14 +119,7 @@ def _write(folder: Path, blueprint: Blueprint) -> None:
         for kind in ("edge", "node")
         for domain, _, inside in circuit_puzzles(blueprint, kind)
     ]
-    answers = {
-        "condition": blueprint.condition,
-        "tier": blueprint.tier,
-        "dose": blueprint.dose,
-        "seed": blueprint.seed,
-        "shared": planted_answers(blueprint),
-        "circuits": found,
-    }
+    answers = place_of(blueprint) | {"shared": planted_answers(blueprint), "circuits": found}
     (folder / ANSWERS).write_text(json.dumps(answers, indent=1))
 
 

@@ -14,21 +14,17 @@ from interp.circuits import Edges, overlap, transplant
 from interp.circuits.planted.expectations import expected, expected_by_band
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
-from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.statistics.index_of_sharing import AMOUNT, CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
 from interp.measures.circuit_tables import REDRAWS, circuits_of
 from interp.measures.ladder import CAUSAL, OF_FEATURES, Ladder, ladder_tables
 from interp.measures.subject import Subject
-from interp.validation.puzzles import Opened, one_answer
-from interp.verdicts.rungs import ACROSS, RUNGS
+from interp.validation.puzzles import PLACE, Opened, one_answer, place_of
+from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes
 
 PICTURES = 16
 """Pictures of each class and domain, as many as the embedded study analyses."""
-
-PLACE = ["condition", "tier", "dose", "seed"]
-"""What tells planted models apart."""
 
 ANSWER = ["expected", "index", "index_low", "index_high", "verdict", "outcome", "reason"]
 
@@ -102,9 +98,8 @@ class PlantedLadder(Opened):
                 sites=list(outlook.added),
                 domain_a=a,
                 domain_b=b,
-                classifier=subject.classifier,
-                preprocess=subject.preprocess,
                 where=outlook.place,
+                **subject.task,
             ).frame
             for a, b in (DOMAINS, DOMAINS[::-1])
         ]
@@ -120,39 +115,30 @@ class PlantedLadder(Opened):
         return overlap(*scores, **words).frame.assign(site="")
 
 
-def _of_rung(name: str) -> Callable[[PlantedLadder], pd.DataFrame]:
-    rung = RUNGS[name].judged
-    return lambda planted: rung.select(planted.table(rung.table))
-
-
-def _probes(planted: PlantedLadder) -> pd.DataFrame:
-    across = next(each for each in RUNGS["R3"].beside if each.measure == ACROSS)
-    return across.select(planted.table("transfer"))
-
-
-def _edge_overlap(planted: PlantedLadder) -> pd.DataFrame:
-    rows = planted.table("overlap")
-    return rows[(rows["level"] == "edge") & (rows["measure"] == PRIMARY_OVERLAP)]
+def _rows(key: str) -> Callable[[PlantedLadder], pd.DataFrame]:
+    """The rows of a rung's measure, by its key."""
+    [measure] = (each for rung in RUNGS.values() for each in rung.measures if each.key == key)
+    return lambda planted: measure.select(planted.table(measure.table))
 
 
 def _whole(rung: str, *, edges: bool) -> Callable[[PlantedLadder], pd.DataFrame]:
     """The rows of circuits of the whole tower, by edges or by units."""
 
     def rows(planted: PlantedLadder) -> pd.DataFrame:
-        own = _of_rung(rung)(planted)
+        own = _rows(rung)(planted)
         return own[((own["level"] == "edge") == edges) & (own["site"] == "")]
 
     return rows
 
 
 MEASURES: Mapping[str, Callable[[PlantedLadder], pd.DataFrame]] = {
-    "probe transfer": _probes,
-    "cka": _of_rung("R2"),
-    "directions": _of_rung("R3"),
-    "das": _of_rung("R4"),
+    "probe transfer": _rows("R3 probes"),
+    "cka": _rows("R2"),
+    "directions": _rows("R3"),
+    "das": _rows("R4"),
     "transplant": PlantedLadder.transplants,
     "node overlap": PlantedLadder.nodes,
-    "edge overlap": _edge_overlap,
+    "edge overlap": _rows("R6 overlap"),
     "neuron overlap": _whole("R5", edges=False),
     "circuit transfer": _whole("R6", edges=True),
     "neuron transfer": _whole("R6", edges=False),
@@ -186,15 +172,13 @@ def cells_of(planted: PlantedLadder, measures: Collection[str] | None = None) ->
     ]
     names = dict.fromkeys(cell.measure for cell in declared)
     answers = {name: by_site(name, planted) for name in names}
-    rows = []
+    place, rows = place_of(planted.blueprint), []
     for cell in declared:
         site = cell.site or ""
         if (votes := answers[cell.measure].get(site)) is not None:
             ends = votes.index, votes.low, votes.high, votes.verdict
             answer = _answer(cell.answer, *ends, "; ".join(votes.reasons))
-            rows.append(
-                _place(planted.blueprint) | {"measure": cell.measure, "site": site} | answer
-            )
+            rows.append(place | {"measure": cell.measure, "site": site} | answer)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -206,21 +190,15 @@ def by_rung(planted: PlantedLadder) -> pd.DataFrame:
     between sites of a band, or lies between, or no measure can tell.
     """
     declared = expected_by_band(planted.planted, planted.tower, planted.blueprint.outlook)
-    rows = []
+    place, rows = place_of(planted.blueprint), []
     for row in planted.ladder.table.frame.to_dict("records"):
         answers = declared.get((row["rung"], row["band"]), [])
         right = one_answer(answers, by_cuts=RUNGS[row["rung"]].by_cuts)
         if right:
             ends = row["index"], row["index_low"], row["index_high"], row["verdict"]
-            place = {"rung": row["rung"], "band": row["band"]}
-            rows.append(
-                _place(planted.blueprint) | place | _answer(right, *ends, str(row["reason"]))
-            )
+            answer = _answer(right, *ends, str(row["reason"]))
+            rows.append(place | {"rung": row["rung"], "band": row["band"]} | answer)
     return pd.DataFrame(rows, columns=BY_BAND)
-
-
-def _place(blueprint: PlantedBlueprint) -> dict[str, object]:
-    return {name: getattr(blueprint, name) for name in PLACE}
 
 
 def _answer(

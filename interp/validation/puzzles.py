@@ -1,6 +1,6 @@
 """Puzzles: planted models without their answers, as a judged method is given them."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -34,6 +34,29 @@ PICTURES = 12
 
 PAIRS = 16
 """Pictures of a domain on which a circuit is asked for, and as many partners."""
+
+PLACE = ["condition", "tier", "dose", "seed"]
+"""What tells planted models apart."""
+
+
+def place_of(blueprint: PlantedBlueprint) -> dict[str, object]:
+    """What tells a planted model from others, by the columns of `PLACE`."""
+    return {name: getattr(blueprint, name) for name in PLACE}
+
+
+Task = Mapping[str, Any]
+"""Keyword arguments of `interp.circuits.attribute` and its kin."""
+
+
+def tasks(
+    planted: PlantedModel[Any], domain: str, n: int, seed: int
+) -> Iterator[tuple[Task, Mapping[str, Collection[Any]]]]:
+    """For each group of classes that go one way in a domain: pairs of pictures of 8 bits with the
+    margin of the class, and the names of the parts that the circuit has, by kind of part."""
+    for numbers, truth in planted.ways(domain):
+        task = margin_task(planted, *draw_partners(planted.world, domain, n, seed, numbers))
+        ends = {name: (task[name].clamp(0, 1) * 255).round() / 255 for name in ("clean", "corrupt")}
+        yield task | ends, truth.units
 
 
 def open_planted(source: Any) -> Tower:
@@ -102,7 +125,7 @@ class CircuitPuzzle:
     parts: tuple[str, ...]
 
     @property
-    def task(self) -> dict[str, Any]:
+    def task(self) -> Task:
         """Keyword arguments of `interp.circuits.attribute` and its kin."""
         return {"clean": self.clean, "corrupt": self.corrupt, "metric": self.metric}
 
@@ -145,16 +168,9 @@ def circuit_puzzles(
     wiring = wire(opened.tower)
     names = wiring.names if kind == "edge" else wiring.writers
     for domain in DOMAINS:
-        for numbers, truth in opened.planted.ways(domain):
-            task = margin_task(
-                opened.planted,
-                *draw_partners(opened.planted.world, domain, PAIRS, blueprint.seed, numbers),
-            )
-            clean, corrupt = (
-                (task[name].clamp(0, 1) * 255).round() / 255 for name in ("clean", "corrupt")
-            )
-            puzzle = CircuitPuzzle(opened.tower, clean, corrupt, task["metric"], tuple(names))
-            yield domain, puzzle, frozenset(truth.units[kind]) & frozenset(names)
+        for task, units in tasks(opened.planted, domain, PAIRS, blueprint.seed):
+            puzzle = CircuitPuzzle(opened.tower, **task, parts=tuple(names))
+            yield domain, puzzle, frozenset(units[kind]) & frozenset(names)
 
 
 def planted_answers(blueprint: PlantedBlueprint) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Methods of finding circuits, tested on planted models: whether they rank the true parts first."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,13 @@ from sklearn.metrics import roc_auc_score
 
 from interp.circuits import METHODS, ablate, attribute, channel_scores, mask_scores, wire
 from interp.circuits.discovery.hard_gates import mean_ranks
-from interp.circuits.planted.certification import draw_partners, margin_task
 from interp.circuits.planted.expectations import findable
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
-from interp.validation.puzzles import Opened
+from interp.core.tower import Tower
+from interp.validation.puzzles import PLACE, Opened, Task, place_of, tasks
 
 PICTURES = 16
 """Pictures of each domain, and as many partners of other classes."""
@@ -25,7 +24,7 @@ LEARNED = ("learned masks", "ensemble")
 """Ways that take as long as all others together, ten seconds to a minute for each circuit."""
 
 COLUMNS = [
-    *("condition", "tier", "dose", "seed", "domain", "method", "unit"),
+    *(*PLACE, "domain", "method", "unit"),
     *("auroc", "least", "n_true", "n_units", "n_pictures"),
 ]
 """What is known of each circuit and method."""
@@ -58,34 +57,26 @@ def recover(blueprint: PlantedBlueprint, *, learned: bool = False) -> pd.DataFra
     )
     keys = ["domain", "method", "unit"]
     found = frame.groupby(keys, sort=False, as_index=False).mean()
-    for name in ("condition", "tier", "dose", "seed"):
-        found[name] = getattr(blueprint, name)
-    found["least"] = [findable(blueprint, method).least for method in found["method"]]
-    return found.assign(n_pictures=PICTURES)[COLUMNS]
+    least = [findable(blueprint, method).least for method in found["method"]]
+    return found.assign(**place_of(blueprint), least=least, n_pictures=PICTURES)[COLUMNS]
 
 
-def _rows(opened: Opened, finders: "Finders") -> Iterator[tuple[Any, ...]]:
-    planted, seed = opened.planted, opened.blueprint.seed
+def _rows(opened: Opened, finders: "Finders") -> Iterator[tuple[object, ...]]:
     for domain in DOMAINS:
-        for numbers, truth in planted.ways(domain):
-            task = margin_task(
-                planted, *draw_partners(planted.world, domain, PICTURES, seed, numbers)
-            )
-            for name in ("clean", "corrupt"):
-                task[name] = (task[name].clamp(0, 1) * 255).round() / 255
-            for unit, inside in truth.units.items():
-                find = finders.get(unit, _nothing)
-                for method, names, scores in find(opened, task):
+        for task, units in tasks(opened.planted, domain, PICTURES, opened.blueprint.seed):
+            for unit, inside in units.items():
+                found = finders[unit](opened, task) if unit in finders else ()
+                for method, names, scores in found:
                     true = np.array([name in inside for name in names])
                     auroc = roc_auc_score(true, np.abs(scores))
                     yield domain, method, unit, auroc, true.sum(), len(true)
 
 
-Scored = Iterator[tuple[str, Sequence[Any], np.ndarray]]
+Scored = Iterator[tuple[str, Sequence[object], np.ndarray]]
 """By method: the names of all units, and their scores."""
 
 
-def _edges(opened: Opened, task: dict[str, Any]) -> Scored:
+def _edges(opened: Opened, task: Task) -> Scored:
     seed = opened.blueprint.seed
     for method in METHODS:
         if method in LEARNED:
@@ -95,7 +86,7 @@ def _edges(opened: Opened, task: dict[str, Any]) -> Scored:
         yield name, wire(opened.tower).names, found.scores
 
 
-def _nodes(opened: Opened, task: dict[str, Any]) -> Scored:
+def _nodes(opened: Opened, task: Task) -> Scored:
     heads = _ablated(opened.tower, "blocks.*.attn.hook_z", ("layer", "head"), task)
     mlps = _ablated(opened.tower, "blocks.*.hook_mlp_out", ("layer",), task)
     names = [f"a{layer}.h{head}" for layer, head in heads.index]
@@ -103,7 +94,7 @@ def _nodes(opened: Opened, task: dict[str, Any]) -> Scored:
     yield "resample ablation", names, np.concatenate([heads, mlps])
 
 
-def _channels(opened: Opened, task: dict[str, Any]) -> Scored:
+def _channels(opened: Opened, task: Task) -> Scored:
     tower, outlook = opened.tower, opened.blueprint.outlook
     sites = _sites(opened)
     found = channel_scores(
@@ -119,13 +110,13 @@ def _channels(opened: Opened, task: dict[str, Any]) -> Scored:
     yield "random", names, rng("random channels", opened.blueprint.seed).random(len(names))
 
 
-def _learned_edges(opened: Opened, task: dict[str, Any]) -> Scored:
+def _learned_edges(opened: Opened, task: Task) -> Scored:
     for method in LEARNED:
         found = attribute(opened.tower, **task, method=method, batch_size=PICTURES)
         yield method, wire(opened.tower).names, found.scores
 
 
-def _learned_channels(opened: Opened, task: dict[str, Any]) -> Scored:
+def _learned_channels(opened: Opened, task: Task) -> Scored:
     tower, sites = opened.tower, _sites(opened)
     masks = mask_scores(tower, sites, batch_size=PICTURES, **task)
     plain = channel_scores(
@@ -137,15 +128,11 @@ def _learned_channels(opened: Opened, task: dict[str, Any]) -> Scored:
     yield "ensemble", names, np.concatenate(ranks)
 
 
-def _nothing(opened: Opened, task: dict[str, Any]) -> Scored:
-    return iter(())
-
-
 def _sites(opened: Opened) -> list[str]:
     return find_sites(opened.blueprint.outlook.neurons, opened.tower.sites)
 
 
-Finders = Mapping[str, Callable[[Opened, dict[str, Any]], Scored]]
+Finders = Mapping[str, Callable[[Opened, Task], Scored]]
 
 FINDERS: Finders = {"edge": _edges, "node": _nodes, "channel": _channels}
 """What scores each kind of unit that a truth names."""
@@ -154,7 +141,7 @@ LEARNERS: Finders = {"edge": _learned_edges, "channel": _learned_channels}
 """What learns which units a circuit has."""
 
 
-def _ablated(tower: Any, sites: str, axes: tuple[str, ...], task: dict[str, Any]) -> pd.Series:
+def _ablated(tower: Tower, sites: str, axes: tuple[str, ...], task: Task) -> pd.Series:
     """What the metric loses on average when each cell takes its activation from the partner."""
     table = ablate(
         tower,

@@ -1,7 +1,6 @@
 """Standing of a judged method: how often it is right, says too much, or cannot tell."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
 from interp.validation.judged_methods import FAILED
+from interp.validation.puzzles import PLACE
 
 MUCH = {NOT_SHARED: 0, PARTLY: 1, SHARED: 2}
 """How much an answer says."""
@@ -43,8 +43,6 @@ OWN = {
     "tier": "how hard a planted model is to read",
 }
 """Columns of `standing` that no table of a study has."""
-
-PLACE = ["condition", "tier", "dose", "seed"]
 
 
 @door
@@ -90,13 +88,13 @@ def standing(judged: Table, *, by: Sequence[str] = ()) -> Table:
     return Table("standing", pd.DataFrame(rows), dict(judged.facts), own=OWN)
 
 
-def _of_sharing(own: pd.DataFrame) -> dict[str, Any]:
+def _of_sharing(own: pd.DataFrame) -> dict[str, object]:
     spoken = own[own["verdict"] != ""]
     said, right = (spoken[name].map(MUCH).astype(float) for name in ("verdict", "expected"))
     beyond = said - right
     area, low, high, n = _auroc(own)
     wrong = {"false_shared": (NOT_SHARED, SHARED), "false_not": (SHARED, NOT_SHARED)}
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "n_models": len(own),
         "failed": int((own["outcome"] == FAILED).sum()),
         "right": _share(spoken["verdict"] == spoken["expected"]),
@@ -155,26 +153,19 @@ def area_under(shared: np.ndarray, index: np.ndarray) -> float:
     return float((ranks[shared].sum() - n * (n + 1) / 2) / (n * (len(shared) - n)))
 
 
-def _of_circuits(own: pd.DataFrame) -> dict[str, Any]:
+def _of_circuits(own: pd.DataFrame) -> dict[str, object]:
     known = own.dropna(subset=["auroc"])
-    found = {
+    found: dict[str, object] = {
         "n_models": len(own[PLACE].drop_duplicates()),
         "failed": int((own["outcome"] == FAILED).sum()),
+        **dict.fromkeys(("auroc", "low", "high", "least"), np.nan),
+        "seconds": float(own["seconds"].mean()),
     }
     if known.empty:
-        return (
-            found
-            | dict.fromkeys(("auroc", "low", "high", "least"), np.nan)
-            | {"seconds": float(own["seconds"].mean())}
-        )
+        return found
     means = known.groupby(PLACE, dropna=False)["auroc"].mean().to_numpy()
     generator = rng("auroc of a judged method", 0)
     drawn = means[generator.integers(len(means), size=(DRAWS, len(means)))].mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return found | {
-        "auroc": float(means.mean()),
-        "low": float(low),
-        "high": float(high),
-        "least": float(known["auroc"].min()),
-        "seconds": float(own["seconds"].mean()),
-    }
+    ends = {"auroc": float(means.mean()), "low": float(low), "high": float(high)}
+    return found | ends | {"least": float(known["auroc"].min())}
