@@ -21,7 +21,7 @@ from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
 from interp.declared.writing import told_once
 from interp.models.evaluation.learning import learning, why_not
-from interp.verdicts.rungs import PLACE, RUNGS
+from interp.verdicts.rungs import PLACE, RUNGS, with_words
 from interp.verdicts.votes import Votes, agreement, count_votes, of_cuts
 
 WHOLE = "whole tower"
@@ -60,10 +60,7 @@ def _filled(rows: pd.DataFrame) -> pd.DataFrame:
     """Every column that answers rest on, also of rows that only say why nothing was measured."""
     banded = "band" in rows
     rows = rows.reindex(columns=dict.fromkeys([*rows.columns, *NEEDED]))
-    for name in ("level", "site", "reason", "verdict", "control"):
-        rows[name] = rows[name].astype(object).where(rows[name].notna(), "")
-    if banded:
-        rows["band"] = rows["band"].astype(object).where(rows["band"].notna(), "")
+    rows = with_words(rows, ("level", "site", "reason", "verdict", "control", "band"))
     if not banded or (rows["band"] == "").all():
         places = zip(rows["site"], rows["depth"], strict=True)
         rows["band"] = ["" if site == LAST else band_of(depth) for site, depth in places]

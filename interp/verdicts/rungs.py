@@ -4,7 +4,7 @@ The ladder, the page, its map, the levels across checkpoints, the judging of pla
 the documentation read this one list.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from itertools import combinations
 from typing import Any
@@ -175,6 +175,12 @@ def _across(transfer: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(measure=ACROSS, domain_a=rows["train_domain"], domain_b=rows["domain"])
 
 
+def with_words(rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Missing words of some columns as "", whether or not the table was read from a file."""
+    words = {name: rows[name].astype(object) for name in names if name in rows}
+    return rows.assign(**{name: own.where(own.notna(), "") for name, own in words.items()})
+
+
 def _same_site(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows between two domains, each at one site."""
     rows = rows[rows["domain_a"] != rows["domain_b"]]
@@ -189,11 +195,11 @@ def _named(measure: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 def _parts(overlap: pd.DataFrame) -> pd.DataFrame:
     """Units by site; a cut by edges has no overlap of parts, only of wiring."""
-    return overlap[(overlap["level"] != "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
+    return _named(PRIMARY_OVERLAP)(overlap[overlap["level"] != "edge"])
 
 
 def _edges(overlap: pd.DataFrame) -> pd.DataFrame:
-    return overlap[(overlap["level"] == "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
+    return _named(PRIMARY_OVERLAP)(overlap[overlap["level"] == "edge"])
 
 
 def _wiring(transfer: pd.DataFrame) -> pd.DataFrame:
@@ -208,9 +214,7 @@ def _wiring(transfer: pd.DataFrame) -> pd.DataFrame:
     )
     if lost.empty:
         return kept
-    for rows in (kept, lost):
-        for name in ("verdict", "reason"):
-            rows[name] = rows[name].astype(object).where(rows[name].notna(), "")
+    kept, lost = (with_words(rows, ("verdict", "reason")) for rows in (kept, lost))
     lost = kept[keys].merge(lost.drop_duplicates(keys), on=keys, how="left")
     answers = [name for name in kept if name not in (*keys, "measure")]
     found = kept.copy()

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +37,7 @@ class Votes:
     n: int
 
 
-def count_votes(rows: Any, *, by_mean: bool = True, bars: AnswerBars = AMOUNT) -> Votes:
+def count_votes(rows: pd.DataFrame, *, by_mean: bool = True, bars: AnswerBars = AMOUNT) -> Votes:
     """Sum up rows with the columns `index, index_low, index_high, verdict, reason`, and p if known.
 
     Without `by_mean` (an index that is no amount) only agreement counts. The mean decides where at

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
-from interp.declared.writing import plural
+from interp.declared.writing import between, number, plural
 
 TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
 
@@ -108,7 +109,7 @@ def judge_link(link: Link, p_adjusted: float) -> tuple[str, str]:
         return APART, ""
     if link.low <= 0 <= link.high:
         return CANNOT_TELL, (
-            f"the interval {signed(link.low)} to {signed(link.high)} holds both 0 and |r| = {SMALL}"
+            f"the interval {number(link.low)} to {number(link.high)} holds both 0 and |r| = {SMALL}"
         )
     if not p_adjusted <= SIGNIFICANT:
         return CANNOT_TELL, f"p = {p_adjusted:.3f} after Holm's adjustment is above {SIGNIFICANT}"
@@ -134,12 +135,11 @@ def licence(level: str, verdict: str) -> str:
     return f"{LEVELS[level]}, generalization {GOES[verdict]} sharing"
 
 
-def disagreement(levels: Any) -> str:
+def disagreement(levels: pd.DataFrame) -> str:
     """What is said first where L1 and L2 or L3 are decided with opposite signs; else "".
 
     `levels` is a frame with the columns `level, rung, measure, adjusted, verdict`.
 
-    >>> import pandas as pd
     >>> said = {"rung": "R2", "measure": "debiased CKA", "adjusted": ""}
     >>> disagreement(pd.DataFrame([{"level": "L1", "verdict": "goes together", **said},
     ...                            {"level": "L2", "verdict": "goes against", **said}]))
@@ -172,25 +172,14 @@ def level_sentence(row: Any) -> str:
     interval 0.50 to 0.90, p = 0.01); it adds nothing to what else foretells accuracy.'
     """
     beyond = f", {row['adjusted']} held constant" if row["adjusted"] else ""
-    ends = "no interval"
-    if np.isfinite([row["low"], row["high"]]).all():
-        ends = f"95 % interval {signed(row['low'])} to {signed(row['high'])}"
+    ends = between(row["low"], row["high"])
     p = row["p_adjusted"]
     shown = f", p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}" if np.isfinite(p) else ""
-    number = f" (r = {signed(row['value'])}, {ends}{shown})" if np.isfinite(row["value"]) else ""
+    value = f" (r = {number(row['value'])}, {ends}{shown})" if np.isfinite(row["value"]) else ""
     why = f": {row['reason']}" if row["verdict"] == CANNOT_TELL and row["reason"] else ""
     to_do = f"; {row['needed']} would decide" if row["needed"] else ""
     nothing = ""
     if row["verdict"] != CANNOT_TELL and row["gain"] <= 0:
         nothing = "; it adds nothing to what else foretells accuracy"
-    text = f"By {row['rung']} ({row['measure']}){beyond}, {row['licence']}{number}"
+    text = f"By {row['rung']} ({row['measure']}){beyond}, {row['licence']}{value}"
     return f"{text}{why}{to_do}{nothing}."
-
-
-def signed(number: float) -> str:
-    """A number with two decimals and a real minus sign.
-
-    >>> signed(-0.126)
-    '−0.13'
-    """
-    return f"{number:.2f}".replace("-", "−")

@@ -6,7 +6,6 @@ model (L3). Each licenses words of its own; "because" needs an intervention (L4)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,7 +71,7 @@ class Verdict:
         """
         return str(self._row(level, rung, "", "")["needed"])
 
-    def _row(self, level: str, rung: str, measure: str, adjusted: str) -> Any:
+    def _row(self, level: str, rung: str, measure: str, adjusted: str) -> pd.Series:
         check_known("read the verdict", "level", [level], LEVELS, SpecificationError)
         rows = self.table.frame
         rows = rows[(rows["level"] == level) & (rows["adjusted"] == adjusted)]
@@ -226,20 +225,14 @@ def _decided(rows: Sequence[tuple[dict[str, object], LevelRow]], seed: int) -> p
         frame.loc[own.index, "p_adjusted"] = holm(own["p"].to_numpy(dtype=float))
         what = f", {adjusted} held constant" if adjusted else ""
         frame.loc[own.index, "family"] = f"{level} over rungs{what}: {own['p'].count()} tests"
-    verdicts = [
-        judge_link(row.link, float(p))
-        for (_, row), p in zip(rows, frame["p_adjusted"], strict=True)
-    ]
-    frame["verdict"], frame["reason"] = ([each[place] for each in verdicts] for place in (0, 1))
-    frame["licence"] = [
-        licence(level, each) for level, each in zip(frame["level"], frame["verdict"], strict=True)
-    ]
-    frame["needed"] = [
-        row.needed() if verdict == CANNOT_TELL else ""
-        for (_, row), (verdict, _) in zip(rows, verdicts, strict=True)
-    ]
-    order = sorted(frame.index, key=lambda at: frame["level"][at])
-    return frame.loc[order, list(COLUMNS)].reset_index(drop=True)
+    links = [row.link for _, row in rows]
+    frame["verdict"], frame["reason"] = zip(
+        *map(judge_link, links, frame["p_adjusted"]), strict=True
+    )
+    frame["licence"] = list(map(licence, frame["level"], frame["verdict"]))
+    open_rows = zip(rows, frame["verdict"] == CANNOT_TELL, strict=True)
+    frame["needed"] = [row.needed() if is_open else "" for (_, row), is_open in open_rows]
+    return frame.sort_values("level", kind="stable", ignore_index=True)[list(COLUMNS)]
 
 
 def _together(runs: pd.DataFrame) -> pd.DataFrame:

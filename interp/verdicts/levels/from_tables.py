@@ -12,7 +12,7 @@ from interp.core.tables import stacked
 from interp.models.evaluation.learning import asked_rows, learning, that_learned
 from interp.probes.geometry.directions import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
-from interp.verdicts.rungs import RUNGS
+from interp.verdicts.rungs import RUNGS, with_words
 
 RUN = ["setting", "test_domain", "seed"]
 
@@ -59,12 +59,8 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Empty words as "", whether or not the table was read from a file."""
     words = ("setting", "control", "prompts", "classifier", "reason", "test_domain", "site_b")
-    present = [name for name in words if name in frame]
-    return frame.assign(
-        **{name: frame[name].astype(object).where(frame[name].notna(), "") for name in present}
-    )
+    return with_words(frame, words)
 
 
 def _sharing(frames: Frames, natural: str) -> pd.DataFrame:

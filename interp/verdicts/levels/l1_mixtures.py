@@ -55,9 +55,7 @@ def across_mixtures(
     >>> round(found.value, 2), found.p < 0.01, found.n
     (1.0, True, {'mixture': 10})
     """
-    tables = [np.asarray(each, dtype=float) for each in (sharing, accuracy)]
-    tables += [np.asarray(given, dtype=float)] if given is not None else []
-    check_panels(tables, "correlate mixtures")
+    tables = panels("correlate mixtures", sharing, accuracy, given)
     kept = measured(tables)
     n = int(kept.sum())
     if n < 3:
@@ -69,11 +67,10 @@ def across_mixtures(
         )
     chosen = in_common([each[kept] for each in tables])
     means = [mixture_means(each) for each in chosen]
-    for one, what in zip(means, ("sharing", "accuracy", "what is held constant"), strict=False):
-        check_varies(one, what, "mixtures")
+    check_varies(means, "mixtures")
     value = float(rank_link(*means))
     left = [float(rank_link(*(np.delete(one, out) for one in means))) for out in range(n)]
-    named = [name for name, is_kept in zip(names, kept, strict=True) if is_kept] if names else []
+    named = names_of(names, kept)
     opposite = np.flatnonzero(np.sign(left) == -np.sign(value))
     drawn = _permuted(means, seed, n_permutations)
     low, high = permuted_interval(value, drawn, bend=SPEARMAN, largest=largest_rho(n))
@@ -88,7 +85,7 @@ def across_mixtures(
         reliability=reliability,
         reliability_kind=kind,
         narrow=narrow,
-        flips=(named[opposite[0]] if named else f"mixture {opposite[0]}") if len(opposite) else "",
+        flips=named[opposite[0]] if len(opposite) else "",
     )
 
 
@@ -131,8 +128,17 @@ def measured(tables: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(known.reshape(len(known), len(tables[0]), -1).all(axis=(0, 2)))
 
 
-def check_panels(tables: Sequence[np.ndarray], asked: str) -> None:
-    """Refuse tables "mixture domain block" of different shapes."""
+def names_of(names: Sequence[str], kept: np.ndarray) -> list[str]:
+    """What the kept mixtures are called: by their names, or by number."""
+    every = names or [f"mixture {place}" for place in np.cumsum(kept) - 1]
+    return [name for name, is_kept in zip(every, kept, strict=True) if is_kept]
+
+
+def panels(
+    asked: str, sharing: ArrayLike, accuracy: ArrayLike, given: ArrayLike | None
+) -> list[np.ndarray]:
+    """Tables "mixture domain block" of sharing, accuracy and what is given, of one shape."""
+    tables = [np.asarray(each, float) for each in (sharing, accuracy, given) if each is not None]
     shapes = {each.shape for each in tables}
     if len(shapes) > 1 or tables[0].ndim != 3:
         raise ShapeError(
@@ -141,17 +147,21 @@ def check_panels(tables: Sequence[np.ndarray], asked: str) -> None:
             "one shape, mixture by domain by block",
             "give a number per mixture, domain and block, NaN where none was measured",
         )
+    return tables
 
 
-def check_varies(values: np.ndarray, what: str, over: str) -> None:
-    """Refuse a number that is the same everywhere (but for rounding)."""
-    if np.abs(values).max(initial=0) <= 1e-12:
-        raise SampleError(
-            "correlate accuracy with sharing",
-            f"{what} that is the same for all {over}",
-            "a number that varies",
-            "look whether it was measured at all",
-        )
+def check_varies(numbers: Sequence[np.ndarray], over: str) -> None:
+    """Refuse numbers of which one is the same everywhere (but for rounding)."""
+    for values, what in zip(
+        numbers, ("sharing", "accuracy", "what is held constant"), strict=False
+    ):
+        if np.abs(values).max(initial=0) <= 1e-12:
+            raise SampleError(
+                "correlate accuracy with sharing",
+                f"{what} that is the same for all {over}",
+                "a number that varies",
+                "look whether it was measured at all",
+            )
 
 
 def rank_link(x: np.ndarray, y: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:

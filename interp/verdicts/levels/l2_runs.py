@@ -16,7 +16,7 @@ from interp.core.errors import SampleError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import permutation_p
 from interp.declared.writing import plural
-from interp.verdicts.levels.l1_mixtures import check_panels, check_varies
+from interp.verdicts.levels.l1_mixtures import check_varies, names_of, panels
 from interp.verdicts.levels.permuting import correlation, permuted_interval, without
 from interp.verdicts.levels.reliability import HALVES, INTERVALS, Panel, centred, of_halves
 from interp.verdicts.wording import RELIABLE, Link
@@ -59,9 +59,7 @@ def within_mixtures(
     >>> round(found.value, 3), round(found.slope, 3), found.n
     (1.0, 0.1, {'block': 6})
     """
-    tables = [np.asarray(each, dtype=float) for each in (sharing, accuracy)]
-    tables += [np.asarray(given, dtype=float)] if given is not None else []
-    check_panels(tables, "compare blocks")
+    tables = panels("compare blocks", sharing, accuracy, given)
     kept = complete_blocks(tables)
     mixtures, blocks = (int(each.sum()) for each in kept)
     if min(mixtures, blocks) < 2:
@@ -73,8 +71,7 @@ def within_mixtures(
             "repeat the study in more blocks",
         )
     own = [centred(_kept(each, kept)) for each in tables]
-    for one, what in zip(own, ("sharing", "accuracy", "what is held constant"), strict=False):
-        check_varies(one, what, "blocks of a mixture")
+    check_varies(own, "blocks of a mixture")
     x, y, *_ = own if given is None else [without(each, own[2]) for each in own[:2]]
     value = float(correlation(x, y))
     free = x.shape[1] * (mixtures - 1) * (blocks - 1)
@@ -93,7 +90,7 @@ def within_mixtures(
         slope=float((x * y).sum() / (x**2).sum()) / divisor,
         reliability=reliability,
         reliability_kind=kind,
-        flips=_flips([_kept(each, kept) for each in tables], value, names, kept[0]),
+        flips=_flips([_kept(each, kept) for each in tables], value, names_of(names, kept[0])),
     )
 
 
@@ -177,14 +174,12 @@ def _permuted(own: Sequence[Panel], seed: int, n_permutations: int) -> np.ndarra
     return np.nan_to_num(correlation(moved, y[None], axis=(1, 2, 3)))
 
 
-def _flips(tables: Sequence[Panel], value: float, names: Sequence[str], kept: np.ndarray) -> str:
+def _flips(tables: Sequence[Panel], value: float, names: Sequence[str]) -> str:
     """The first mixture without which the sign is another."""
-    n = len(tables[0])
-    named = [name for name, is_kept in zip(names, kept, strict=True) if is_kept] if names else []
-    for out in range(n if n > 2 else 0):
+    for out, name in enumerate(names if len(names) > 2 else ()):
         own = [centred(np.delete(each, out, axis=0)) for each in tables]
         if len(own) == 3:
             own = [without(each, own[2]) for each in own[:2]]
         if np.sign(correlation(*own)) == -np.sign(value):
-            return named[out] if named else f"mixture {out}"
+            return name
     return ""

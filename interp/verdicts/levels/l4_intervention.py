@@ -9,7 +9,6 @@ whose classes meet.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,7 +107,7 @@ def intervention(
     sharing moved as the weight says.
     """
     arms = [Arm(0.0), *spec.arms]
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     found: dict[tuple[str, float], Effect] = {}
     answers = _answers(frames["accuracy_by_class"], spec, natural)
     every = {
@@ -286,7 +285,7 @@ NO_EFFECT = Effect(NOTHING, NOTHING, np.nan, "", 0, 0, 0, 0, "")
 
 def _row(
     effect: Effect, outcome: Outcome, arm: str, weight: float, *, compared: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A row of `intervention`; only differences and slopes have a null and a p."""
     against = "no term" if arm.endswith(NONE) else "wrong classes as partners"
     return {
@@ -316,7 +315,7 @@ def _row(
 
 def _levels(
     found: Mapping[tuple[str, float], Effect], spec: InterventionSpec
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Rows of level L4: one for each weight, and one for the slope over weights."""
     weights = sorted({weight for name, weight in found if name == TARGET.name})
     if not weights:
@@ -400,7 +399,9 @@ def _points(interval: Interval, level: str = "") -> str:
     return f"{value:+.1f} points ({level}{low:+.1f} to {high:+.1f})"
 
 
-def _level(effect: Effect, weight: float, verdict: str, reason: str, needed: str) -> dict[str, Any]:
+def _level(
+    effect: Effect, weight: float, verdict: str, reason: str, needed: str
+) -> dict[str, object]:
     """A row of the table `levels`."""
     where = {np.inf: SLOPE}.get(weight, f"weight {weight:g}") if effect.n_runs else "any weight"
     return {
