@@ -73,9 +73,8 @@ def drawn(matches: Matches, scores: Sequence[np.ndarray]) -> pd.DataFrame:
         side = _edges(cut, own.head(MOST)) if isinstance(cut, Edges) else _channels(cut, own)
         if tower == TEXT:
             side = side.assign(layer=-side["layer"], layer_b=-side["layer_b"])
+        named = "text " if tower == TEXT else "image " if isinstance(cut, Edges) else ""
         for name in ("node", "node_b"):
-            named = "image " if tower == VISUAL and isinstance(cut, Edges) else ""
-            named = "text " if tower == TEXT else named
             side[name] = [each if each == MATCH else f"{named}{each}" for each in side[name]]
         sides.append(side)
     rows = pd.concat(sides, ignore_index=True)

@@ -74,7 +74,8 @@ def measure(subject: Subject) -> Frames:
         except (DataError, SampleError) as error:
             say(f"circuits in {domain} left out: {error}")
             continue
-        tasks = [_read(subject, pairs) for pairs in halves]
+        how = {"classifier": subject.classifier, "preprocess": subject.preprocess}
+        tasks = [read_pairs(tower, pairs, **how) for pairs in halves]
         for name, table in (_edges if cut else _channels)(subject, *tasks).items():
             found[name].append(subject.file(table).assign(domain=domain))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items() if parts}
@@ -90,12 +91,6 @@ def _halves(images: ImageTable, domain: str, n: int, seed: int) -> list[Pairs]:
         images[here & (side == half)].pairs(same="domain", differ="label", n=n, seed=seed)
         for half in (0, 1)
     ]
-
-
-def _read(subject: Subject, pairs: Pairs) -> Read:
-    return read_pairs(
-        subject.tower, pairs, classifier=subject.classifier, preprocess=subject.preprocess
-    )
 
 
 def _edges(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
