@@ -176,16 +176,6 @@ def numbers_from(text: str, what: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def spoken_numbers(numbers: range) -> str:
-    """The text that `numbers_from` reads.
-
-    >>> spoken_numbers(range(4)), spoken_numbers(range(2, 3))
-    ('0-3', '2')
-    """
-    first, last = numbers[0], numbers[-1]
-    return f"{first}" if first == last else f"{first}-{last}"
-
-
 Function = TypeVar("Function")
 
 

@@ -1,4 +1,4 @@
-"""Perceptual hashes of pictures, and all pairs of hashes that differ in only a few bits.
+"""Perceptual hashes of pictures, and the nearest of those that differ in only a few bits.
 
 The hash is the sign pattern of a picture's low frequencies: grey, 32 x 32, discrete cosine
 transform, the lowest 8 x 8 coefficients against their median (the pHash of Zauner 2010). Resizing,
@@ -50,43 +50,6 @@ def perceptual_hash(picture: Image.Image) -> int:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 
-def near_pairs(
-    ours: np.ndarray, theirs: np.ndarray, *, bits: int = 4
-) -> Int[np.ndarray, "pair ours_theirs_distance"]:
-    """All pairs of hashes, one of each side, that differ in at most `bits` bits.
-
-    Args:
-        ours: Hashes.
-        theirs: Hashes.
-        bits: The largest distance.
-
-    Returns:
-        Rows of the position in `ours`, the position in `theirs` and the distance.
-
-    Raises:
-        SpecificationError: For a distance outside 0 to 63.
-
-    Notes:
-        Not all pairs are compared. Cut 64 bits into `bits` + 1 bands: two hashes that differ in at
-        most `bits` of them agree in at least one whole band (the pigeonhole principle; Norouzi et
-        al. 2012). So only hashes that share a band are compared, band by band. Equal hashes are
-        compared once.
-
-    >>> near_pairs(np.array([0b1111], np.uint64), np.array([0b0111, 0], np.uint64)).tolist()
-    [[0, 0, 1], [0, 1, 4]]
-    """
-    mine, at_mine = np.unique(ours.astype(np.uint64), return_inverse=True)
-    other, at_other = np.unique(theirs.astype(np.uint64), return_inverse=True)
-    of_mine, of_other = _places(at_mine, len(mine)), _places(at_other, len(other))
-    rows = [np.empty((0, 3), dtype=np.int64)]
-    for left, right, distance in _near(mine, other, bits):
-        us, them = of_mine[left], of_other[right]
-        pair = np.column_stack([np.repeat(us, len(them)), np.tile(them, len(us))])
-        rows.append(np.column_stack([pair, np.full(len(pair), distance)]))
-    every = np.concatenate(rows)
-    return every[np.lexsort((every[:, 1], every[:, 0]))]
-
-
 def nearest(
     ours: np.ndarray, theirs: np.ndarray, *, bits: int = 4
 ) -> Int[np.ndarray, "ours place_distance_n"]:
@@ -105,7 +68,11 @@ def nearest(
         SpecificationError: For a distance outside 0 to 63.
 
     Notes:
-        Unlike the list of all pairs, this does not grow where thousands of pictures look alike.
+        Not all pairs are compared. Cut 64 bits into `bits` + 1 bands: two hashes that differ in at
+        most `bits` of them agree in at least one whole band (the pigeonhole principle; Norouzi et
+        al. 2012). So only hashes that share a band are compared, band by band. Equal hashes are
+        compared once. Unlike a list of all pairs, what is returned does not grow where thousands of
+        pictures look alike.
 
     >>> ours, theirs = np.array([0b1111, 0xFF00], np.uint64), np.array([0b0111, 0b1111], np.uint64)
     >>> nearest(ours, theirs).tolist()
@@ -173,12 +140,6 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     x = (x & m[1]) + ((x >> c[1]) & m[1])
     x = (x + (x >> c[2])) & m[2]
     return ((x * m[3]) >> c[3]).astype(np.int64)
-
-
-def _places(code: np.ndarray, n: int) -> list[np.ndarray]:
-    """The positions at which each of `n` codes occurs."""
-    order = np.argsort(code, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(code, minlength=n))[:-1])
 
 
 PART = 1000

@@ -6,7 +6,7 @@ from scipy import stats
 
 from interp.core.errors import ShapeError
 from interp.core.seeds import rng
-from interp.core.statistics.association import _without_each, joint_spearman, spearman
+from interp.core.statistics.association import _without_each, spearman
 
 
 def test_it_is_scipys_with_ties_and_gaps() -> None:
@@ -57,42 +57,6 @@ def test_what_cannot_be_said_is_said() -> None:
 def test_a_single_class_that_varies_has_no_interval() -> None:
     found = spearman([0, 0, 0, 0, 0, 1], [1, 2, 3, 4, 5, 6])
     assert np.isfinite(found.value) and np.isnan(found.low) and "without one unit" in found.reason
-
-
-def test_joint_correlation_ignores_what_groups_add() -> None:
-    generator = np.random.default_rng(0)
-    units = generator.normal(size=(10, 1))
-    first = units + generator.normal(size=(10, 2)) * 0.1
-    second = units + generator.normal(size=(10, 2)) * 0.1
-    found = joint_spearman(first, second)
-    moved = joint_spearman(first + np.array([0, 100]), second - np.array([50, 0]))
-    assert found.value == pytest.approx(moved.value) and found.p == moved.p < 0.01
-    assert found.low < found.value < found.high <= 1
-    # apart from ties, centring is all that makes it differ from the correlation of the cells
-    flat = stats.spearmanr(*((each - each.mean(axis=0)).ravel() for each in (first, second)))
-    assert found.value == pytest.approx(flat.statistic)
-
-
-@pytest.mark.slow
-def test_joint_permutation_holds_its_level_where_single_cells_do_not() -> None:
-    """Units that differ, in both groups alike, and two numbers that have nothing in common."""
-    generator = np.random.default_rng(1)
-    joint, naive = [], []
-    for number in range(120):
-        a, b = (generator.normal(size=(10, 1)) + 0.1 * generator.normal(size=(10, 6)) for _ in "ab")
-        joint.append(joint_spearman(a, b, seed=number, n_permutations=199).p)
-        flat = [(each - each.mean(axis=0)).ravel() for each in (a, b)]
-        naive.append(spearman(*flat, seed=number, n_permutations=199).p)
-    # of 120 true nulls at 5 %, more than 14 come once in 1,000 times
-    assert (np.array(joint) <= 0.05).sum() <= 14
-    assert (np.array(naive) <= 0.05).mean() > 0.3  # the trap
-
-
-def test_few_or_equal_units_say_so() -> None:
-    assert "at least 5" in joint_spearman(np.eye(4), np.eye(4)).reason
-    assert "the same" in joint_spearman(np.ones((6, 2)), np.random.rand(6, 2)).reason
-    with pytest.raises(ShapeError, match="unit by group"):
-        joint_spearman([1, 2, 3], [1, 2, 3])
 
 
 @pytest.mark.parametrize("ties", [False, True])
