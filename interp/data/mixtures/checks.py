@@ -47,7 +47,7 @@ class Audit:
         frame: A row per finding.
         looked: Numbers of pictures and captions looked at, by kind.
 
-    >>> Audit(pd.DataFrame(columns=list(COLUMNS)), {"test pictures": 3}).verdict
+    >>> Audit(pd.DataFrame(columns=COLUMNS), {"test pictures": 3}).verdict
     'No leak was found. Looked at 3 test pictures.'
     """
 
@@ -88,20 +88,7 @@ class Audit:
             yield text
 
 
-COLUMNS = (
-    "check",
-    "ok",
-    "split",
-    "label",
-    "domain",
-    "picture",
-    "label_b",
-    "domain_b",
-    "other",
-    "distance",
-    "n",
-    "detail",
-)
+COLUMNS = ("check ok split label domain picture label_b domain_b other distance n detail").split()
 
 
 @door
@@ -173,7 +160,7 @@ def audit(
             rows, captions = _in_base(mixture.spec, images.domains)
             findings += rows
         findings += _empty(mixture, others.frame)
-    frame = pd.DataFrame(findings, columns=list(COLUMNS))
+    frame = pd.DataFrame(findings, columns=COLUMNS)
     looked = {
         "training pictures": len(train),
         "base pictures": sum(map(len, groups)) - len(train),
