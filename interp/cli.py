@@ -13,6 +13,7 @@ import typer
 from interp.console import (
     DIFFERS,
     STATUSES,
+    Answer,
     build_pages,
     guarded,
     records,
@@ -55,7 +56,7 @@ def without_command(
 
 @app.command("page", epilog=STATUSES)
 @guarded
-def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> dict[str, Any]:
+def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> Answer:
     """Build the page of a finished study again, from its tables alone.
 
     \b
@@ -83,7 +84,7 @@ def diff_command(
     ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Say what changed from result A to result B, beyond noise; status 1 where something did.
 
     Facts first (specification, versions, pictures), then every row that both have: the difference
@@ -157,7 +158,7 @@ def judge_command(
     jobs: Jobs = 2,
     quiet: Quiet = False,
     as_json: Json = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Judge a method of yours on planted models, where it is known what two domains share.
 
     The function takes a puzzle (tower, pictures of two domains, classes) and says "shared",
@@ -225,7 +226,7 @@ def export_command(
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Write a result for other tools: tables, figures, circuits.
 
     csv: every table, and what its columns mean. html: interactive figures, readable offline.
@@ -253,7 +254,7 @@ def export_command(
 def clean_command(
     yes: Annotated[bool, typer.Option("--yes", help="Empty it; without, only show it.")] = False,
     as_json: Json = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Show what lies in the cache of rendered pictures, and empty it with --yes.
 
     \b

@@ -10,11 +10,11 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     from interp.core.tables import Table
@@ -29,6 +29,9 @@ Exit status:
   1    diff: something changed beyond noise; audit: a leak was found
   2    a mistake in what was asked or given, said in a line or two
   130  interrupted (Ctrl-C); finished steps are kept, run it again to go on"""
+
+Answer: TypeAlias = dict[str, Any]
+"""What a command answers, as `--json` prints it."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -77,7 +80,9 @@ def in_options(name: str) -> Iterator[None]:
         raise type(error)(error.asked, error.given, error.right, advice) from None
 
 
-def _carried_out(command: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+def _carried_out(
+    command: Callable[..., Any], args: Sequence[object], kwargs: Mapping[str, object]
+) -> Answer:
     """What a command returns, or the error as the same kind of thing."""
     try:
         return dict(command(*args, **kwargs) or {})
@@ -95,7 +100,7 @@ def _carried_out(command: Callable[..., Any], args: Any, kwargs: Any) -> dict[st
 
 
 @contextmanager
-def _apart(as_json: bool) -> Iterator[Callable[[str], Any]]:
+def _apart(as_json: bool) -> Iterator[Callable[[str], object]]:
     """With JSON, what is printed to be read is dropped; child processes print to standard error.
 
     Yields what writes to the true standard output.
@@ -114,7 +119,7 @@ def _apart(as_json: bool) -> Iterator[Callable[[str], Any]]:
         os.close(kept)
 
 
-def said_verdicts(result: "Result") -> dict[str, list[dict[str, Any]]]:
+def said_verdicts(result: "Result") -> dict[str, list[Answer]]:
     """The ladder of a result by rung: every model's verdict for every pair of domains and band."""
     if "ladder" not in result.tables:
         return {}
@@ -129,12 +134,12 @@ def said_verdicts(result: "Result") -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def records(row: dict[Any, Any]) -> dict[str, Any]:
+def records(row: Mapping[Any, object]) -> Answer:
     """A row for JSON, which has no NaN."""
     return {str(name): None if value != value else value for name, value in row.items()}
 
 
-def described(result: "Result", pages: list[Path]) -> dict[str, Any]:
+def described(result: "Result", pages: list[Path]) -> Answer:
     """What `--json` says of a finished result: paths, verdicts by rung, seconds by step."""
     return {
         "folder": str(result.folder),
@@ -150,7 +155,7 @@ def typed_command() -> str:
     return shlex.join(["interp-report", *sys.argv[1:]])
 
 
-def build_pages(result: "Result") -> dict[str, Any]:
+def build_pages(result: "Result") -> Answer:
     """Build the pages of a result and of its replications, and print where they are."""
     from interp.core.progress import say
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.console import DIFFERS, STATUSES, build_pages, guarded, in_options, typed_command
+from interp.console import (
+    DIFFERS,
+    STATUSES,
+    Answer,
+    build_pages,
+    guarded,
+    in_options,
+    typed_command,
+)
 
 if TYPE_CHECKING:
     from interp.study.cost import Cost
@@ -73,7 +81,7 @@ def run_command(
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: Json = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Carry out a study, or examine one model. Finished steps are taken from the last run.
 
     \b
@@ -126,7 +134,7 @@ def run_command(
     return build_pages(chosen.run(out, **options))
 
 
-def _rehearsal(specification: "Specification", **options: Any) -> dict[str, Any]:
+def _rehearsal(specification: "Specification", **options: Any) -> Answer:
     """The cost of a study that is rehearsed: whatever it would refuse is refused now."""
     from interp.study.cost import cost_of_study, rehearse
 
@@ -134,7 +142,7 @@ def _rehearsal(specification: "Specification", **options: Any) -> dict[str, Any]
     return _cost(cost_of_study(specification, runs=runs, **options))
 
 
-def _cost(cost: "Cost") -> dict[str, Any]:
+def _cost(cost: "Cost") -> Answer:
     """A cost, printed on standard output as the answer."""
     print(cost.text)
     return {"cost": cost.as_dict()}
@@ -164,7 +172,7 @@ def grid_command(
     blocks: Blocks = None,
     quiet: Quiet = False,
     as_json: Json = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Make the models of a study, go on with what is there, and tabulate their accuracy.
 
     \b
@@ -231,7 +239,7 @@ def audit_command(
     jobs: Jobs = 2,
     quiet: Quiet = False,
     as_json: Json = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Look for leaks in a study's mixtures before it is trained; status 1 where there are some.
 
     Writes nothing but, with --out, the table of all findings.

@@ -31,8 +31,8 @@ class Failure:
 class _Worker(Generic[Item]):
     """A process with a pipe to it, and what it is at."""
 
-    work: Callable[[Item], Any]
-    start: Callable[[], Any] | None
+    work: Callable[[Item], object]
+    start: Callable[[], object] | None
     seconds: float
     process: Any = field(init=False)
     pipe: Connection = field(init=False)
@@ -86,7 +86,7 @@ def time_limited(
     *,
     seconds: float,
     jobs: int,
-    start: Callable[[], Any] | None = None,
+    start: Callable[[], object] | None = None,
 ) -> Iterator[tuple[Item, Outcome | Failure]]:
     """Apply a function to every item in other processes, and go on where one fails.
 
@@ -145,7 +145,9 @@ def _await(workers: Sequence[_Worker[Any]], found: dict[int, Any]) -> None:
             worker.place = -1
 
 
-def _serve(work: Callable[[Any], Any], start: Callable[[], Any] | None, pipe: Connection) -> None:
+def _serve(
+    work: Callable[[Item], object], start: Callable[[], object] | None, pipe: Connection
+) -> None:
     """Answer one item after another, until the pipe is closed."""
     if start is not None:
         start()
@@ -156,7 +158,7 @@ def _serve(work: Callable[[Any], Any], start: Callable[[], Any] | None, pipe: Co
         except (EOFError, OSError):
             return
         try:
-            outcome: Any = work(item)
+            outcome: object = work(item)
         except Exception as error:  # whatever a stranger's function raises
             said = str(error).strip().splitlines()
             outcome = Failure(f"{type(error).__name__}: {said[0] if said else ''}".rstrip(": "))

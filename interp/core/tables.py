@@ -39,7 +39,7 @@ class Column:
     of_one_model: bool = False
 
     @property
-    def empty(self) -> Any:
+    def empty(self) -> object:
         """What an empty cell holds."""
         return {"number": np.nan, "text": "", "flag": False}[self.holds]
 
@@ -94,7 +94,7 @@ def typed(frame: pd.DataFrame, columns: Mapping[str, Column] = COLUMNS) -> pd.Da
     array([['007', 3, True],
            ['', 4, False]], dtype=object)
     """
-    made: dict[str, Any] = {}
+    made: dict[str, pd.Series] = {}
     for name, given in frame.items():
         holds = columns[name].holds if name in columns else "text"
         if holds == "number":

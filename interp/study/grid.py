@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -23,7 +22,7 @@ from interp.core.storage.store import fingerprint
 from interp.data.mixtures.basesets import open_base
 from interp.data.mixtures.checks import audit
 from interp.data.mixtures.intervention_arms import Arm
-from interp.data.mixtures.manifest import check_mixture, diff_manifests
+from interp.data.mixtures.manifest import Manifest, check_mixture, diff_manifests
 from interp.data.mixtures.mixture import make_mixture, make_mixtures
 from interp.data.mixtures.settings import BASE, MixtureSpec
 from interp.data.mixtures.templates import longest_caption, vocabulary
@@ -39,9 +38,6 @@ from interp.study.results import versions
 from interp.study.specification import Specification, TrainingSpec
 
 UNTRAINED = "epoch 0"
-
-Manifest: TypeAlias = dict[str, Any]
-"""What a mixture holds, as its JSON says it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Cell:
         return f"{self.mixture.name}, {self.arm}" if self.arm else self.mixture.name
 
     @property
-    def place(self) -> dict[str, Any]:
+    def place(self) -> dict[str, str | int]:
         """The columns that its results are filed under."""
         place = {
             "architecture": self.training.name,

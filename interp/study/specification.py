@@ -65,7 +65,7 @@ from interp.models.training.recipes import OPTIMIZERS, Recipe, named_recipe
 _CountOrUsual = Annotated[Count | None, Field(description="a number from 0")]
 
 
-def _pairs(table: Any) -> Any:
+def _pairs(table: object) -> object:
     """The entries of a table, sorted by name."""
     return tuple(sorted(table.items())) if isinstance(table, dict) else table
 
@@ -99,7 +99,7 @@ class Variation:
     changes: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, given: Any) -> "Variation":
+    def of(cls, given: object) -> "Variation":
         """A variation from what a file says: the setting's name, or a table with changes."""
         if isinstance(given, cls):
             return given
@@ -121,7 +121,7 @@ class Variation:
         return cls(table["setting"], tuple(sorted(changes.items())))
 
 
-def _variation(given: Any, info: Any) -> Variation:
+def _variation(given: object, info: Any) -> Variation:
     if isinstance(given, dict) and isinstance(given.get("base"), str):
         given = {**given, "base": beside_the_file(given["base"], info)}
     return Variation.of(given)
@@ -262,7 +262,7 @@ class TrainingSpec(Recipe):
 
     @model_validator(mode="before")
     @classmethod
-    def _start_from_recipe(cls, given: Any) -> Any:
+    def _start_from_recipe(cls, given: object) -> object:
         if not isinstance(given, dict) or "recipe" not in given:
             return given
         own = {name: value for name, value in given.items() if name != "recipe"}

@@ -114,7 +114,7 @@ def check_fields(thing: Any) -> None:
             raise _wrong(type(thing).__name__, each.name, value, kinds[each.name])
 
 
-def _check_promise(function: str, name: str, value: Any) -> None:
+def _check_promise(function: str, name: str, value: object) -> None:
     """Refuse a count below 1, and a device that is not there."""
     if name in COUNTED and isinstance(value, (int, np.integer)) and value < 1:
         raise SpecificationError(
@@ -140,14 +140,14 @@ def _kinds(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def _known(kind: Any) -> bool:
+def _known(kind: object) -> bool:
     """Whether it can be said of a value if it is of a kind."""
     if _key(kind) in SAID or kind is NoneType or get_origin(kind) is Callable:
         return True
     return type(kind) is type and not _is_protocol(kind)
 
 
-def _key(kind: Any) -> Any:
+def _key(kind: object) -> Any:
     """What a kind is entered by: classes that stand on this module by their names."""
     return kind if kind in SAID else getattr(kind, "__name__", kind)
 
@@ -156,7 +156,7 @@ def _is_protocol(kind: type) -> bool:
     return bool(getattr(kind, "_is_protocol", False))
 
 
-def _fits(value: Any, kinds: Sequence[Any]) -> bool:
+def _fits(value: object, kinds: Sequence[Any]) -> bool:
     return any(_is(value, kind) for kind in kinds)
 
 
@@ -174,7 +174,7 @@ def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _tower_of(value: Any, kinds: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+def _tower_of(value: Any, kinds: Sequence[Any], arguments: Mapping[str, object]) -> Any:
     """A tower of a `Clip`: of texts where any argument holds tokens, else of pictures."""
     if Tower not in kinds or not (hasattr(value, "visual") and hasattr(value, "model")):
         return None
@@ -184,7 +184,7 @@ def _tower_of(value: Any, kinds: Sequence[Any], arguments: Mapping[str, Any]) ->
     return value.text if tokens else value.visual
 
 
-def _wrong(function: str, name: str, value: Any, kinds: Sequence[Any]) -> SpecificationError:
+def _wrong(function: str, name: str, value: object, kinds: Sequence[Any]) -> SpecificationError:
     said = [_said(kind) for kind in kinds if kind is not NoneType]
     said += ["None"] if NoneType in kinds else []
     shown = repr(value)
@@ -209,8 +209,8 @@ def _said(kind: Any) -> str:
 def _miscalled(
     function: Callable[..., Any],
     signature: inspect.Signature,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
     error: TypeError,
 ) -> SpecificationError:
     """An unknown or a missing argument, with the nearest name, or too many in a row."""

@@ -28,12 +28,15 @@ FACTS = "facts.json"
 VERSION = 2
 _FIELDS = ("version", "identity", "sites", "rows")
 
-Layout = Mapping[str, Mapping[str, Any]]
+Facts = dict[str, Any]
+"""What JSON holds, by name."""
+
+Layout = Mapping[str, Facts]
 """Per site, the `shape` of a row and its `dtype` in torch's word, and what else is to be noted."""
 
 
 def begin_activations(
-    folder: Path, sites: Layout, identity: Mapping[str, Any], n_rows: int | None = None
+    folder: Path, sites: Layout, identity: Mapping[str, object], n_rows: int | None = None
 ) -> None:
     """Make a folder for activations, or check that the one that is there is of the same run.
 
@@ -95,7 +98,7 @@ class StoredActivations:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         facts = _read_facts(self.folder)
-        self.identity: dict[str, Any] = facts["identity"]
+        self.identity: Facts = facts["identity"]
         self.layout: Layout = facts["sites"]
         self.files = _files(self.folder, self.layout)
         self._rows: int | None = facts["rows"]
@@ -253,11 +256,11 @@ def _files(folder: Path, sites: Iterable[str]) -> dict[str, Path]:
     }
 
 
-def _row_bytes(about: Mapping[str, Any]) -> int:
+def _row_bytes(about: Facts) -> int:
     return math.prod(about["shape"]) * numpy_format(about["dtype"]).itemsize
 
 
-def _header(about: Mapping[str, Any], n_rows: int) -> bytes:
+def _header(about: Facts, n_rows: int) -> bytes:
     """What numpy reads first in a site's file: equally long for any number of rows."""
     made, dtype = BytesIO(), numpy_format(about["dtype"])
     facts = {"descr": dtype.str, "fortran_order": False, "shape": (n_rows, *about["shape"])}
@@ -273,19 +276,19 @@ def _checksum(values: Mapping[str, np.ndarray], rows: range) -> int:
     return checksum
 
 
-def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(facts: Mapping[str, object]) -> Facts:
     """What comes back from JSON: lists for tuples, words for the rest."""
     return json.loads(json.dumps(facts, default=str))
 
 
 def _write_facts(
-    folder: Path, sites: Layout, identity: Mapping[str, Any], *, rows: int | None
+    folder: Path, sites: Layout, identity: Mapping[str, object], *, rows: int | None
 ) -> None:
     facts = {"version": VERSION, "identity": identity, "sites": sites, "rows": rows}
     write_atomic(folder / FACTS, json.dumps(_plain(facts), indent=1))
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def _read_facts(folder: Path) -> Facts:
     path = folder / FACTS
     try:
         facts = json.loads(path.read_text())
@@ -300,7 +303,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _first_form(facts: dict[str, Any], *, finished: bool) -> dict[str, Any]:
+def _first_form(facts: Facts, *, finished: bool) -> Facts:
     """Facts as they were written before they had a version: sites had widths, all in float32."""
     sites = {site: {"shape": [width], "dtype": "float32"} for site, width in facts["sites"].items()}
     identity = {name: value for name, value in facts.items() if name not in ("rows", "sites")}

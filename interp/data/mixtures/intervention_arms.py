@@ -10,7 +10,7 @@ An arm is a run like any other, but the study's comparisons across mixtures neve
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -98,6 +98,6 @@ class InterventionSpec(Declared):
         """The arms of a mixture: none unless it is the one intervened at."""
         return iter(self.arms if mixture.name == self.setting else ())
 
-    def changes(self, arm: Arm) -> dict[str, Any]:
+    def changes(self, arm: Arm) -> dict[str, str | float]:
         """The fields of a recipe that make an arm."""
         return {"align": float(arm.weight), "align_site": self.site, "align_classes": arm.partners}

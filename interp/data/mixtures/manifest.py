@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -17,6 +17,9 @@ from interp.core.errors import DataError, LeakError, listed
 from interp.core.faces.doors import door
 from interp.core.storage.store import file_hash
 from interp.data.mixtures.settings import BASE, MixtureSpec
+
+Manifest: TypeAlias = dict[str, Any]
+"""What a mixture holds, as its JSON says it."""
 
 
 def counted(domains: pd.Series, labels: pd.Series) -> dict[str, int]:
@@ -29,7 +32,7 @@ def counted(domains: pd.Series, labels: pd.Series) -> dict[str, int]:
     return {f"{domain}/{label}": int(n) for (domain, label), n in cells.items()}  # type: ignore[misc]
 
 
-def check_manifest(manifest: Mapping[str, Any]) -> None:
+def check_manifest(manifest: Manifest) -> None:
     """Refuse a manifest that trains on a cell which its own specification withholds.
 
     A cell with a dose is refused if it holds more than that share of its pictures; a dose of zero
@@ -55,7 +58,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         )
 
 
-def largest(domain: str, label: str, spec: MixtureSpec, manifest: Mapping[str, Any]) -> float:
+def largest(domain: str, label: str, spec: MixtureSpec, manifest: Manifest) -> float:
     """The largest number of pictures that a cell may have; infinity where nothing bounds it."""
     replaced = manifest.get("replaced", {})
     available = manifest.get("available", {})
@@ -79,7 +82,7 @@ def _dosed(share: float, available: int | None) -> float:
     return math.ceil(share * available - 1e-9)
 
 
-def check_mixture(folder: Path) -> dict[str, Any]:
+def check_mixture(folder: Path) -> Manifest:
     """Read a mixture's manifest, see that its TSV is the one it describes, and return it.
 
     The TSV's own rows are held against the specification too: a manifest can be edited.
@@ -113,7 +116,7 @@ def check_mixture(folder: Path) -> dict[str, Any]:
 
 
 @door
-def diff_manifests(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+def diff_manifests(a: Manifest, b: Manifest) -> str:
     """Say in one line what differs between two mixtures, from their manifests.
 
     Args:
@@ -151,7 +154,7 @@ def diff_manifests(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     return f"{names}: {'; '.join(words)}"
 
 
-def _sizes(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+def _sizes(a: Manifest, b: Manifest) -> str:
     if a["pictures"] == b["pictures"]:
         return f"{a['pictures']} pictures each"
     return f"{a['pictures']} → {b['pictures']} pictures"
@@ -179,10 +182,10 @@ def _many(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _base(manifest: Mapping[str, Any]) -> str:
+def _base(manifest: Manifest) -> str:
     base = manifest.get("base")
     return f"{base['path']} ({base['pictures']} pictures)" if base else "none"

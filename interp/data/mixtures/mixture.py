@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,15 @@ from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.storage.store import cache_folder, complete, file_hash
 from interp.data.mixtures.basesets import BaseSet, open_base, read_base
-from interp.data.mixtures.manifest import check_manifest, counted
+from interp.data.mixtures.manifest import Manifest, check_manifest, counted
 from interp.data.mixtures.settings import BASE, MixtureSpec
 from interp.data.mixtures.subsampling import MixtureCells, check_cells, quotas, ranks, replacements
 from interp.data.mixtures.templates import captions
 
 COLUMNS = ("filepath", "title", "label", "domain")
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Mixture:
 
     spec: MixtureSpec
     images: ImageTable
-    resolved: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, object] = field(default_factory=dict)
     own_base: ImageTable | None = None
 
     def base(self) -> BaseSet | None:
@@ -63,7 +66,7 @@ class Mixture:
             return BaseSet("the table's own", "split", len(frame), _set_hash(_contents(frame)))
         return open_base(self.spec.base) if self.spec.base else None
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """Counts per cell, hashes, doses as they came out; `LeakError` if a withheld cell is in.
 
         `pictures` counts the rows of `train.tsv`, those of a base set among them; `counts` and the
@@ -312,7 +315,7 @@ class _Table:
         )
         return self.images.with_frame(_taken(self.base, rows, *captioned))
 
-    def _once(self, what: str, option: object, spec: MixtureSpec, make: Callable[[], Any]) -> Any:
+    def _once(self, what: str, option: object, spec: MixtureSpec, make: Callable[[], Made]) -> Made:
         """What many mixtures of a seed share, made for the first of them."""
         key = (what, option, spec.seed)
         if key not in self._kept:
@@ -338,7 +341,7 @@ class _Table:
         check_known("ask for a class", "class", spec.labels, self.labels)
         check_cells(self.cells, spec, self.rest)
 
-    def _resolved(self, spec: MixtureSpec) -> dict[str, Any]:
+    def _resolved(self, spec: MixtureSpec) -> dict[str, object]:
         """What the specification came to on these pictures."""
         there = spec.test_domain in self.cells.domains
         here = self.cells.counts[self.cells.row(spec.test_domain)] if there else []

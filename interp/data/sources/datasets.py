@@ -7,7 +7,7 @@ from functools import partial
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from interp.data.sources.strays import whole
 
 IMAGE = ("image", "img", "picture", "jpg", "png")
 """Names under which an item that is a mapping may hold its picture."""
+
+Parts: TypeAlias = Mapping[str, Any]
+"""Data sets by split: whatever has a length and gives items by their numbers."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class ItemReader:
         return given if isinstance(given, (Mapping, Sequence)) else (given,)
 
 
-def as_picture(thing: Any, name: str) -> Image.Image:
+def as_picture(thing: object, name: str) -> Image.Image:
     """Convert what data sets hold to a picture: a PIL picture, an array or tensor, bytes, a path.
 
     Args:
@@ -147,7 +150,7 @@ def open_sequence(source: Any, opening: Opening | None = None) -> ImageTable:
     return whole(images)
 
 
-def check_parts(parts: Mapping[str, Any], asked: str) -> None:
+def check_parts(parts: Parts, asked: str) -> None:
     """Refuse sources without items by number: streams, paths, and empty ones.
 
     Args:
@@ -172,7 +175,7 @@ def check_parts(parts: Mapping[str, Any], asked: str) -> None:
             )
 
 
-def _picture_key(parts: Mapping[str, Any], opening: Opening, asked: str) -> str | int:
+def _picture_key(parts: Parts, opening: Opening, asked: str) -> str | int:
     """The key under which the first item holds its picture."""
     first = next((part[0] for part in parts.values() if len(part)), None)
     if not isinstance(first, Mapping):
@@ -201,7 +204,7 @@ def _item_rows(part: Any, key: str | int) -> pd.DataFrame:
     return pd.DataFrame([_item_columns(part[number], key) for number in numbers])
 
 
-def _rows_of_parts(parts: Mapping[str, Any], read: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
+def _rows_of_parts(parts: Parts, read: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts, with their splits, paths and the numbers of their items."""
     frames = []
     for split, part in parts.items():
@@ -219,7 +222,7 @@ def _without_image(opening: Opening) -> Opening:
     return replace(opening, columns=columns)
 
 
-def _item_columns(item: Any, key: str | int) -> dict[str, Any]:
+def _item_columns(item: Any, key: str | int) -> dict[str, object]:
     if isinstance(item, Mapping):
         columns = {str(name): _plain(value) for name, value in item.items() if name != key}
         return {name: value for name, value in columns.items() if np.isscalar(value)}
@@ -231,7 +234,7 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "__array__") and np.asarray(value).size == 1 else value
 
 
-def _class_names(parts: Mapping[str, Any], frame: pd.DataFrame) -> Sequence[str] | None:
+def _class_names(parts: Parts, frame: pd.DataFrame) -> Sequence[str] | None:
     """The data sets' own names for numbered classes, or None."""
     numbered = "label" in frame.columns and pd.api.types.is_integer_dtype(frame["label"])
     named = [list(map(str, getattr(part, "classes", None) or [])) for part in parts.values()]
@@ -373,7 +376,7 @@ def _hub_rows(part: Any, key: str) -> pd.DataFrame:
     return frame
 
 
-def _name(parts: Mapping[str, Any], source: object) -> str:
+def _name(parts: Parts, source: object) -> str:
     """The data set's own name, or its type."""
     info = getattr(next(iter(parts.values())), "info", None)
     return str(getattr(info, "dataset_name", None) or type(source).__name__)

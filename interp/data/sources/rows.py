@@ -7,7 +7,6 @@ and missing columns are filled in the same way for all sources.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,7 +44,7 @@ class Opening:
     test_share: float = 0.2
     seed: int = 0
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """The same in plain values, for a fingerprint."""
         numbered = _numbered(self.labels)
         return {**asdict(self), "columns": dict(self.columns), "labels": list(numbered.items())}
