@@ -15,7 +15,17 @@ from interp.declared.writing import number, plain, plural
 from interp.report.embedding import figure_data
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.two_models import MODELS_OF_RESULTS
-from interp.report.grammar.pieces import Choice, Figure, Trace, axis, layout, numbers, rows_by_name
+from interp.report.grammar.pieces import (
+    Choice,
+    Figure,
+    Trace,
+    axis,
+    error_bars,
+    layout,
+    level_line,
+    points,
+    rows_by_name,
+)
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.page import rendered, written
 from interp.report.page_model import PageModel, page_model
@@ -152,17 +162,9 @@ def surest_figure(frame: pd.DataFrame) -> Figure | None:
         f"{TOLD} surest changes of a table; orange changed beyond noise (Holm over all rows and "
         "tables), grey within it. Differences of value or index, in their own units."
     )
+    alt, choices = f"Forest of up to {TOLD} differences a table", [Choice("Table", tables)]
     return Figure(
-        "surest",
-        "The surest changes",
-        caption,
-        f"Forest of up to {TOLD} differences a table",
-        traces,
-        shape,
-        [Choice("Table", tables)],
-        METHOD,
-        NULL,
-        ["diff"],
+        "surest", "The surest changes", caption, alt, traces, shape, choices, METHOD, NULL, ["diff"]
     )
 
 
@@ -181,34 +183,16 @@ def against_figure(frame: pd.DataFrame) -> Figure | None:
                 traces.append(_cloud(own, kind, colour, place))
         both = rows[["value_a", "value_b"]].astype(float)
         ends = [float(both.min(axis=None)), float(both.max(axis=None))]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": ends,
-                "y": ends,
-                "meta": [place],
-                "line": {"color": GREY, "width": 1, "dash": "dot"},
-                "hoverinfo": "skip",
-                "showlegend": False,
-            }
-        )
+        unchanged = level_line("unchanged", ends, ends, [place], dash="dot")
+        traces.append(unchanged | {"hoverinfo": "skip", "showlegend": False})
     shape = layout(430, xaxis=axis("in A"), yaxis=axis("in B"))
     caption = (
         "n and interval of each number stand in the results' own tables. A point is a value or "
         "index that both results have; on the dotted line nothing changed."
     )
+    alt, choices = "Scatter of numbers in B against the same in A", [Choice("Table", tables)]
     return Figure(
-        "against",
-        "A against B",
-        caption,
-        "Scatter of numbers in B against the same in A",
-        traces,
-        shape,
-        [Choice("Table", tables)],
-        METHOD,
-        NULL,
-        ["diff"],
+        "against", "A against B", caption, alt, traces, shape, choices, METHOD, NULL, ["diff"]
     )
 
 
@@ -266,31 +250,26 @@ def _said(row: Any) -> str:
 def _forest(rows: pd.DataFrame, place: int) -> Trace:
     """A table's surest changes from the top, each with what it is above its bar."""
     colours = [ORANGE if kind == CHANGED else GREY for kind in rows["change"]]
-    return {
-        "type": "scatter", "mode": "markers+text", "x": numbers(rows["value"]),
-        "y": list(range(len(rows))), "text": [plain(name, 70) for name in rows["name"]],
-        "textposition": "top center", "textfont": {"size": 10}, "cliponaxis": False,
-        "marker": {"color": colours, "size": 9},
-        "error_x": {"type": "data", "symmetric": False, "thickness": 1.6, "width": 4, "color": GREY,
-                    "array": numbers(rows["high"] - rows["value"]),
-                    "arrayminus": numbers(rows["value"] - rows["low"])},
+    names = [plain(name, 70) for name in rows["name"]]
+    trace = points("", (colours, "circle"), rows["value"], range(len(rows)), names, [place])
+    return trace | {
+        "mode": "markers+text",
+        "textposition": "top center",
+        "textfont": {"size": 10},
+        "cliponaxis": False,
+        "error_x": error_bars(rows, color=GREY),
         "hovertext": [_said(row) for row in rows.itertuples(index=False)],
-        "hovertemplate": "%{hovertext}<extra></extra>", "meta": [place], "showlegend": False,
-    }  # fmt: skip
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "showlegend": False,
+    }
 
 
 def _cloud(rows: pd.DataFrame, kind: str, colour: str, place: int) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": kind,
-        "x": numbers(rows["value_a"]),
-        "y": numbers(rows["value_b"]),
-        "marker": {"color": colour, "size": 7, "opacity": 0.7},
-        "text": [_said(row) for row in rows.itertuples(index=False)],
-        "hovertemplate": "%{text}<extra></extra>",
-        "meta": [place],
-    }
+    said = [_said(row) for row in rows.itertuples(index=False)]
+    look = colour, "circle"
+    trace = points(kind, look, rows["value_a"], rows["value_b"], said, [place], size=7)
+    trace["marker"]["opacity"] = 0.7
+    return trace | {"hovertemplate": "%{text}<extra></extra>"}
 
 
 def _answer(side: str, page: PageModel) -> Figure | None:

@@ -11,17 +11,8 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PAR
 from interp.core.storage.store import write_atomic
 from interp.core.tables import COLUMNS
 from interp.declared.figures import FigureSpec
+from interp.report import embedding
 from interp.report.atlas import map_data
-from interp.report.embedding import (
-    PAGE_BYTES,
-    Download,
-    compressed,
-    downloads,
-    figure_data,
-    glossary_terms,
-    page_pictures,
-    script_json,
-)
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.stills import still
 from interp.report.loaded import LoadedResult, read_result
@@ -108,17 +99,17 @@ def render_page(result: LoadedResult) -> str:
     counted = {"headline": summary(page), "chips": verdict_chips(page)}
     tables = {"ladder": ladder_table(page), "overviews": overviews(page)}
     map_ = map_data(page)
-    figures = figure_data(
+    figures = embedding.figure_data(
         [*([first] if first else []), *(one for each in sections for one in each.figures)], first
     )
-    pictures = page_pictures(result.plates, page.natural, sum(map(len, figures.values())))
+    pictures = embedding.page_pictures(result.plates, page.natural, sum(map(len, figures.values())))
     if map_:
         map_["plates"] = {each.keys.get("domain", ""): each.name for each in pictures.domains}
     words = dict(
         **provenance(result, page),
         **counted,
         **tables,
-        atlas=compressed(map_) if map_ else "",
+        atlas=embedding.compressed(map_) if map_ else "",
         still=still(first) if first else "",
         first=first,
         no_answer=no_answer,
@@ -144,9 +135,11 @@ def rendered(name: str, words: Mapping[str, Any], result: LoadedResult) -> str:
     """A page of a template's words, with as much of the result's tables as leaves it its size."""
     template = _templates().get_template(name)
     whole = {**_common_words(), **words}
-    none = {name: Download(name, 0, 0, "", True) for name in result.tables}
+    none = {name: embedding.Download(name, 0, 0, "", True) for name in result.tables}
     rest = len(template.render(**whole, downloads=none).encode())
-    return template.render(**whole, downloads=downloads(result, PAGE_BYTES - rest))
+    return template.render(
+        **whole, downloads=embedding.downloads(result, embedding.PAGE_BYTES - rest)
+    )
 
 
 def _common_words() -> dict[str, Any]:
@@ -155,8 +148,8 @@ def _common_words() -> dict[str, Any]:
         signs=SIGNS | READ_SIGNS,
         kinds=KINDS,
         short={PARTLY: "partly", NOT_SHARED: "not"},
-        glossary=[*glossary_terms(), rungs_and_levels()],
-        columns=script_json({name: column.meaning for name, column in COLUMNS.items()}),
+        glossary=[*embedding.glossary_terms(), rungs_and_levels()],
+        columns=embedding.script_json({name: column.meaning for name, column in COLUMNS.items()}),
         styles=(HERE / "page.css").read_text(),
         script="\n".join((HERE / name).read_text() for name in SCRIPTS),
         plotly=_plotly(),

@@ -14,15 +14,8 @@ from interp.core.sites import band_of
 from interp.declared.figures import PAIR
 from interp.declared.writing import plain, told_once
 from interp.models.evaluation.learning import learning
+from interp.report import naming
 from interp.report.loaded import Frame, LoadedResult, whole
-from interp.report.naming import (
-    SYMBOLS,
-    colours,
-    ordered_settings,
-    setting_label,
-    setting_looks,
-    setting_name,
-)
 from interp.report.rows import EPOCH_0, final, of_model, of_pair, shown_prompt_sets, top_1
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import count_votes
@@ -148,15 +141,15 @@ def _domains(tables: Mapping[str, Frame], natural: str) -> list[str]:
 def _settings(tables: Mapping[str, Frame]) -> list[str]:
     known = [name for name in SETTLED if name in tables] or list(tables)
     every = [name for table in known for name in tables[table]["setting"].unique()]
-    names = ordered_settings(every)
+    names = naming.ordered_settings(every)
     return [name for name in names if name] or names[:1]
 
 
 def _pairs_of_settings(settings: Sequence[str], tests: Sequence[str], natural: str) -> Frame:
     rows = [
-        (setting_name(name), setting_label(name), name, test, natural, test, *look)
+        (naming.setting_name(name), naming.setting_label(name), name, test, natural, test, *look)
         for test in tests
-        for name, look in setting_looks(settings).items()
+        for name, look in naming.setting_looks(settings).items()
     ]
     return pd.DataFrame(rows, columns=list(SUBJECT))
 
@@ -167,9 +160,18 @@ def _pairs_of_one(settings: Sequence[str], domains: Sequence[str], natural: str)
     names = [f"{natural} and {name}" for name in others]
     setting = [*settings, ""][0]
     rows = [
-        (name, plain(name), setting, "", natural, other, tint, SYMBOLS[place % len(SYMBOLS)])
+        (
+            name,
+            plain(name),
+            setting,
+            "",
+            natural,
+            other,
+            tint,
+            naming.SYMBOLS[place % len(naming.SYMBOLS)],
+        )
         for place, (name, (other, tint)) in enumerate(
-            zip(names, colours(others).items(), strict=True)
+            zip(names, naming.colours(others).items(), strict=True)
         )
     ]
     return pd.DataFrame(rows, columns=list(SUBJECT))
@@ -214,5 +216,5 @@ def _reached(accuracy: Frame, tests: Sequence[str]) -> Frame:
             ]
             first = own[own["prompts"].isin(shown_prompt_sets(own)[:1])]
             once = first.drop_duplicates("setting").set_index("setting", drop=False)
-            parts.append(once.loc[ordered_settings(once.index)])
+            parts.append(once.loc[naming.ordered_settings(once.index)])
     return pd.concat(parts).reset_index(drop=True)

@@ -7,25 +7,14 @@ from interp.core.errors import sequence
 from interp.declared.figures import PARTS, FigureSpec, SectionSpec
 from interp.declared.measures import all_measures
 from interp.declared.writing import told_once
-from interp.report.figures.behind_accuracy import (
-    BEHIND,
-    accuracy_by_class_figure,
-    robustness_figure,
-    tradeoff_figure,
-)
+from interp.report import verdict_tables
+from interp.report.figures import behind_accuracy, training
 from interp.report.figures.circuit_graphs import circuit_figure, with_both
 from interp.report.figures.ladders import LADDER, ladder_figure
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
 from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.sharing_profiles import sharing_profile_figure
 from interp.report.figures.specification_curves import choices_figure
-from interp.report.figures.training import (
-    INTERVENTION,
-    TRAINING,
-    certificate_figure,
-    dose_response_figure,
-    mixtures_figure,
-)
 from interp.report.figures.two_models import TWO_MODELS
 from interp.report.figures.views_and_answers import answers_figure, views_figure
 from interp.report.grammar.curves import curve_figure
@@ -34,18 +23,16 @@ from interp.report.grammar.kinds import depth_figure, forest_figure, map_figure
 from interp.report.grammar.pieces import Figure
 from interp.report.page_model import PageModel
 from interp.report.summary import Chip, gist, section_chips
-from interp.report.verdict_tables import (
-    WordTable,
-    angles_table,
-    answers_table,
-    by_layer_table,
-    certificate_table,
-    dictionaries_table,
-    levels_table,
-    verdicts_table,
-)
+from interp.report.verdict_tables import WordTable
 
-OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, LADDER, INTERVENTION, TWO_MODELS)
+OF_STUDIES = (
+    training.TRAINING,
+    behind_accuracy.BEHIND,
+    EVIDENCE,
+    LADDER,
+    training.INTERVENTION,
+    TWO_MODELS,
+)
 """Sections on several models or measures; a measure's own is declared beside it."""
 
 RENDERERS: Mapping[str, Callable[[FigureRows], Figure | None]] = {
@@ -53,32 +40,32 @@ RENDERERS: Mapping[str, Callable[[FigureRows], Figure | None]] = {
     "forest": forest_figure,
     "map": map_figure,
     "curve": curve_figure,
-    "bars": mixtures_figure,
-    "certificate": certificate_figure,
+    "bars": training.mixtures_figure,
+    "certificate": training.certificate_figure,
     "choices": choices_figure,
     "circuit": circuit_figure,
-    "classes": accuracy_by_class_figure,
-    "dose": dose_response_figure,
+    "classes": behind_accuracy.accuracy_by_class_figure,
+    "dose": training.dose_response_figure,
     "ladder": ladder_figure,
     "levels": levels_figure,
     "patching": patching_figure,
     "profile": sharing_profile_figure,
-    "robustness": robustness_figure,
+    "robustness": behind_accuracy.robustness_figure,
     "said": answers_figure,
     "together": together_figure,
-    "trade-off": tradeoff_figure,
+    "trade-off": behind_accuracy.tradeoff_figure,
     "views": views_figure,
 }
 """What draws a figure, by its kind: the four of the grammar, then those of a figure of its own."""
 
 WORD_TABLES: Mapping[str, Callable[..., list[WordTable]]] = {
-    "angles": angles_table,
-    "by layer": by_layer_table,
-    "certificate": certificate_table,
-    "dictionaries": dictionaries_table,
-    "levels": levels_table,
-    "answers": answers_table,
-    "verdicts": verdicts_table,
+    "angles": verdict_tables.angles_table,
+    "by layer": verdict_tables.by_layer_table,
+    "certificate": verdict_tables.certificate_table,
+    "dictionaries": verdict_tables.dictionaries_table,
+    "levels": verdict_tables.levels_table,
+    "answers": verdict_tables.answers_table,
+    "verdicts": verdict_tables.verdicts_table,
 }
 """Tables of words, by the name that a section calls them."""
 

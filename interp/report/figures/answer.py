@@ -12,18 +12,9 @@ from interp.core.statistics.index_of_sharing import GEOMETRY
 from interp.declared.figures import INDEX, PERMUTED, RAW, FigureSpec, Row, threshold_lines
 from interp.declared.measures import declared_figure
 from interp.declared.writing import number, percent, plain
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import figure_rows
-from interp.report.grammar.pieces import (
-    Choice,
-    Figure,
-    Trace,
-    across_lines,
-    axis,
-    error_bars,
-    layout,
-    level_line,
-    points,
-)
+from interp.report.grammar.pieces import Choice, Figure, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import ordered_settings, setting_name
 from interp.report.page_model import PageModel
@@ -67,18 +58,18 @@ def _answer(page: PageModel) -> Figure | None:
         return _instead(page, draw_figure(page, declared_figure("accuracy")))
     where = sequence(page.tests)
     thresholds = threshold_lines(GEOMETRY)
-    lines, notes = across_lines(thresholds, "x")
+    lines, notes = pieces.across_lines(thresholds, "x")
     traces: list[Trace] = []
     for place, test_domain in enumerate(page.tests):
         traces += _traces(placed[placed["test_domain"] == test_domain], place)
         traces += _floors(page.reached[page.reached["test_domain"] == test_domain], place)
-    shape = layout(
+    shape = pieces.layout(
         260,
         showlegend=False,
         margin={"t": 44},
-        xaxis=axis(f"sharing index, {page.natural} × {where} (0 null, 1 ceiling)")
+        xaxis=pieces.axis(f"sharing index, {page.natural} × {where} (0 null, 1 ceiling)")
         | _room_for_names([own for _, own in placed.groupby("test_domain")]),
-        yaxis=axis("accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
+        yaxis=pieces.axis("accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
         shapes=lines,
         annotations=[note | {"y": 1} for note in notes],
     )
@@ -148,10 +139,10 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
     before = _names_before(rows)
     for label, row in rows.iterrows():
         own, name = rows.loc[[label]], plain(row["name"])
-        bars = {"error_x": error_bars(own, INDEX), "error_y": error_bars(own, RAW)}
+        bars = {"error_x": pieces.error_bars(own, INDEX), "error_y": pieces.error_bars(own, RAW)}
         look = row["colour"], row["symbol"]
         at = own["index"], own["value"], [name]
-        trace = points(name, look, *at, [place], size=12, **bars)
+        trace = pieces.points(name, look, *at, [place], size=12, **bars)
         shown = {"hovertext": [plain(_numbers(row), 200)]}
         traces.append(trace | shown | {"hovertemplate": "%{hovertext}<extra></extra>"})
         if len(rows) <= MOST_NAMED:
@@ -162,18 +153,11 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
 def _name_beside(row: pd.Series, place: int, *, before: bool) -> Trace:
     """A name left of an interval, or right of it; what varies stands in a line of its own."""
     lines = [plain(part) for part in row["name"].split(", ")]
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "meta": [place],
-        "x": [_ends(row)[0 if before else 1]],
-        "y": [float(row["value"])],
-        "text": ["<br>".join(f"{line} " if before else f" {line}" for line in lines)],
-        "textposition": "middle left" if before else "middle right",
-        "hoverinfo": "skip",
-        "showlegend": False,
-        "cliponaxis": False,
-    }
+    words = ["<br>".join(f"{line} " if before else f" {line}" for line in lines)]
+    at = [_ends(row)[0 if before else 1]], [float(row["value"])]
+    side = "middle left" if before else "middle right"
+    beside = {"textposition": side, "textfont": {}, "cliponaxis": False}
+    return pieces.words_at(*at, words, [place]) | beside
 
 
 MOST_NAMED = 6
@@ -268,7 +252,9 @@ def _floors(reached: Frame, place: int) -> list[Trace]:
         ("untrained", reached[~trained]["value"], "dot"),
     )
     return [
-        level_line(name, [-0.1, 1.1], [float(values.mean())] * 2, [place], share=True, dash=dash)
+        pieces.level_line(
+            name, [-0.1, 1.1], [float(values.mean())] * 2, [place], share=True, dash=dash
+        )
         for name, values, dash in levels
         if values.notna().any()
     ]

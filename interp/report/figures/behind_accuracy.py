@@ -8,51 +8,19 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import sequence
-from interp.declared.figures import (
-    CHANCE,
-    CLASSES,
-    NATURAL,
-    SETTING,
-    SHARE,
-    TEST_DOMAIN,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    Row,
-    Scale,
-    SectionSpec,
-)
+from interp.declared import figures
 from interp.declared.writing import CLASS_SETS, between, number, percent, plain, some
+from interp.report.grammar import pieces
 from interp.report.grammar.curves import curve_lines, curve_traces
 from interp.report.grammar.figure_rows import FigureRows
-from interp.report.grammar.pieces import (
-    GREY,
-    MAP,
-    Choice,
-    Figure,
-    Meta,
-    Trace,
-    axis,
-    axis_of,
-    counts,
-    error_bars,
-    heat,
-    layout,
-    level_line,
-    numbers,
-    opened_option,
-    points,
-    ribbon,
-    span,
-)
+from interp.report.grammar.pieces import Choice, Figure, Meta, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import Looks, looks_of, ordered_settings, setting_label, setting_name
 from interp.report.rows import final, in_test_domain, top_1
 
 AREA = "AUSUC"
 ALL_CLASSES = {"candidates": ["all", ""]}
-TRADEOFF = FigureSpec(
+TRADEOFF = figures.FigureSpec(
     "tradeoff",
     "Seen against held-out classes in {where} under any bias",
     "trade-off",
@@ -65,7 +33,7 @@ TRADEOFF = FigureSpec(
     alt="Trade-off curves of {settings}",
     keep=("asked in the test domain",),
     needs=("accuracy_seen", "accuracy_held_out"),
-    scale=Scale("accuracy_held_out"),
+    scale=figures.Scale("accuracy_held_out"),
     subjects="settings",
     across="accuracy_seen",
     along="bias",
@@ -73,8 +41,8 @@ TRADEOFF = FigureSpec(
     hover=lambda row: (
         f"seen {percent(row['accuracy_seen'])}, held-out {percent(row['accuracy_held_out'])}"
     ),
-    x=AxisSpec("balanced accuracy, seen classes", percent=True, from_zero=True),
-    y=AxisSpec("balanced accuracy, held-out classes", percent=True, from_zero=True),
+    x=figures.AxisSpec("balanced accuracy, seen classes", percent=True, from_zero=True),
+    y=figures.AxisSpec("balanced accuracy, held-out classes", percent=True, from_zero=True),
 )
 
 
@@ -93,7 +61,7 @@ def _spearman(data: FigureRows, rows: Frame) -> str:
     without: dict[str, list[str]] = {}
     for row in rows.drop_duplicates(["test_domain", "setting", "exposed_in"]).itertuples():
         what = f"{setting_name(str(row.setting))}, {row.exposed_in}"
-        what += f", {row.test_domain}" if len(data.tests) > 1 else ""
+        what += f", {row.test_domain}" if len(data.page.tests) > 1 else ""
         if pd.isna(row.value):
             without.setdefault(str(row.reason) or "no number", []).append(what)
         else:
@@ -109,14 +77,14 @@ def _with_ends(row: Any) -> str:
 
 
 def _classes(data: FigureRows, rows: Frame) -> str:
-    return span(rows.groupby(["test_domain", "setting"])["label"].nunique())
+    return pieces.span(rows.groupby(["test_domain", "setting"])["label"].nunique())
 
 
-def _class(row: Row) -> str:
+def _class(row: figures.Row) -> str:
     return f"{plain(row['label'])}: {percent(row['value'])}, {row['exposure']:,g} pictures"
 
 
-EXPOSURE = FigureSpec(
+EXPOSURE = figures.FigureSpec(
     "exposure",
     "Accuracy of each class against its training pictures",
     "curve",
@@ -130,18 +98,22 @@ EXPOSURE = FigureSpec(
     where=ALL_CLASSES,
     keep=("asked in the test domain", "first block"),
     needs=("value", "exposure"),
-    scale=Scale("value"),
+    scale=figures.Scale("value"),
     subjects="class_set",
     subject_names=CLASS_SETS,
-    choices=(TEST_DOMAIN, replace(SETTING, first=_varied), ChoiceSpec("Counted in", "exposed_in")),
+    choices=(
+        figures.TEST_DOMAIN,
+        replace(figures.SETTING, first=_varied),
+        figures.ChoiceSpec("Counted in", "exposed_in"),
+    ),
     across="exposure",
     mode="markers",
     hover=_class,
-    x=AxisSpec("training pictures of the class", from_zero=True),
-    y=AxisSpec("accuracy", percent=True, limits=(-0.04, 1.04)),
+    x=figures.AxisSpec("training pictures of the class", from_zero=True),
+    y=figures.AxisSpec("accuracy", percent=True, limits=(-0.04, 1.04)),
     height=380,
 )
-ROBUSTNESS = FigureSpec(
+ROBUSTNESS = figures.FigureSpec(
     "robustness",
     "Accuracy in {outside} against accuracy in {inside}",
     "robustness",
@@ -155,15 +127,15 @@ ROBUSTNESS = FigureSpec(
     alt="{distances}",
     keep=("text head",),
     needs=("accuracy_in", "accuracy_out"),
-    choices=(ChoiceSpec("Test domain", "domain_b"),),
+    choices=(figures.ChoiceSpec("Test domain", "domain_b"),),
 )
-EPOCHS = FigureSpec(
+EPOCHS = figures.FigureSpec(
     "epochs",
     "Accuracy in {where} over training",
     "curve",
     ("epochs",),
     method="The accuracy of every kept epoch is taken.",
-    null=CHANCE,
+    null=figures.CHANCE,
     caption="Balanced top-1 among all classes; epoch 0 is the untrained model. Single models of "
     "several are faint. {n}; bars are 95 % intervals over classes.",
     alt="Lines of {settings} over epochs",
@@ -171,13 +143,13 @@ EPOCHS = FigureSpec(
     keep=("top-1", "asked in the test domain"),
     needs=("value", "epoch"),
     subjects="settings",
-    choices=(TEST_DOMAIN, CLASSES),
+    choices=(figures.TEST_DOMAIN, figures.CLASSES),
     across="epoch",
-    x=AxisSpec("epoch", from_zero=True),
-    y=SHARE,
+    x=figures.AxisSpec("epoch", from_zero=True),
+    y=figures.SHARE,
     height=360,
 )
-BEHIND = SectionSpec(
+BEHIND = figures.SectionSpec(
     "behind",
     "Behind the accuracy",
     "A bias against seen classes (Chao et al. 2016), training pictures per class, accuracy in "
@@ -187,11 +159,11 @@ BEHIND = SectionSpec(
     study_only=True,
     optional=("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
     part="accuracy",
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "accuracy",
         "On natural pictures of seen classes the models reach {range}.",
         {
-            **{"measure": "balanced top-1", "domain": NATURAL, "class_set": "seen"},
+            **{"measure": "balanced top-1", "domain": figures.NATURAL, "class_set": "seen"},
             **{"candidates": "all", "classifier": "text", "prompts": "neutral"},
         },
         form="percent",
@@ -212,15 +184,15 @@ def tradeoff_figure(data: FigureRows) -> Figure | None:
         traces += [trace for line in lines for trace in curve_traces(spec, *line, view.meta)]
         here = accuracy[accuracy["test_domain"] == view.test_domain]
         names = [each.where["key"] for each, *_ in lines]
-        looks = looks_of(data.settings, names)
+        looks = looks_of(data.page.settings, names)
         traces += _unbiased(final(top_1(here)), looks, view.meta)
     null = areas["null"].dropna()
     return data.figure(
         traces,
-        layout(440, xaxis=axis_of(spec.x), yaxis=axis_of(spec.y)),
+        pieces.layout(440, xaxis=pieces.axis_of(spec.x), yaxis=pieces.axis_of(spec.y)),
         areas=_areas(areas, data.choices[0].options),
         chance=f" Random logits: {number(float(null.mean()), 3)}." if len(null) else "",
-        counted=counts(areas if len(areas) else rows),
+        counted=pieces.counts(areas if len(areas) else rows),
     )
 
 
@@ -236,11 +208,11 @@ def _unbiased(rows: Frame, looks: Looks, meta: Meta) -> list[Trace]:
         said = f"seen {percent(seen['value'].iloc[0])}, held-out {percent(held['value'].iloc[0])}"
         name, at = f"{setting_label(setting)}, no bias", (seen["value"], held["value"], [said])
         bars = {
-            f"error_{end}": error_bars(part, color=look[0])
+            f"error_{end}": pieces.error_bars(part, color=look[0])
             for end, part in (("x", seen), ("y", held))
         }
         more = {"legendgroup": setting, "showlegend": False, **bars}
-        traces.append(points(name, look, *at, meta, size=11, **more))
+        traces.append(pieces.points(name, look, *at, meta, size=11, **more))
     return traces
 
 
@@ -273,12 +245,12 @@ def robustness_figure(data: FigureRows) -> Figure | None:
     traces: list[Trace] = []
     for view in data.views:
         traces += _fit(view.rows, view.meta)
-        for setting, look in looks_of(data.settings, view.rows["setting"]).items():
+        for setting, look in looks_of(data.page.settings, view.rows["setting"]).items():
             own = view.rows[view.rows["setting"] == setting]
             traces.append(_models(own, setting, look, view.meta))
     inside = sequence(list(dict.fromkeys(rows["domain_a"])))
     outer = [rows[name] for name in ("accuracy_out", "expected_low", "expected_high")]
-    shape = layout(
+    shape = pieces.layout(
         440,
         xaxis=_logit_axis(f"balanced accuracy, {inside}", [rows["accuracy_in"]]),
         yaxis=_logit_axis("balanced accuracy, test domain", outer),
@@ -289,7 +261,7 @@ def robustness_figure(data: FigureRows) -> Figure | None:
         shape,
         inside=inside,
         outside=sequence(data.choices[0].options),
-        fitted=span(rows["n_units"].dropna()),
+        fitted=pieces.span(rows["n_units"].dropna()),
         models=len(rows),
         distances="; ".join(
             f"{setting_name(str(setting))}: {number(100 * value, 1)} points above the line"
@@ -315,16 +287,16 @@ def _logit_axis(title: str, shown: Sequence[pd.Series]) -> dict[str, object]:
         if len(inside) >= 3:
             break
     at, words = (list(each) for each in zip(*inside, strict=True)) if inside else ([], [])
-    return axis(title, range=limits, tickvals=at, ticktext=words)
+    return pieces.axis(title, range=limits, tickvals=at, ticktext=words)
 
 
 def _fit(rows: Frame, meta: Meta) -> list[Trace]:
     """The reference models' line, and its interval as a band."""
     known = rows.dropna(subset=["expected"]).sort_values("accuracy_in", kind="stable")
     columns = ("accuracy_in", "expected", "expected_low", "expected_high")
-    x, y, low, high = (numbers(_logit(known[name])) for name in columns)
-    band = ribbon("95 % interval of the line", x, low, high, GREY, meta=list(meta))
-    line = level_line("line of the reference models", x, y, meta, width=1.5)
+    x, y, low, high = (pieces.numbers(_logit(known[name])) for name in columns)
+    band = pieces.ribbon("95 % interval of the line", x, low, high, pieces.GREY, meta=list(meta))
+    line = pieces.level_line("line of the reference models", x, y, meta, width=1.5)
     return [band, line | {"hoverinfo": "skip"}]
 
 
@@ -336,9 +308,9 @@ def _models(rows: Frame, setting: str, look: tuple[str, str], meta: Meta) -> Tra
             rows["accuracy_in"], rows["accuracy_out"], rows["value"], strict=True
         )
     ]
-    looks = look[0], opened_option(look[1], rows["fitted"])
+    looks = look[0], pieces.opened_option(look[1], rows["fitted"])
     at = _logit(rows["accuracy_in"]), _logit(rows["accuracy_out"])
-    return points(setting_label(setting), looks, *at, said, meta, size=10)
+    return pieces.points(setting_label(setting), looks, *at, said, meta, size=10)
 
 
 def accuracy_by_class_figure(data: FigureRows) -> Figure | None:
@@ -350,7 +322,7 @@ def accuracy_by_class_figure(data: FigureRows) -> Figure | None:
         return None
     settings = ordered_settings(rows["setting"])
     traces, most = [], 0
-    domains = [name for name in data.tests if name in set(rows["test_domain"])]
+    domains = [name for name in data.page.tests if name in set(rows["test_domain"])]
     for place, test_domain in enumerate(domains):
         here = rows[rows["test_domain"] == test_domain]
         grid = here.pivot_table(index="label", columns="setting", values="value", dropna=False)
@@ -362,9 +334,11 @@ def accuracy_by_class_figure(data: FigureRows) -> Figure | None:
             str(label) if len(str(label)) <= 20 else f"{str(label)[:14]}… ({number + 1})"
             for number, label in enumerate(grid.index)
         ]
-        traces.append(heat(grid.to_numpy().tolist(), names, labels, title="accuracy", meta=[place]))
+        traces.append(
+            pieces.heat(grid.to_numpy().tolist(), names, labels, title="accuracy", meta=[place])
+        )
         most = max(most, len(grid))
-    shape = layout(100 + 24 * most, xaxis=MAP, yaxis=MAP)
+    shape = pieces.layout(100 + 24 * most, xaxis=pieces.MAP, yaxis=pieces.MAP)
     choices = [Choice("Test domain", domains)]
     return data.figure(
         traces, shape, of_rows=rows, choices=choices, rows=most, columns=len(settings)

@@ -172,18 +172,10 @@ class Graph:
         return x + (x_b - x) * at, y + (y_b - y) * (3 * at**2 - 2 * at**3)
 
     def _line(self, edge: Any, top: float, meta: list[int | None]) -> Trace:
-        x, y = self._curve(edge, STEPS)
-        width = max(0.6, WIDEST * abs(edge.score) / top)
-        return {
-            "type": "scatter",
-            "mode": "lines",
-            "x": x.round(2).tolist(),
-            "y": y.round(2).tolist(),
-            "line": {"width": round(width, 1), "color": faded(self._colour(edge), 0.5)},
-            "hoverinfo": "skip",
-            "showlegend": False,
-            "meta": meta,
-        }
+        x, y = (along.round(2).tolist() for along in self._curve(edge, STEPS))
+        width = round(max(0.6, WIDEST * abs(edge.score) / top), 1)
+        line = {"width": width, "color": faded(self._colour(edge), 0.5)}
+        return self._dots(x, y, meta) | {"mode": "lines", "line": line, "hoverinfo": "skip"}
 
     def _colour(self, edge: Any) -> str:
         if edge.side:

@@ -11,21 +11,9 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.data.mixtures.settings import is_upper_bound
 from interp.declared.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.declared.writing import number, percent, plain
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import FigureRows
-from interp.report.grammar.pieces import (
-    Choice,
-    Figure,
-    Trace,
-    axis,
-    error_bars,
-    layout,
-    points,
-    reference_line,
-    rows_by_name,
-    shade,
-    span,
-    words_at,
-)
+from interp.report.grammar.pieces import Choice, Figure, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import SYMBOLS, faded, looks_of, ordered_settings, setting_name
 from interp.report.summary import foremost
@@ -94,7 +82,7 @@ def together_figure(data: FigureRows) -> Figure | None:
     kinds = rungs_shown(rows)
     domains = list(dict.fromkeys(rows["test_domain"]))
     settings = ordered_settings(rows["setting"])
-    looks = looks_of(data.settings, settings)
+    looks = looks_of(data.page.settings, settings)
     parts = dict(iter(rows.groupby(["rung", "measure", "setting"], sort=False)))
     traces = [
         _mixture(parts[*kind, setting], setting, looks[setting][0], domains, place)
@@ -103,14 +91,16 @@ def together_figure(data: FigureRows) -> Figure | None:
         if (*kind, setting) in parts
     ]
     percents = {"tickformat": ".0%", **_shown(rows, ACCURACY, 0, 1)}
-    across = axis("sharing index (0 null, 1 ceiling)", **_shown(rows, INDEX, -0.5, 1.5))
+    across = pieces.axis("sharing index (0 null, 1 ceiling)", **_shown(rows, INDEX, -0.5, 1.5))
     bounds = "Upper bounds saw the held-out classes, and count at no level. "
     return data.figure(
         traces,
-        layout(560, xaxis=across, yaxis=axis("balanced accuracy, held-out classes", **percents)),
+        pieces.layout(
+            560, xaxis=across, yaxis=pieces.axis("balanced accuracy, held-out classes", **percents)
+        ),
         choices=[Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])],
         domains=sequence(domains),
-        runs=span(rows["n_runs"]),
+        runs=pieces.span(rows["n_runs"]),
         mixtures=len(settings),
         units="classes" if (rows["unit"] == "class").all() else "blocks",
         symbols=_symbols(domains),
@@ -142,9 +132,12 @@ def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], plac
     symbols = [SYMBOLS[domains.index(name) % len(SYMBOLS)] for name in own["test_domain"]]
     bar = {"color": faded(colour, 0.45), "thickness": 1.2, "width": 0}
     said = [_point(row) for _, row in own.iterrows()]
-    bars = {"error_x": error_bars(own, INDEX, **bar), "error_y": error_bars(own, ACCURACY, **bar)}
+    bars = {
+        "error_x": pieces.error_bars(own, INDEX, **bar),
+        "error_y": pieces.error_bars(own, ACCURACY, **bar),
+    }
     name, at = plain(setting_name(setting), 44), (own["index"], own["accuracy"], said)
-    return points(name, (colour, symbols), *at, [place], size=11, **bars)
+    return pieces.points(name, (colour, symbols), *at, [place], size=11, **bars)
 
 
 def _point(row: pd.Series) -> str:
@@ -202,19 +195,23 @@ def levels_figure(data: FigureRows) -> Figure | None:
         known = {*own["level"], *other["level"]}
         bare = [at for at, (level, held) in enumerate(names) if level not in known and not held]
         if bare:
-            traces.append(words_at([0.0] * len(bare), bare, ["not measured"] * len(bare), [place]))
-    line, note = reference_line("x", 0.0, "no link")
+            traces.append(
+                pieces.words_at([0.0] * len(bare), bare, ["not measured"] * len(bare), [place])
+            )
+    line, note = pieces.reference_line("x", 0.0, "no link")
     labels = [
         f"{level} adjusted" if held else f"<b>{level}</b> {LEVELS[level]}" for level, held in names
     ]
     ticks = {"tickvals": list(range(len(names))), "ticktext": labels}
-    shape = layout(
+    shape = pieces.layout(
         120 + 62 * len(names),
         showlegend=False,
         margin={"t": 44},
-        xaxis=axis("correlation with sharing", range=[-1.3, 1.3], tickvals=[-1, -0.5, 0, 0.5, 1]),
-        yaxis=rows_by_name([]) | ticks | {"range": [len(names) - 0.5, -0.7]},
-        shapes=[shade(-SMALL, SMALL), line],
+        xaxis=pieces.axis(
+            "correlation with sharing", range=[-1.3, 1.3], tickvals=[-1, -0.5, 0, 0.5, 1]
+        ),
+        yaxis=pieces.rows_by_name([]) | ticks | {"range": [len(names) - 0.5, -0.7]},
+        shapes=[pieces.shade(-SMALL, SMALL), line],
         annotations=[note],
     )
     plain_rows = rows[rows["adjusted"] == ""]
@@ -251,7 +248,7 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
     x = [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)]
     words = [plain(word) for word in own["verdict"]]
     sizes = [10 if has else 0 for has in known]
-    trace = points("r", ("#0072B2", symbols), x, at, words, [place], size=sizes) | {
+    trace = pieces.points("r", ("#0072B2", symbols), x, at, words, [place], size=sizes) | {
         "mode": "markers+text",
         "textposition": "top center",
         "cliponaxis": False,
@@ -259,7 +256,7 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
         "hovertemplate": "%{hovertext}<extra></extra>",
     }
     if own["low"].notna().all():  # without an interval plotly would draw a bar of no length
-        trace["error_x"] = error_bars(own, color="#0072B2")
+        trace["error_x"] = pieces.error_bars(own, color="#0072B2")
     return trace
 
 
@@ -279,7 +276,7 @@ def _counted(rows: Frame) -> str:
     for level, unit in (("L1", "mixtures"), ("L2", "blocks"), ("L3", "classes"), ("L4", "pairs")):
         own = rows[(rows["level"] == level) & rows["n_units"].notna()]
         if len(own) and own["n_units"].max() > 0:
-            parts.append(f"{level} {span(own['n_units'])} {unit}")
+            parts.append(f"{level} {pieces.span(own['n_units'])} {unit}")
     runs = rows["n_runs"].dropna()
-    models = f", {span(runs[runs > 0])} trained models" if (runs > 0).any() else ""
+    models = f", {pieces.span(runs[runs > 0])} trained models" if (runs > 0).any() else ""
     return f"n = {', '.join(parts)}{models}." if parts else "n is not recorded."

@@ -1,6 +1,6 @@
 """Figures of one model's tables, as a notebook draws them: effects of patches, faithfulness."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ from interp.core.tables import Table
 from interp.declared.figures import BLUE, GREEN, GREY, INDEX, ORANGE, RAW, Scale
 from interp.declared.writing import plural
 from interp.report.grammar.pieces import error_bars
+
+Axis: TypeAlias = dict[str, object]
+"""An axis in plotly's words."""
 
 CELLS = ("pos", "head", "channel", "row", "column", "query", "key")
 """Axes of a site: the first stands along the figure, the others beside the site's name."""
@@ -100,13 +103,9 @@ def _map(rows: pd.DataFrame, along: str, scale: Scale, title: str, unit: str) ->
         colorbar={"title": unit, "nticks": 3},
     )
     word = "position" if along == "pos" else along
-    return go.Figure(heat).update_layout(
-        title=title,
-        template="plotly_white",
-        height=220 + 28 * len(sites),
-        xaxis={"title": word, "dtick": max(1, cells[value].shape[1] // 16)},
-        yaxis={"autorange": "reversed", "automargin": True},
-    )
+    across = {"title": word, "dtick": max(1, cells[value].shape[1] // 16)}
+    up = {"autorange": "reversed", "automargin": True}
+    return _laid_out(go.Figure(heat), title, across, up, height=220 + 28 * len(sites))
 
 
 def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> Any:
@@ -117,21 +116,23 @@ def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> Any:
         go.Scatter(x=rows["site"], y=rows[value], mode="markers", error_y=bars, marker_color=BLUE)
     )
     if "null" in rows and scale is RAW:
+        marker = {"color": GREY, "symbol": "line-ew-open"}
         figure.add_scatter(
-            x=rows["site"],
-            y=rows["null"],
-            mode="markers",
-            name="null",
-            marker={"color": GREY, "symbol": "line-ew-open"},
+            x=rows["site"], y=rows["null"], mode="markers", name="null", marker=marker
         )
-    return figure.update_layout(
-        title=title,
-        template="plotly_white",
-        height=430,
-        showlegend=scale is RAW,
-        yaxis={"title": unit, "zeroline": True},
-        xaxis={"automargin": True},
-    )
+    up = {"title": unit, "zeroline": True}
+    return _laid_out(figure, title, {"automargin": True}, up, showlegend=scale is RAW)
+
+
+def _laid_out(figure: Any, title: str, across: Axis, up: Axis, **more: Any) -> Any:
+    words = {"title": title, "template": "plotly_white", "height": 430}
+    return figure.update_layout(xaxis=across, yaxis=up, **{**words, **more})
+
+
+def _floor(figure: Any, rows: pd.DataFrame, name: str) -> None:
+    """What random circuits reach, dotted."""
+    line = {"color": GREY, "dash": "dot"}
+    figure.add_scatter(x=rows["share"], y=rows["null"], name=name, mode="lines", line=line)
 
 
 def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size") -> Any:
@@ -157,34 +158,14 @@ def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size")
     for (name, part), colour in zip(
         rows.groupby("measure", sort=False), (BLUE, ORANGE), strict=False
     ):
-        figure.add_scatter(
-            x=part["share"],
-            y=part["value"],
-            error_y=error_bars(part),
-            name=str(name),
-            mode="lines+markers",
-            marker_color=colour,
-        )
+        look = {"mode": "lines+markers", "marker_color": colour, "error_y": error_bars(part)}
+        figure.add_scatter(x=part["share"], y=part["value"], name=str(name), **look)
     alone = rows[rows["measure"] == rows["measure"].iloc[0]]
-    figure.add_scatter(
-        x=alone["share"],
-        y=alone["null"],
-        name="random circuits",
-        mode="lines",
-        line={"color": GREY, "dash": "dot"},
-    )
-    return figure.update_layout(
-        title=f"{title}<br><sup>{_n(rows)}; 95 % intervals (jackknife)</sup>",
-        template="plotly_white",
-        height=430,
-        yaxis={"title": "share of the model's metric"},
-        xaxis={
-            "title": "size, as a share of all parts",
-            "type": "log",
-            "tickformat": "~p",
-            "tickvals": SIZES,
-        },
-    )
+    _floor(figure, alone, "random circuits")
+    title = f"{title}<br><sup>{_n(rows)}; 95 % intervals (jackknife)</sup>"
+    across = {"title": "size, as a share of all parts", "type": "log", "tickformat": "~p"}
+    up = {"title": "share of the model's metric"}
+    return _laid_out(figure, title, across | {"tickvals": SIZES}, up)
 
 
 def draw_match(
@@ -229,25 +210,10 @@ def draw_match(
         own = rows[rows["tower"] == tower]
         if own.empty:
             continue
-        figure.add_scatter(
-            x=own["share"],
-            y=own["value"],
-            name=name,
-            line={"color": colour},
-            error_y=error_bars(own, RAW),
-        )
+        look = {"line": {"color": colour}, "error_y": error_bars(own, RAW)}
+        figure.add_scatter(x=own["share"], y=own["value"], name=name, **look)
         if tower == "both":
-            figure.add_scatter(
-                x=own["share"],
-                y=own["null"],
-                name="random, in both towers",
-                mode="lines",
-                line={"color": GREY, "dash": "dot"},
-            )
-    return figure.update_layout(
-        title=_said(title, rows, "95 % intervals"),
-        template="plotly_white",
-        height=430,
-        xaxis={"title": "size, as a share of the parts", "tickformat": ".0%", "range": [0, 1.03]},
-        yaxis={"title": "share of the match that remains", "tickformat": ".0%"},
-    )
+            _floor(figure, own, "random, in both towers")
+    across = {"title": "size, as a share of the parts", "tickformat": ".0%", "range": [0, 1.03]}
+    up = {"title": "share of the match that remains", "tickformat": ".0%"}
+    return _laid_out(figure, _said(title, rows, "95 % intervals"), across, up)

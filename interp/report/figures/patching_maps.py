@@ -8,21 +8,11 @@ import pandas as pd
 
 from interp.declared.figures import INDEX, RAW, Scale
 from interp.declared.writing import plain
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import FigureRows
 from interp.report.grammar.kinds import hover
 from interp.report.grammar.mean_of_models import mean_of_models
-from interp.report.grammar.pieces import (
-    MAP,
-    Figure,
-    Meta,
-    Trace,
-    axis,
-    error_bars,
-    heat,
-    layout,
-    points,
-    reference_line,
-)
+from interp.report.grammar.pieces import Figure, Meta, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import looks_of, setting_label, site_label
 from interp.report.rows import sites_by_depth
@@ -46,13 +36,13 @@ def patching_figure(data: FigureRows) -> Figure | None:
             _positions(own, scale.value, view.meta)
             for view, own in zip(data.views, means, strict=True)
         ]
-        across = axis("token position (0 is the class token)")
-        shape = layout(140 + 34 * len(sites), xaxis=across, yaxis=MAP)
+        across = pieces.axis("token position (0 is the class token)")
+        shape = pieces.layout(140 + 34 * len(sites), xaxis=across, yaxis=pieces.MAP)
         alt = f"Heat map of {len(sites)} layers by {rows['pos'].nunique()} positions"
         bars, dots, choices = _INTERVALS[True], "", data.choices
     else:
         examples = data.tables.get("patching_examples", rows[:0])
-        looks = looks_of(data.settings, rows["setting"])
+        looks = looks_of(data.page.settings, rows["setting"])
         means, traces = [], []
         for view in data.views:
             place, meta = view.meta[-1] or 0, view.meta[:-1]
@@ -86,9 +76,9 @@ def _site_layout(sites: Sequence[str], scale: Scale, ends: Sequence[float]) -> d
     unit = "share of the gap closed beyond the null" if index else "effect, in units of the metric"
     words = [plain(site_label(site)) for site in sites]
     places = list(range(len(sites)))
-    across = axis("site patched, from input to output", tickvals=places, ticktext=words)
-    lines = [reference_line("y", at, "")[0] for at in ((0, 1) if index else (0,))]
-    return layout(430, xaxis=across, yaxis=axis(unit, range=list(ends)), shapes=lines)
+    across = pieces.axis("site patched, from input to output", tickvals=places, ticktext=words)
+    lines = [pieces.reference_line("y", at, "")[0] for at in ((0, 1) if index else (0,))]
+    return pieces.layout(430, xaxis=across, yaxis=pieces.axis(unit, range=list(ends)), shapes=lines)
 
 
 def _range(rows: Frame, scale: Scale, traces: Sequence[Trace]) -> tuple[list[float], str]:
@@ -123,10 +113,10 @@ def _sites(
     group = {"legendgroup": name}
     more = {"hoverinfo": "skip", "showlegend": False, **group}
     single = f"{name}, single pairs"
-    small = points(single, (look[0], "circle"), at(dots), dots["effect"], [], meta, **more)
+    small = pieces.points(single, (look[0], "circle"), at(dots), dots["effect"], [], meta, **more)
     small["marker"] = {"color": look[0], "size": 4, "opacity": 0.3}
-    places, bars = (at(rows), rows[scale.value], hover(rows, scale)), error_bars(rows, scale)
-    return [small, points(name, look, *places, meta, size=10, error_y=bars, **group)]
+    places, bars = (at(rows), rows[scale.value], hover(rows, scale)), pieces.error_bars(rows, scale)
+    return [small, pieces.points(name, look, *places, meta, size=10, error_y=bars, **group)]
 
 
 def _examples(examples: Frame, rows: Frame, scale: str) -> Frame:
@@ -154,7 +144,7 @@ def _positions(rows: Frame, scale: str, meta: Meta) -> Trace:
     sites = sites_by_depth(rows)
     grid = rows.pivot_table(index="site", columns="pos", values=scale, dropna=False).reindex(sites)
     z = grid.to_numpy().tolist()
-    trace = heat(
+    trace = pieces.heat(
         z,
         [f"{pos:.0f}" for pos in grid.columns],
         [site_label(site) for site in sites],

@@ -6,21 +6,10 @@ from interp.core.sites import BAND, BANDS, LAST
 from interp.core.tables import Table
 from interp.declared.figures import INDEX, FigureSpec, threshold_lines
 from interp.declared.writing import number, plain
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import FigureRows
 from interp.report.grammar.mean_of_models import OF_MODELS, mean_of_models
-from interp.report.grammar.pieces import (
-    GREY,
-    Choice,
-    Figure,
-    Meta,
-    Trace,
-    axis,
-    layout,
-    numbers,
-    shade,
-    span,
-    words_at,
-)
+from interp.report.grammar.pieces import Choice, Figure, Meta, Trace
 from interp.report.loaded import Frame, whole
 from interp.report.naming import SYMBOLS, Looks, looks_of, setting_label, setting_looks, site_label
 from interp.report.rows import EPOCH_0
@@ -55,9 +44,9 @@ def sharing_profile_figure(data: FigureRows) -> Figure | None:
         return None
     pairs = ordered_pairs(rows)
     rows = _one_row_each(rows)
-    settings = [name for name in data.settings if name in set(rows["setting"])] or [""]
-    looks = looks_of(data.settings, settings)
-    several = " Of a block's test domains the mean is drawn." if len(data.tests) > 1 else ""
+    settings = [name for name in data.page.settings if name in set(rows["setting"])] or [""]
+    looks = looks_of(data.page.settings, settings)
+    several = " Of a block's test domains the mean is drawn." if len(data.page.tests) > 1 else ""
     traces = [
         trace
         for place, pair in enumerate(pairs)
@@ -121,11 +110,11 @@ def _panels(rows: Frame, looks: Looks, meta: Meta) -> list[Trace]:
         floors = rows[rows["rung"] == rung]
         untrained = floors[floors["control"] == EPOCH_0]
         if untrained["index"].notna().any():
-            traces.append(_line(untrained, "untrained", "lines", GREY, "dash", meta) | first)
+            traces.append(_line(untrained, "untrained", "lines", pieces.GREY, "dash", meta) | first)
         pixels = floors[floors["control"] == "pixels"]
         if pixels["index"].notna().any():
             level = {"x": [0, 1], "y": [float(pixels["index"].mean())] * 2, "hovertext": None}
-            dotted = _line(pixels.iloc[:1], "raw pixels", "lines", GREY, "dot", meta)
+            dotted = _line(pixels.iloc[:1], "raw pixels", "lines", pieces.GREY, "dot", meta)
             traces.append(dotted | _axes(place) | level | {"showlegend": False})
     return traces
 
@@ -141,7 +130,7 @@ def _empty_panels(rows: Frame, meta: Meta) -> list[Trace]:
         own = rows[(rows["rung"] == rung) & (rows["control"] == "")]
         if not own["index"].notna().any():
             words = f"no index: {agreement(own['verdict'])}" if len(own) else "not measured"
-            traces.append(words_at([0.5], [0.5], [words], meta) | _axes(place))
+            traces.append(pieces.words_at([0.5], [0.5], [words], meta) | _axes(place))
     return traces
 
 
@@ -161,8 +150,8 @@ def _line(rows: Frame, name: str, mode: str, colour: str, dash: str, meta: Meta)
         "type": "scatter",
         "mode": mode,
         "name": name,
-        "x": [at for _, own in ways for at in (*numbers(own["at"]), None)],
-        "y": [at for _, own in ways for at in (*numbers(own["index"]), None)],
+        "x": [at for _, own in ways for at in (*pieces.numbers(own["at"]), None)],
+        "y": [at for _, own in ways for at in (*pieces.numbers(own["index"]), None)],
         "hovertext": [text for _, own in ways for text in (*own["said"], "")],
         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
         "line": {"color": colour, "width": 2 if dash == "solid" else 1.5, "dash": dash},
@@ -175,7 +164,7 @@ def _bars(rows: Frame) -> dict[str, Any]:
     reach["arrayminus"] = rows["index"] - rows["index_low"]
     ways = [own.index for _, own in rows.groupby("domain_a", sort=False)]
     ends = {
-        name: [end for way in ways for end in (*numbers(values[way]), None)]
+        name: [end for way in ways for end in (*pieces.numbers(values[way]), None)]
         for name, values in reach.items()
     }
     return {"type": "data", "symmetric": False, **ends, "thickness": 1, "width": 2}
@@ -183,7 +172,7 @@ def _bars(rows: Frame) -> dict[str, Any]:
 
 def _panel_layout() -> dict[str, Any]:
     """Two rows of three panels, each with its title above."""
-    panels: dict[str, Any] = layout(620)
+    panels: dict[str, Any] = pieces.layout(620)
     shapes: list[Trace] = []
     notes: list[Trace] = []
     for place, (name, rung) in enumerate(RUNGS.items()):
@@ -193,12 +182,12 @@ def _panel_layout() -> dict[str, Any]:
         key = str(place + 1) if place else ""
         across = {"domain": x, "range": [-0.03, 1.03], "anchor": f"y{key}"}
         up = {"domain": y, "range": [-0.5, 1.5], "anchor": f"x{key}"}
-        panels[f"xaxis{key}"] = axis("depth" if row else "", **across)
-        panels[f"yaxis{key}"] = axis("" if column else "index", **up)
-        shapes.append({**shade(*BAND), "xref": f"x{key}", "yref": f"y{key} domain"})
+        panels[f"xaxis{key}"] = pieces.axis("depth" if row else "", **across)
+        panels[f"yaxis{key}"] = pieces.axis("" if column else "index", **up)
+        shapes.append({**pieces.shade(*BAND), "xref": f"x{key}", "yref": f"y{key} domain"})
         for line in threshold_lines(rung.bars) if rung.indexed else ():
             ends = {"x0": 0, "x1": 1, "y0": line.at, "y1": line.at}
-            look = {"line": {"color": GREY, "width": 1, "dash": "dot"}, "layer": "below"}
+            look = {"line": {"color": pieces.GREY, "width": 1, "dash": "dot"}, "layer": "below"}
             shapes.append(
                 {"type": "line", **ends, **look, "xref": f"x{key} domain", "yref": f"y{key}"}
             )
@@ -240,7 +229,7 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
     import plotly.graph_objects as go
 
     rows = _placed(whole(table.frame))
-    pairs, counted = ordered_pairs(rows), span(rows["n_units"].dropna())
+    pairs, counted = ordered_pairs(rows), pieces.span(rows["n_units"].dropna())
     rows = _one_row_each(rows.assign(setting=""))  # of one setting, and its line is a pair's
     traces: list[Trace] = []
     for place, (a, b) in enumerate(pairs):

@@ -9,19 +9,9 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PAR
 from interp.declared.figures import INDEX, FigureSpec
 from interp.declared.writing import between, number, percent, plain, short
 from interp.report.figures.ladders import COLOURS, LEVELS, LOOK
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import FigureRows, View
-from interp.report.grammar.pieces import (
-    GREY,
-    Figure,
-    Meta,
-    Trace,
-    across_lines,
-    axis_of,
-    error_bars,
-    layout,
-    points,
-    span,
-)
+from interp.report.grammar.pieces import Figure, Meta, Trace
 from interp.report.loaded import Frame
 from interp.report.rows import row_records
 from interp.verdicts.votes import agreement_with_usual
@@ -52,7 +42,7 @@ def choices_figure(data: FigureRows) -> Figure | None:
     views = [view for view in data.views if len(view.rows)]
     traces = [trace for view in views for trace in _drawn(view, lines)]
     ends = rows[["index", "index_low", "index_high"]].to_numpy(float)
-    shape = _shape(spec, lines, axis_of(spec.y, ends))
+    shape = _shape(spec, lines, pieces.axis_of(spec.y, ends))
     columns = max(len(view.rows) for view in views)
     return data.figure(traces, shape, counted=_agreeing(views), columns=columns)
 
@@ -97,12 +87,12 @@ def _curve(rows: Frame, view: View) -> list[Trace]:
         if own.empty:
             continue
         at = own["at"], own["index"], _said(own)
-        trace = points(verdict, (colour, symbol), *at, view.meta, size=7)
+        trace = pieces.points(verdict, (colour, symbol), *at, view.meta, size=7)
         trace["marker"]["line"] = {
             "width": 1.6 if symbol.endswith("open") else 0.8,
-            "color": colour if symbol.endswith("open") else GREY,
+            "color": colour if symbol.endswith("open") else pieces.GREY,
         }
-        bars = error_bars(own, INDEX, color=colour) | {"thickness": 1.2, "width": 0}
+        bars = pieces.error_bars(own, INDEX, color=colour) | {"thickness": 1.2, "width": 0}
         drawn.append(trace | {"error_y": bars, "legendgroup": verdict})
     return drawn
 
@@ -150,19 +140,10 @@ def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Meta) -> list[Trace]:
     if own.empty:
         return []
     at, look = float(own["at"].iloc[0]), {"color": USUAL, "width": 2}
-    through = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [at, at],
-        "y": [-0.5, len(lines) - 0.5],
-        "yaxis": "y2",
-        "line": look,
-        "hoverinfo": "skip",
-        "showlegend": False,
-        "meta": list(meta),
-    }
     name, ends = "the ladder's choice", (USUAL, "circle-open")
-    ring = points(name, ends, [at], own["index"], _said(own), meta, size=16)
+    through = pieces.level_line(name, [at, at], [-0.5, len(lines) - 0.5], meta, **look)
+    through |= {"yaxis": "y2", "hoverinfo": "skip", "showlegend": False}
+    ring = pieces.points(name, ends, [at], own["index"], _said(own), meta, size=16)
     ring["marker"]["line"] = look
     return [through, ring]
 
@@ -175,11 +156,11 @@ def _shape(spec: FigureSpec, lines: Sequence[OptionLine], index: dict[str, Any])
         f"<b>{line.choice}</b>" if line.option is None else short(plain(line.option), 22)
         for line in lines
     ]
-    across, notes = across_lines(spec.lines, "y")
+    across, notes = pieces.across_lines(spec.lines, "y")
     for shape, note, line in zip(across, notes, spec.lines, strict=True):
         shape |= {"xref": "x domain", "layer": "below"}
         note |= {"xref": "x domain", "text": line.text, "bgcolor": "rgba(0,0,0,0)"}
-    return layout(
+    return pieces.layout(
         TOP + tall + 90,
         shapes=across,
         annotations=notes,
@@ -223,4 +204,4 @@ def in_short(rows: Frame) -> str:
     agree = "the ladder's own has no index"
     if told.usual:
         agree = f"{percent(told.share)} give the ladder's verdict, {told.against} the opposite"
-    return f"n = {span(n) if len(n) else '?'} classes; {of}, {told.refused} without index; {agree}"
+    return f"n = {pieces.span(n)} classes; {of}, {told.refused} without index; {agree}"

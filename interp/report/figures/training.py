@@ -7,24 +7,9 @@ from typing import Any
 from interp.core.errors import sequence
 from interp.declared.figures import FREE, AxisSpec, FigureSpec, GistSpec, Scale, SectionSpec
 from interp.declared.writing import number, plain
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import FigureRows
-from interp.report.grammar.pieces import (
-    GREY,
-    LEGEND,
-    Choice,
-    Figure,
-    Trace,
-    axis,
-    counts,
-    error_bars,
-    layout,
-    numbers,
-    opened_option,
-    points,
-    reference_line,
-    rows_by_name,
-    span,
-)
+from interp.report.grammar.pieces import Choice, Figure, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import ordered_settings, setting_label, setting_name
 
@@ -121,15 +106,15 @@ def mixtures_figure(data: FigureRows) -> Figure | None:
     most = rows.groupby("setting")["steps"].max().dropna()
     trained = [f"{setting_name(name)} {most[name]:,.0f}" for name in ordered_settings(most.index)]
     totals = rows.groupby(["test_domain", "setting", "seed"], dropna=False)["n_pictures"].sum()
-    shape = layout(
+    shape = pieces.layout(
         130 + 46 * len(settings),
         barmode="stack",
-        legend={**LEGEND, "traceorder": "normal"},
-        xaxis=axis("training pictures"),
+        legend={**pieces.LEGEND, "traceorder": "normal"},
+        xaxis=pieces.axis("training pictures"),
         yaxis={"automargin": True, "type": "category", "range": [len(settings) - 0.5, -0.5]},
     )
     steps = sequence(trained) or "not recorded"
-    return data.figure(traces, shape, totals=span(totals), steps=steps)
+    return data.figure(traces, shape, totals=pieces.span(totals), steps=steps)
 
 
 def _bar(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> Trace:
@@ -139,7 +124,7 @@ def _bar(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> Tr
         "type": "bar",
         "orientation": "h",
         "name": rows["subject"].iloc[0],
-        "x": numbers(rows["n_pictures"]),
+        "x": pieces.numbers(rows["n_pictures"]),
         "y": [setting_label(str(name)) for name in rows.index],
         "marker": {"color": rows["colour"].iloc[0]},
         "hovertemplate": "%{y}: %{x:,} pictures<extra>%{fullData.name}</extra>",
@@ -172,16 +157,18 @@ def certificate_figure(data: FigureRows) -> Figure | None:
     )
     drawn = [max(value, LEAST) if math.isfinite(value) else math.nan for value in errors]
     at, words = range(len(names)), [f"{value:.2g}" for value in errors]
-    marks = points("bar", (GREY, "line-ns-open"), bars, at, [f"{b:g}" for b in bars], [], size=20)
+    marks = pieces.points(
+        "bar", (pieces.GREY, "line-ns-open"), bars, at, [f"{b:g}" for b in bars], [], size=20
+    )
     marks["marker"]["line"] = {"width": 3}
     powers = {"exponentformat": "power", "nticks": 5, "tickangle": 0}
-    shape = layout(
+    shape = pieces.layout(
         120 + 36 * len(names),
-        xaxis=axis("relative error", type="log", **powers),
-        yaxis=rows_by_name(names),
+        xaxis=pieces.axis("relative error", type="log", **powers),
+        yaxis=pieces.rows_by_name(names),
     )
-    traces = [points("worst error", look, drawn, at, words, [], size=11), marks]
-    checked, said = span(worst["n_sites"]), "; ".join(each)
+    traces = [pieces.points("worst error", look, drawn, at, words, [], size=11), marks]
+    checked, said = pieces.span(worst["n_sites"]), "; ".join(each)
     return data.figure(traces, shape, choices=(), checked=checked, least=LEAST, said=said)
 
 
@@ -223,10 +210,12 @@ def dose_response_figure(data: FigureRows) -> Figure | None:
         gaps = here[here["arm"].str.endswith(" − shuffled")]
         traces.append(_arm(gaps, GAPS, "#009E73", "diamond", place, 0))
     panels, notes = _panels(measures)
-    line, label = reference_line("x", 0.0, "no term")
-    shape = layout(
+    line, label = pieces.reference_line("x", 0.0, "no term")
+    shape = pieces.layout(
         150 + 190 * len(measures),
-        xaxis=axis("weight of the term", anchor=_name("y", len(measures) - 1), zeroline=False),
+        xaxis=pieces.axis(
+            "weight of the term", anchor=_name("y", len(measures) - 1), zeroline=False
+        ),
         shapes=[line],
         annotations=[label, *notes],
         **panels,
@@ -236,7 +225,7 @@ def dose_response_figure(data: FigureRows) -> Figure | None:
         [trace for trace in traces if trace["x"]],
         shape,
         choices=[Choice("Show", [GAPS, PER_ARM])],
-        of_classes=counts(rows[rows["unit"] != "block"]),
+        of_classes=pieces.counts(rows[rows["unit"] != "block"]),
         verdicts=_verdicts(levels[levels["level"] == "L4"]),
         differences=_differences(rows[rows["arm"].str.endswith(" − shuffled")]),
     )
@@ -255,11 +244,11 @@ def _arm(
         f"{plain(arm)}, weight {number(weight)}: {number(value, 3)}"
         for arm, weight, value in zip(rows["arm"], rows["weight"], rows["value"], strict=True)
     ]
-    look = colour, opened_option(symbol, rows["low"].isna())
+    look = colour, pieces.opened_option(symbol, rows["low"].isna())
     more = {"legendgroup": name, "showlegend": place == 0, "yaxis": _name("y", place)}
     more |= {"line": {"color": colour, "width": 2}, "mode": "lines+markers"}
-    more |= {"error_y": error_bars(rows, color=colour)}
-    return points(name, look, rows["weight"] + aside, rows["value"], said, [choice], **more)
+    more |= {"error_y": pieces.error_bars(rows, color=colour)}
+    return pieces.points(name, look, rows["weight"] + aside, rows["value"], said, [choice], **more)
 
 
 def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
@@ -271,7 +260,7 @@ def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
     for place, measure in enumerate(measures):
         top = 1 - place * height - gap / 2
         domain = [max(0.0, top - height + gap), top]
-        panels[_name("yaxis", place)] = axis("", domain=domain, anchor="x")
+        panels[_name("yaxis", place)] = pieces.axis("", domain=domain, anchor="x")
         note = {"text": plain(measure, 70), "x": 0, "xref": "paper", "y": top, "yref": "paper"}
         note |= {"xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
         notes.append(note)

@@ -3,18 +3,7 @@
 from dataclasses import replace
 
 from interp.core.errors import sequence
-from interp.declared.figures import (
-    INDEX,
-    TEST_DOMAIN,
-    ZERO,
-    AxisSpec,
-    ChoiceSpec,
-    FigureSpec,
-    GistSpec,
-    LineSpec,
-    SectionSpec,
-    threshold_lines,
-)
+from interp.declared import figures
 from interp.report.grammar.figure_rows import FigureRows
 from interp.report.loaded import Frame
 from interp.report.naming import setting_name
@@ -23,7 +12,7 @@ INTO = {
     "into the reference": "the reference, from this model",
     "from the reference": "this model, from the reference",
 }
-WAY = ChoiceSpec("Goes on", "way", INTO)
+WAY = figures.ChoiceSpec("Goes on", "way", INTO)
 
 
 def _reference(data: FigureRows, rows: Frame) -> str:
@@ -31,7 +20,7 @@ def _reference(data: FigureRows, rows: Frame) -> str:
     return sequence([setting_name(str(name)) for name in dict.fromkeys(rows["model_b"])])
 
 
-STITCHED = FigureSpec(
+STITCHED = figures.FigureSpec(
     "stitches",
     "One model that goes on from another’s layers",
     "curve",
@@ -46,16 +35,16 @@ STITCHED = FigureSpec(
     facts={"reference": _reference},
     where={"label": [""], "measure": "stitched"},
     needs=("index", "depth"),
-    scale=INDEX,
+    scale=figures.INDEX,
     subjects="settings",
-    choices=(TEST_DOMAIN, WAY, ChoiceSpec("Pictures", "domain")),
+    choices=(figures.TEST_DOMAIN, WAY, figures.ChoiceSpec("Pictures", "domain")),
     across="depth",
-    x=AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
-    y=AxisSpec("index of what the stitch keeps", from_zero=True, within=(-0.5, 1.5)),
-    lines=(LineSpec(0), *threshold_lines()),
+    x=figures.AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    y=figures.AxisSpec("index of what the stitch keeps", from_zero=True, within=(-0.5, 1.5)),
+    lines=(figures.LineSpec(0), *figures.threshold_lines()),
     height=400,
 )
-CONTROLS = FigureSpec(
+CONTROLS = figures.FigureSpec(
     "stitch-controls",
     "What a stitch does without sharing",
     "curve",
@@ -69,13 +58,18 @@ CONTROLS = FigureSpec(
     where={"label": [""]},
     needs=("value", "depth"),
     subjects="measure",
-    choices=(TEST_DOMAIN, ChoiceSpec("Model", "setting"), WAY, ChoiceSpec("Pictures", "domain")),
+    choices=(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec("Model", "setting"),
+        WAY,
+        figures.ChoiceSpec("Pictures", "domain"),
+    ),
     across="depth",
-    x=AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
-    y=AxisSpec("balanced accuracy", percent=True, from_zero=True),
+    x=figures.AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    y=figures.AxisSpec("balanced accuracy", percent=True, from_zero=True),
     height=400,
 )
-ALIKE = FigureSpec(
+ALIKE = figures.FigureSpec(
     "two-models-similarity",
     "How similar two models’ layers are",
     "curve",
@@ -87,23 +81,23 @@ ALIKE = FigureSpec(
     alt="Lines of {settings} over depth",
     facts={"reference": _reference},
     needs=("index", "depth"),
-    scale=INDEX,
+    scale=figures.INDEX,
     subjects="settings",
     choices=(
-        TEST_DOMAIN,
-        ChoiceSpec(
+        figures.TEST_DOMAIN,
+        figures.ChoiceSpec(
             "The two see",
             ("domain_a", "domain_b"),
             named=lambda row: f"{row['domain_a']} and {row['domain_b']}",
         ),
     ),
     across="depth",
-    x=AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
-    y=AxisSpec("index of similarity", from_zero=True),
-    lines=ZERO,
+    x=figures.AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    y=figures.AxisSpec("index of similarity", from_zero=True),
+    lines=figures.ZERO,
     height=400,
 )
-TWO_MODELS = SectionSpec(
+TWO_MODELS = figures.SectionSpec(
     "two-models",
     "Do other mixtures build other layers?",
     "Every model beside the reference mixture’s of its block: one goes on from the other’s "
@@ -115,7 +109,7 @@ TWO_MODELS = SectionSpec(
     "study has several seeds, the reference is of another.",
     study_only=True,
     optional=("stitching", "model_similarity"),
-    gist=GistSpec(
+    gist=figures.GistSpec(
         "stitching",
         "In the middle layers stitches keep {range} of what the models’ own layers give.",
         {"measure": "stitched", "label": ""},

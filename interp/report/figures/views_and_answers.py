@@ -22,20 +22,20 @@ def views_figure(data: FigureRows) -> Figure | None:
     rows = data.rows
     if rows.empty:
         return None
-    tests = [name for name in data.tests if name in set(rows["test_domain"])] or [""]
-    settings = [name for name in data.settings if name in set(rows["setting"])]
+    tests = [name for name in data.page.tests if name in set(rows["test_domain"])] or [""]
+    settings = [name for name in data.page.settings if name in set(rows["setting"])]
     models = [(setting, "") for setting in settings if setting or not rows["control"].eq("").all()]
     models = models or [("", "")]
     if rows["control"].eq(EPOCH_0).any():
         models.append(("", EPOCH_0))
     sites = sorted(set(rows["site"]), key=lambda site: site != LAST)
-    tints = colours(data.domains)
+    tints = colours(data.page.domains)
     keys = ["test_domain", "setting", "control", "site"]
     groups = dict(iter(rows.groupby([*keys, "domain"], sort=False)))
     traces = [
         _pictures(groups[test, *model, site, name], name, tints[name], [d, m, p])
         for (d, test), (m, model), (p, site) in product(*map(enumerate, (tests, models, sites)))
-        for name in data.domains
+        for name in data.page.domains
         if (test, *model, site, name) in groups
     ]
     shares = rows.groupby("site")["explained"].agg(["min", "max"])
@@ -54,13 +54,13 @@ def views_figure(data: FigureRows) -> Figure | None:
         choices=choices,
         per_view=int(rows.groupby(keys).size().max()),
         explained=sequence(explained),
-        domains=sequence(data.domains),
+        domains=sequence(data.page.domains),
     )
 
 
 def answers_figure(data: FigureRows) -> Figure | None:
     """Bars of what pictures of each domain are called: a group of bars for each answer."""
-    tints = colours(data.domains)
+    tints = colours(data.page.domains)
     traces = [
         answer_bars(own, str(domain), tints.get(str(domain), GREY), view.meta)
         for view in data.views

@@ -8,19 +8,10 @@ import pandas as pd
 
 from interp.declared.figures import FigureSpec, Row, Scale, SeriesSpec
 from interp.declared.writing import number, percent
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import FigureRows, View
 from interp.report.grammar.mean_of_models import N_MODELS, OF_MODELS, mean_of_models
-from interp.report.grammar.pieces import (
-    Figure,
-    Meta,
-    Trace,
-    across_lines,
-    axis_of,
-    error_bars,
-    layout,
-    numbers,
-    points,
-)
+from interp.report.grammar.pieces import Figure, Meta, Trace
 from interp.report.loaded import Frame
 from interp.report.rows import label_rows, matches, row_records
 
@@ -37,14 +28,14 @@ def curve_figure(data: FigureRows) -> Figure | None:
     ends = {name for each in scales for name in (each.value, each.low, each.high) if name}
     single = rows[[*{each.value for each in scales}]]  # models stand beside their mean, bare
     reach = pd.concat([*drawn, single])[[*ends]].to_numpy(float) if spec.y.within else None
-    across, notes = across_lines(spec.lines, "y")
+    across, notes = pieces.across_lines(spec.lines, "y")
     words = {"type": "category"} if _are_words(rows, str(spec.across)) else {}
-    shape = layout(
+    shape = pieces.layout(
         spec.height or 430,
         shapes=across,
         annotations=notes,
-        xaxis=axis_of(spec.x) | words,
-        yaxis=axis_of(spec.y, reach),
+        xaxis=pieces.axis_of(spec.x) | words,
+        yaxis=pieces.axis_of(spec.y, reach),
     )
     return data.figure(traces, shape, averaged=drawn, points=rows[spec.across].nunique())
 
@@ -104,15 +95,15 @@ def _curve(spec: FigureSpec, each: SeriesSpec, rows: Frame, meta: Meta) -> Trace
     words = _are_words(rows, column)
     if "lines" in spec.mode and not words:
         rows = rows.sort_values(spec.along or column, kind="stable")
-    places = label_rows(rows, spec.labels or column) if words else numbers(rows[column])
+    places = label_rows(rows, spec.labels or column) if words else pieces.numbers(rows[column])
     records = zip(row_records(rows), places, strict=True)
     said = [_point(spec, row, at, scale) for row, at in records]
     more = {"mode": spec.mode, "line": {"color": each.colour, "width": 2}}
     look = each.colour, each.symbol
-    trace = points(each.name, look, places, rows[scale.value], said, meta, size=8, **more)
+    trace = pieces.points(each.name, look, places, rows[scale.value], said, meta, size=8, **more)
     if "lines" not in spec.mode:
         trace["marker"]["opacity"] = 0.75  # points lie upon one another
-    return trace | ({"error_y": error_bars(rows, scale)} if scale.low else {})
+    return trace | ({"error_y": pieces.error_bars(rows, scale)} if scale.low else {})
 
 
 def _are_words(rows: Frame, column: str) -> bool:

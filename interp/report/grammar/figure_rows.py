@@ -14,18 +14,10 @@ from interp.core.errors import sequence
 from interp.core.sites import LAST
 from interp.declared.figures import NATURAL, OTHER, ChoiceSpec, FigureSpec, Look, Scale, Where
 from interp.declared.writing import percents, plain
+from interp.report import naming
 from interp.report.grammar.mean_of_models import mean_sentence
 from interp.report.grammar.pieces import Choice, Figure, Trace, counts, span
 from interp.report.loaded import Frame
-from interp.report.naming import (
-    SYMBOLS,
-    colours,
-    looks_of,
-    ordered_settings,
-    setting_label,
-    setting_name,
-    site_label,
-)
 from interp.report.page_model import PageModel
 from interp.report.rows import (
     FILTERS,
@@ -73,11 +65,7 @@ class FigureRows:
         views: Its rows for every combination of options.
         choices: What can be chosen.
         tables: The tables behind it, whole.
-        settings: Every setting that a table measured, in the order of the page.
-        domains: Every domain, the natural one first.
-        tests: Domains in which classes were held out.
-        natural: The natural domain.
-        one_model: Whether there is one checkpoint, and no settings to compare.
+        page: The page that it stands on.
     """
 
     spec: FigureSpec
@@ -85,11 +73,7 @@ class FigureRows:
     views: Sequence[View]
     choices: Sequence[Choice]
     tables: Mapping[str, Frame]
-    settings: Sequence[str]
-    domains: Sequence[str]
-    tests: Sequence[str]
-    natural: str
-    one_model: bool
+    page: PageModel
 
     def figure(
         self,
@@ -147,8 +131,7 @@ def figure_rows(
         for one, each in zip(spec.choices, options, strict=True)
     ]
     tables = {name: page.tables[name] for name in spec.tables if name in page.tables}
-    order = (page.settings, page.domains, page.tests, page.natural, page.one_model)
-    return FigureRows(spec, rows, views, choices, tables, *order)
+    return FigureRows(spec, rows, views, choices, tables, page)
 
 
 def read_rows(page: PageModel, spec: FigureSpec, table: str) -> Frame:
@@ -217,13 +200,18 @@ def _view(
 def _lines(page: PageModel, spec: FigureSpec, every: Frame) -> Frame:
     """What is drawn side by side: settings, or a column's values."""
     if spec.subjects == "settings":
-        looks = looks_of(page.settings, every["setting"])
-        found = [(setting_label(name), *look, name) for name, look in looks.items()]
+        looks = naming.looks_of(page.settings, every["setting"])
+        found = [(naming.setting_label(name), *look, name) for name, look in looks.items()]
         return pd.DataFrame(found, columns=LINE)
     names = _values(page, spec, spec.subjects, spec.subject_names, every)
     found = [
-        (spec.subject_names.get(name, plain(name)), tint, SYMBOLS[place % len(SYMBOLS)], name)
-        for place, (name, tint) in enumerate(colours(names).items())
+        (
+            spec.subject_names.get(name, plain(name)),
+            tint,
+            naming.SYMBOLS[place % len(naming.SYMBOLS)],
+            name,
+        )
+        for place, (name, tint) in enumerate(naming.colours(names).items())
     ]
     return pd.DataFrame(found, columns=LINE)
 
@@ -273,7 +261,11 @@ def _values(
             return list(page.tests)
         return [name for name in page.tests if name in given] or [*filter(None, given)] or [""]
     if column == "setting":
-        return [name for name in page.settings if name in given] or ordered_settings(given) or [""]
+        return (
+            [name for name in page.settings if name in given]
+            or naming.ordered_settings(given)
+            or [""]
+        )
     if column == "site":
         return list(sites_by_depth(rows))
     names = names or dict.fromkeys(page.domains if column == "domain" else (), "")
@@ -285,13 +277,13 @@ def _values(
 def _option(column: str, name: Any, names: Mapping[str, str], rows: Frame) -> str:
     """What a value is called where it is chosen."""
     if column == "setting":
-        return setting_name(name)
+        return naming.setting_name(name)
     if column == "model":
         return plain(name)
     if column == "site":
         depth = rows[rows["site"] == name]["depth"].iloc[0]
         note = ", final embedding" if name == LAST else ""
-        label = site_label(name)
+        label = naming.site_label(name)
         return f"{label} (depth {depth:.2f}{note})" if pd.notna(depth) else label
     return names.get(name, name if isinstance(name, str) else f"{name:g}")
 
@@ -320,14 +312,14 @@ def _kinds(data: FigureRows, rows: Frame) -> str:
 
 
 def _where(data: FigureRows, rows: Frame) -> str:
-    here = [name for name in data.tests if name in set(rows["test_domain"])]
-    return sequence(here or data.tests)
+    here = [name for name in data.page.tests if name in set(rows["test_domain"])]
+    return sequence(here or data.page.tests)
 
 
 def _pair(data: FigureRows, rows: Frame) -> str:
-    if data.one_model:
-        return f"{data.natural} with every other domain"
-    return f"{data.natural} × {sequence(data.tests)}"
+    if data.page.one_model:
+        return f"{data.page.natural} with every other domain"
+    return f"{data.page.natural} × {sequence(data.page.tests)}"
 
 
 def _matched(data: FigureRows, rows: Frame) -> str:
@@ -351,12 +343,12 @@ FACTS: dict[str, Callable[[FigureRows, Frame], object]] = {
     "pair": _pair,
     "matched": _matched,
     "removed": lambda data, rows: percents(rows["removed"].min(), rows["removed"].max()),
-    "natural": lambda data, rows: data.natural,
+    "natural": lambda data, rows: data.page.natural,
     "settings": lambda data, rows: sequence(
-        [setting_name(name) for name in ordered_settings(rows["setting"])]
+        [naming.setting_name(name) for name in naming.ordered_settings(rows["setting"])]
     ),
     "sites": lambda data, rows: sequence(
-        [site_label(site) for site in dict.fromkeys(rows["site"]) if site]
+        [naming.site_label(site) for site in dict.fromkeys(rows["site"]) if site]
     ),
     "options": lambda data, rows: len(data.choices[-1].options),
 }

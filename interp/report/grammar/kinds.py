@@ -11,30 +11,10 @@ from interp.core.errors import sequence
 from interp.core.sites import BAND
 from interp.declared.figures import FigureSpec, Label, Scale
 from interp.declared.writing import number, percent, plain
+from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import LINE, FigureRows, View
 from interp.report.grammar.mean_of_models import OF_MODELS, mean_of_models
-from interp.report.grammar.pieces import (
-    GREY,
-    MAP,
-    Figure,
-    Meta,
-    Trace,
-    across_lines,
-    axis,
-    axis_of,
-    error_bars,
-    heat,
-    height,
-    layout,
-    level_line,
-    numbers,
-    opened_option,
-    points,
-    ribbon,
-    rows_by_name,
-    shade,
-    words_at,
-)
+from interp.report.grammar.pieces import Figure, Meta, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import looks_of, ordered_settings, site_label
 from interp.report.rows import EPOCH_0
@@ -57,15 +37,17 @@ def depth_figure(data: FigureRows) -> Figure | None:
         for _, own in view.rows.groupby("key", sort=False):
             traces += depth_lines(own, view.meta, view.scale)
         if not view.rows[view.scale.value].notna().any():
-            none = words_at([0.5], [0.35], ["no number here: the table has the reasons"], view.meta)
+            none = pieces.words_at(
+                [0.5], [0.35], ["no number here: the table has the reasons"], view.meta
+            )
             traces.append(none | {"name": "no number"})
-    lines, notes = across_lines(spec.lines, "y")
-    shape = layout(
+    lines, notes = pieces.across_lines(spec.lines, "y")
+    shape = pieces.layout(
         spec.height or 430,
-        shapes=[shade(*BAND), *lines],
+        shapes=[pieces.shade(*BAND), *lines],
         annotations=notes,
-        xaxis=axis(DEPTH, range=[-0.03, 1.03]),
-        yaxis=axis_of(spec.y),
+        xaxis=pieces.axis(DEPTH, range=[-0.03, 1.03]),
+        yaxis=pieces.axis_of(spec.y),
     )
     named = {each["name"]: None for each in traces if each.get("showlegend") is not False}
     averaged = [view.rows for view in views]
@@ -92,23 +74,23 @@ def depth_lines(rows: Frame, meta: Meta, scale: Scale) -> list[Trace]:
     if len(own):
         group = {"legendgroup": name}
         for part in _stretches(own, scale):
-            x, low, high = (numbers(part[each]) for each in ("depth", scale.low, scale.high))
-            band = ribbon(f"{name}, 95 % interval", x, low, high, colour, **group)
+            x, low, high = (pieces.numbers(part[each]) for each in ("depth", scale.low, scale.high))
+            band = pieces.ribbon(f"{name}, 95 % interval", x, low, high, colour, **group)
             traces.append(band | {"meta": list(meta)})
         more = {"mode": "lines+markers", "line": {"color": colour, "width": 2.5}, **group}
         at = own["depth"], own[scale.value], hover(own, scale)
-        traces.append(points(name, (colour, symbol), *at, meta, size=8, **more))
+        traces.append(pieces.points(name, (colour, symbol), *at, meta, size=8, **more))
     if untrained[scale.value].notna().any():
-        x, y = numbers(untrained["depth"]), numbers(untrained[scale.value])
+        x, y = pieces.numbers(untrained["depth"]), pieces.numbers(untrained[scale.value])
         traces.append(_floor("untrained (epoch 0)", x, y, meta, colour, "dash"))
-    pixels = numbers(rows[rows["control"] == "pixels"].head(1)[scale.value])
+    pixels = pieces.numbers(rows[rows["control"] == "pixels"].head(1)[scale.value])
     if pixels and pixels[0] is not None:
-        traces.append(_floor("raw pixels", [0.0, 1.0], pixels * 2, meta, GREY, "dot"))
+        traces.append(_floor("raw pixels", [0.0, 1.0], pixels * 2, meta, pieces.GREY, "dot"))
     return traces
 
 
 def _floor(name: str, x: Any, y: Any, meta: Meta, colour: str, dash: str) -> Trace:
-    line = level_line(name, x, y, meta, color=colour, width=1.5, dash=dash)
+    line = pieces.level_line(name, x, y, meta, color=colour, width=1.5, dash=dash)
     return line | {"opacity": 0.75, "legendgroup": "floors", "legendrank": 2000}
 
 
@@ -163,14 +145,14 @@ def forest_figure(data: FigureRows) -> Figure | None:
     if spec.subjects and most < spec.least:
         return None
     traces = [trace for view in views for trace in _marks(data, view, names)]
-    lines, notes = across_lines(spec.lines, "y" if spec.upright else "x")
+    lines, notes = pieces.across_lines(spec.lines, "y" if spec.upright else "x")
     words = any(line.text for line in spec.lines)
-    across = axis_of(spec.x)
-    down = rows_by_name(names, room=0.6 * words, limit=28 if spec.upright else 80)
+    across = pieces.axis_of(spec.x)
+    down = pieces.rows_by_name(names, room=0.6 * words, limit=28 if spec.upright else 80)
     if spec.upright:
         across, down = {**down, "range": down["range"][::-1]}, across
-    shape = layout(
-        spec.height or height(names, most) + 30 * words,
+    shape = pieces.layout(
+        spec.height or pieces.height(names, most) + 30 * words,
         shapes=lines,
         annotations=notes,
         xaxis=across,
@@ -196,7 +178,7 @@ def _in_order(data: FigureRows, rows: Frame, label: Label) -> list[str]:
         called = dict(zip(rows["setting"], rows["row"], strict=True))
         return [called[name] for name in ordered_settings(rows["setting"])]
     names = list(dict.fromkeys(rows["row"]))
-    known = data.domains if label == "domain" else []
+    known = data.page.domains if label == "domain" else []
     return [*(name for name in known if name in names), *(n for n in names if n not in known)]
 
 
@@ -213,7 +195,7 @@ def _marks(data: FigureRows, view: View, names: Sequence[str]) -> Iterator[Trace
     if not spec.subjects:
         look: tuple[Any, Any] = ("#0072B2", "circle")
         if spec.labels == "setting":
-            known = looks_of(data.settings, data.rows["setting"])
+            known = looks_of(data.page.settings, data.rows["setting"])
             colours, symbols = ([known[name][at] for name in own["setting"]] for at in (0, 1))
             look = colours, symbols
         called = "trained" if spec.floors else ""
@@ -221,7 +203,7 @@ def _marks(data: FigureRows, view: View, names: Sequence[str]) -> Iterator[Trace
     if not spec.floors:
         return
     untrained = view.rows[view.rows["control"] == EPOCH_0].drop_duplicates("setting")
-    bare, look = Scale(scale.value, "low", "low"), (GREY, "circle")
+    bare, look = Scale(scale.value, "low", "low"), (pieces.GREY, "circle")
     floor = untrained.assign(low=np.nan)
     yield marks("untrained (epoch 0)", look, floor, names, (0, 1), view.meta, bare, **how) | {
         "cliponaxis": False
@@ -229,8 +211,8 @@ def _marks(data: FigureRows, view: View, names: Sequence[str]) -> Iterator[Trace
     line = pd.concat([own, untrained]).dropna(subset=["null"]).drop_duplicates("row")
     line = line[line["row"].isin(names)]
     if len(line):
-        at, chance = [names.index(row) for row in line["row"]], numbers(line["null"])
-        yield level_line("chance", chance, at, view.meta, share=spec.x.percent, dash="dash")
+        at, chance = [names.index(row) for row in line["row"]], pieces.numbers(line["null"])
+        yield pieces.level_line("chance", chance, at, view.meta, share=spec.x.percent, dash="dash")
 
 
 SPREAD = 0.6
@@ -279,11 +261,11 @@ def marks(
         for one in look
     )
     at = [names.index(row) + offset for row in known["row"]]
-    looks = colour, opened_option(symbols, known[scale.low].isna())
-    bars = error_bars(known, scale, color=GREY if several else colour)
+    looks = colour, pieces.opened_option(symbols, known[scale.low].isna())
+    bars = pieces.error_bars(known, scale, color=pieces.GREY if several else colour)
     if upright:
-        return points(name, looks, at, values, said, meta, error_y=bars)
-    return points(name, looks, values, at, said, meta, error_x=bars)
+        return pieces.points(name, looks, at, values, said, meta, error_y=bars)
+    return pieces.points(name, looks, values, at, said, meta, error_x=bars)
 
 
 def _numbers(spec: FigureSpec, view: View) -> str:
@@ -301,11 +283,13 @@ def map_figure(data: FigureRows) -> Figure | None:
     if rows.empty or rows[down].eq("").all():
         return None
     given = dict.fromkeys([*rows[down], *rows[over]])
-    domains = sorted(given, key=(*data.domains, *given).index)
+    domains = sorted(given, key=(*data.page.domains, *given).index)
     ends = list(dict.fromkeys((down, over)))
     views = [_of_models(view, ends, [Scale(view.scale.value)]) for view in data.views]
     traces = [_cells(spec, view, (down, over), domains) for view in views]
-    shape = layout(80 + 50 * len(domains), xaxis=MAP, yaxis={**MAP, "autorange": "reversed"})
+    shape = pieces.layout(
+        80 + 50 * len(domains), xaxis=pieces.MAP, yaxis={**pieces.MAP, "autorange": "reversed"}
+    )
     averaged = [view.rows for view in views]
     return data.figure(traces, shape, averaged=averaged, rows=len(domains))
 
@@ -317,7 +301,7 @@ def _cells(spec: FigureSpec, view: View, ends: tuple[str, str], domains: Sequenc
     if spec.symmetric:
         known |= {(b, a): value for (a, b), value in known.items()}
     grid = [[known.get((a, b), float("nan")) for b in domains] for a in domains]
-    trace = heat(grid, domains, domains, title=spec.y.title, meta=view.meta)
+    trace = pieces.heat(grid, domains, domains, title=spec.y.title, meta=view.meta)
     if spec.symmetric:
         for place, row in enumerate(trace["text"]):
             row[place] = ""

@@ -75,48 +75,26 @@ def _pictures(
 ) -> None:
     """The pictures of a domain, with the class under each and where it stands above."""
     left = np.arange(len(shown)) * (CELL + GAP)
+    size = {"y": LINE, "sizex": CELL, "sizey": CELL, "xanchor": "left", "yanchor": "top"}
+    axes = {"xref": f"x{2 * number - 1}", "yref": f"y{2 * number - 1}", "layer": "below"}
     for place, each in zip(left, shown.itertuples(), strict=True):
         picture = gallery.picture(int(each.row), unit, side=2 * CELL)
-        figure.add_layout_image(
-            source=picture,
-            x=place,
-            y=LINE,
-            sizex=CELL,
-            sizey=CELL,
-            xanchor="left",
-            yanchor="top",
-            xref=f"x{2 * number - 1}",
-            yref=f"y{2 * number - 1}",
-            layer="below",
-        )
+        figure.add_layout_image(source=picture, x=place, **size, **axes)
     middle = left + CELL / 2
     labels = [plain(str(label), LETTERS) for label in shown["label"]]
+    said = [
+        f"{plain(str(each.label))}<br>{plain(str(each.path), 60)}<br>"
+        f"activation {each.activation:.3g} ({each.shown})"
+        for each in shown.itertuples()
+    ]
     words = {"mode": "text", "hoverinfo": "skip", "textfont": {"size": 11}}
-    figure.add_scatter(
-        x=middle,
-        y=[LINE / 2] * len(shown),
-        text=shown["shown"].tolist(),
-        row=number,
-        col=1,
-        **words,
-    )
-    figure.add_scatter(
-        x=middle, y=[height - LINE / 2] * len(shown), text=labels, row=number, col=1, **words
-    )
-    figure.add_scatter(
-        x=middle,
-        y=[LINE + CELL / 2] * len(shown),
-        mode="markers",
-        row=number,
-        col=1,
-        marker={"opacity": 0, "size": CELL / 2},
-        text=[
-            f"{plain(str(each.label))}<br>{plain(str(each.path), 60)}<br>"
-            f"activation {each.activation:.3g} ({each.shown})"
-            for each in shown.itertuples()
-        ],
-        hovertemplate="%{text}<extra></extra>",
-    )
+    dots = {"mode": "markers", "marker": {"opacity": 0, "size": CELL / 2}}
+    for at, text, look in (
+        (LINE / 2, shown["shown"].tolist(), words),
+        (height - LINE / 2, labels, words),
+        (LINE + CELL / 2, said, dots | {"hovertemplate": "%{text}<extra></extra>"}),
+    ):
+        figure.add_scatter(x=middle, y=[at] * len(said), text=text, row=number, col=1, **look)
 
 
 def _histogram(

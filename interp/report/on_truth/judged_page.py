@@ -8,19 +8,11 @@ import numpy as np
 import pandas as pd
 
 from interp.core.tables import Table
-from interp.declared.figures import BLUE, ORANGE
-from interp.declared.writing import number, percent, plain
+from interp.declared.figures import BLUE, ORANGE, Scale
+from interp.declared.writing import MISSING, number, percent, plain
 from interp.report.embedding import figure_data
-from interp.report.grammar.pieces import (
-    Choice,
-    Figure,
-    Trace,
-    axis,
-    layout,
-    numbers,
-    reference_line,
-    rows_by_name,
-)
+from interp.report.grammar import pieces
+from interp.report.grammar.pieces import Choice, Figure, Trace
 from interp.report.loaded import LoadedResult
 from interp.report.page import rendered, written
 from interp.report.verdict_tables import WordTable
@@ -122,23 +114,20 @@ def area_figure(overall: pd.DataFrame) -> Figure | None:
         return None
     rows = overall.assign(name=names)
     known = rows[rows["auroc"].notna()]
-    trace: Trace = {
-        "type": "scatter", "mode": "markers", "x": numbers(known["auroc"]),
-        "y": [names.index(name) for name in known["name"]],
-        "marker": {"color": BLUE, "size": 10}, "meta": [], "showlegend": False,
-        "error_x": {"type": "data", "symmetric": False, "thickness": 1.6, "width": 4,
-                    "color": BLUE, "array": numbers(known["high"] - known["auroc"]),
-                    "arrayminus": numbers(known["auroc"] - known["low"])},
-        "text": [f"{plain(row.name)}: {number(row.auroc, 3)} ({number(row.low, 3)} to "
-                 f"{number(row.high, 3)}), {row.n_models:,} models"
-                 for row in known.itertuples(index=False)],
-        "hovertemplate": "%{text}<extra></extra>",
-    }  # fmt: skip
-    line, note = reference_line("x", 0.5, "chance")
-    shape = layout(
+    said = [
+        f"{plain(row.name)}: {number(row.auroc, 3)} ({number(row.low, 3)} to "
+        f"{number(row.high, 3)}), {row.n_models:,} models"
+        for row in known.itertuples(index=False)
+    ]
+    at = [names.index(name) for name in known["name"]]
+    trace = pieces.points("", (BLUE, "circle"), known["auroc"], at, said, [], size=10)
+    bars = pieces.error_bars(known, Scale("auroc", "low", "high"), color=BLUE)
+    trace |= {"error_x": bars, "showlegend": False}
+    line, note = pieces.reference_line("x", 0.5, "chance")
+    shape = pieces.layout(
         130 + 44 * len(names),
-        xaxis=axis("AUROC", range=[0, 1.03]),
-        yaxis=rows_by_name(names, room=0.6),
+        xaxis=pieces.axis("AUROC", range=[0, 1.03]),
+        yaxis=pieces.rows_by_name(names, room=0.6),
         shapes=[line],
         annotations=[note],
     )
@@ -147,18 +136,8 @@ def area_figure(overall: pd.DataFrame) -> Figure | None:
         f"n = {n:,} planted models at most; bars are 95 % intervals, models drawn anew. How often "
         "what is shared (or a part of the circuit) has the larger number than what is not."
     )
-    return Figure(
-        "areas",
-        "How well its numbers rank",
-        caption,
-        f"AUROC with intervals, {len(names)} rows",
-        [trace],
-        shape,
-        [],
-        METHOD,
-        NULL,
-        ["standing"],
-    )
+    title, alt = "How well its numbers rank", f"AUROC with intervals, {len(names)} rows"
+    return Figure("areas", title, caption, alt, [trace], shape, [], METHOD, NULL, ["standing"])
 
 
 def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
@@ -181,67 +160,52 @@ def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
             f"{plain(names[y])}: {value}, {n:,} models" + (f", failed in {f}" if f else "")
             for y, value, n, f in zip(at, values, own["n_models"], own["failed"], strict=True)
         ]
+        colours = [ORANGE if bad and column == "right" else BLUE for bad in wrong]
+        words = {"text": values, "textposition": "outside", "cliponaxis": False, "hovertext": said}
         traces.append(
-            {"type": "bar", "orientation": "h", "x": numbers(own[column]), "y": at, "text": values,
-             "textposition": "outside", "cliponaxis": False, "hovertext": said,
-             "hovertemplate": "%{hovertext}<extra></extra>", "meta": [place],
-             "showlegend": False, "width": 0.7,
-             "marker": {"color": [ORANGE if bad and column == "right" else BLUE for bad in wrong]}}
-        )  # fmt: skip
+            {"type": "bar", "orientation": "h", "x": pieces.numbers(own[column]), "y": at}
+            | {"marker": {"color": colours}, "width": 0.7, "showlegend": False, "meta": [place]}
+            | {**words, "hovertemplate": "%{hovertext}<extra></extra>"}
+        )
     title = "share of its verdicts that are right" if column == "right" else "mean AUROC"
-    shape = layout(
+    shape = pieces.layout(
         110 + 22 * len(names),
-        xaxis=axis(title, range=[0, 1.1], **({"tickformat": ".0%"} if column == "right" else {})),
-        yaxis=rows_by_name(names, limit=60),
+        xaxis=pieces.axis(
+            title, range=[0, 1.1], **({"tickformat": ".0%"} if column == "right" else {})
+        ),
+        yaxis=pieces.rows_by_name(names, limit=60),
     )
     caption = (
         "n of each kind when it is pointed at; no interval here, the table has those of AUROCs. "
         + ("Orange: some answers are wrong; blue: none is. " if column == "right" else "")
         + "No number: it has no answer there, or none is right by declaration."
     )
-    chosen = Choice("Asked about", [asked_about({asked: name}) for name in options])
-    return Figure(
-        "kinds",
-        "By kind of model",
-        caption,
-        f"Bars of {len(names)} kinds of planted model",
-        traces,
-        shape,
-        [chosen],
-        METHOD,
-        NULL,
-        ["standing"],
-    )
+    choices = [Choice("Asked about", [asked_about({asked: name}) for name in options])]
+    title, alt = "By kind of model", f"Bars of {len(names)} kinds of planted model"
+    return Figure("kinds", title, caption, alt, traces, shape, choices, METHOD, NULL, ["standing"])
 
 
 def _overall(overall: pd.DataFrame) -> WordTable:
-    heads = {
-        "n_models": "Models",
-        "failed": "Failed",
-        "right": "Right",
-        "too_much": "Too much",
-        "too_little": "Too little",
-        "cannot_tell": "Cannot tell",
-        "auroc": "AUROC",
-        "least": "Least",
-        "seconds": "Seconds",
-    }
-    known = [name for name in heads if name in overall and overall[name].notna().any()]
-    shares = ("right", "too_much", "too_little", "cannot_tell")
-    rows = []
-    for row in overall.to_dict("records"):
-        cells = [
-            "–"
-            if pd.isna(row[name])
-            else percent(row[name])
-            if name in shares
-            else f"{row[name]:,}"
-            if isinstance(row[name], int)
-            else number(row[name])
-            for name in known
-        ]
-        rows.append([asked_about(row), *cells])
-    return WordTable("What came of it", ["Asked about", *(heads[name] for name in known)], rows)
+    columns = "n_models failed right too_much too_little cannot_tell auroc least seconds".split()
+    known = [name for name in columns if name in overall and overall[name].notna().any()]
+    heads = [{"n_models": "Models", "auroc": "AUROC"}.get(name, _in_words(name)) for name in known]
+    rows = [
+        [asked_about(row), *(_result_cell(name, row[name]) for name in known)]
+        for row in overall.to_dict("records")
+    ]
+    return WordTable("What came of it", ["Asked about", *heads], rows)
+
+
+def _in_words(column: str) -> str:
+    return column.replace("_", " ").capitalize()
+
+
+def _result_cell(name: str, value: float) -> str:
+    if pd.isna(value):
+        return MISSING
+    if name in ("right", "too_much", "too_little", "cannot_tell"):
+        return percent(value)
+    return f"{value:,}" if isinstance(value, int) else number(value)
 
 
 def _failures(judged: pd.DataFrame) -> WordTable | None:
