@@ -79,7 +79,7 @@ def build_difference_page(
     compared = page_model(LoadedResult(out, {"mode": "study"}, tables))
     of_models = [figure for spec in MODELS_OF_RESULTS if (figure := draw_figure(compared, spec))]
     drawn = [one for one in (surest, against, *answers.values(), *of_models) if one]
-    words: dict[str, Any] = dict(
+    words: dict[str, object] = dict(
         title="Two results compared",
         question="What changed from A to B?",
         setup=" · ".join(f"{side}: {_named(one)}" for side, one in results.items()),

@@ -1,9 +1,9 @@
 """The page's figures as plotly figures of their own, to be saved, changed or shown elsewhere."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,10 +19,13 @@ from interp.report.figures.one_model import draw_effects, draw_faithfulness, dra
 from interp.report.figures.sharing_profiles import draw_profile
 from interp.report.figures.specification_curves import choices_figure, in_short
 from interp.report.grammar.figure_rows import figure_rows
-from interp.report.grammar.pieces import LEGEND, Figure
+from interp.report.grammar.pieces import LEGEND, Figure, Trace
 from interp.report.loaded import LoadedResult, read_result, whole
 from interp.report.page_model import page_model
 from interp.report.sections import draw_figure, filled_sections, page_sections
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 WIDTH, TOP = 900, 110
 """Pixels across, and above the plot for title and legend."""
@@ -36,7 +39,7 @@ TITLED = 50
 PAD = {"t": 28}
 
 
-def result_figures(folder: str | Path) -> dict[str, Any]:
+def result_figures(folder: str | Path) -> dict[str, "go.Figure"]:
     """Draw every figure of a result's page as a plotly figure of its own.
 
     Args:
@@ -70,7 +73,7 @@ def result_figures(folder: str | Path) -> dict[str, Any]:
     return {figure.name: draw(figure) for figure in drawn}
 
 
-def draw_multiverse(table: Table, *, rung: str = "", title: str = "") -> Any:
+def draw_multiverse(table: Table, *, rung: str = "", title: str = "") -> "go.Figure":
     """Draw a specification curve: indices sorted, with the options of each below.
 
     Args:
@@ -108,7 +111,7 @@ def draw_multiverse(table: Table, *, rung: str = "", title: str = "") -> Any:
     return draw(replace(figure, title=f"{title or figure.title}<br><sup>{said}</sup>"))
 
 
-OF_ONE: dict[str, Callable[..., Any]] = {
+OF_ONE: dict[str, Callable[..., "go.Figure"]] = {
     "ladder": draw_ladder,
     "rungs": draw_profile,
     "circuit": draw_circuit,
@@ -132,7 +135,7 @@ STEPS = {
 """Tables that are drawn once they are summarised: what is given, what is right, what to do."""
 
 
-def draw_table(table: Table, *, title: str = "") -> Any:
+def draw_table(table: Table, *, title: str = "") -> "go.Figure":
     """Draw a table by the first of the page's figures that reads it.
 
     Args:
@@ -196,7 +199,7 @@ def draw_table(table: Table, *, title: str = "") -> Any:
     )
 
 
-def draw(figure: Figure) -> Any:
+def draw(figure: Figure) -> "go.Figure":
     """One of the page's figures in plotly's white theme, at the choices first shown.
 
     >>> line = {"type": "scatter", "y": [1, 2]}
@@ -240,7 +243,7 @@ def draw(figure: Figure) -> Any:
     return go.Figure(data=traces, layout=layout)
 
 
-def _legend_height(traces: Sequence[Mapping[str, Any]]) -> int:
+def _legend_height(traces: Sequence[Trace]) -> int:
     """Pixels of a legend above the plot, whose entries are as wide as the longest.
 
     >>> _legend_height([{"name": f"mixture {at}<br>of half the cells"} for at in range(12)])
@@ -257,11 +260,11 @@ def _legend_height(traces: Sequence[Mapping[str, Any]]) -> int:
     return sum(LINE * max(map(len, row)) + GAP for row in rows) + GAP
 
 
-def _shown(trace: Mapping[str, Any], chosen: list[int]) -> bool:
+def _shown(trace: Trace, chosen: list[int]) -> bool:
     """Whether a trace belongs to the choices; None belongs to all."""
     options = trace.get("meta") or []
     return all(option is None or option == at for option, at in zip(options, chosen, strict=False))
 
 
-def _plain(trace: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(trace: Trace) -> Trace:
     return {key: value for key, value in trace.items() if key != "meta" and value is not None}

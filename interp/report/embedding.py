@@ -70,7 +70,7 @@ def _packed(data: bytes | str) -> str:
     return base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()
 
 
-def script_json(thing: Any) -> str:
+def script_json(thing: object) -> str:
     """JSON that can stand inside a script element, whatever text it holds.
 
     >>> script_json({"name": "</script>"})
@@ -104,7 +104,7 @@ def _figure_json(figure: Figure) -> str:
     )
 
 
-def _short(thing: Any) -> Any:
+def _short(thing: object) -> object:
     """The same with five significant digits: more cannot be seen, and weighs three times as much.
 
     >>> _short({"x": [0.123456789, 12345678, None]})
@@ -119,7 +119,7 @@ def _short(thing: Any) -> Any:
     return thing
 
 
-def compressed(thing: Any) -> str:
+def compressed(thing: object) -> str:
     """JSON, compressed: what is unpacked only when it is looked at."""
     return _packed(json.dumps(thing, ensure_ascii=False, allow_nan=False))
 
@@ -298,7 +298,7 @@ def encoded(image: Image.Image, *, small: bool = False) -> tuple[str, str]:
     return f"image/{kind}", base64.b64encode(stored).decode()
 
 
-def _stored(image: Image.Image, kind: str, **options: Any) -> bytes:
+def _stored(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -142,7 +142,7 @@ KINDS: Mapping[str, type] = {"number": float, "text": object, "flag": bool}
 """What cells are in memory, by what a column holds."""
 
 
-def _cells(given: pd.Series, kind: type, empty: Any) -> np.ndarray:
+def _cells(given: pd.Series, kind: type, empty: object) -> np.ndarray:
     """A column's cells; words and flags of tables that were never saved may hold nothing."""
     if kind is float:
         return given.to_numpy(float)

@@ -131,7 +131,7 @@ def render_page(result: LoadedResult) -> str:
     return rendered("page.html", words, result)
 
 
-def rendered(name: str, words: Mapping[str, Any], result: LoadedResult) -> str:
+def rendered(name: str, words: Mapping[str, object], result: LoadedResult) -> str:
     """A page of a template's words, with as much of the result's tables as leaves it its size."""
     template = _templates().get_template(name)
     whole = {**_common_words(), **words}
@@ -142,7 +142,7 @@ def rendered(name: str, words: Mapping[str, Any], result: LoadedResult) -> str:
     )
 
 
-def _common_words() -> dict[str, Any]:
+def _common_words() -> dict[str, object]:
     """What every page has: styles, scripts, the signs of answers, and the glossary."""
     return dict(
         signs=SIGNS | READ_SIGNS,

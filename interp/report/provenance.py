@@ -6,7 +6,6 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any
 
 from interp.core.errors import sequence
 from interp.core.statistics.index_of_sharing import BARS
@@ -85,7 +84,7 @@ def _out(command: str) -> str:
     return "interp-report"
 
 
-def _text(fact: Any) -> str:
+def _text(fact: object) -> str:
     """A fact as a line of text; nothing where there is none.
 
     >>> _text({"cores": 2, "device": "cpu"}), _text(None)
@@ -160,7 +159,7 @@ def _groups(result: LoadedResult) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def _flat(given: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(given: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
     """Nested sections as one list of names and values.
 
     >>> dict(_flat({"images": {"size": 48}, "seed": 0}))
@@ -182,7 +181,7 @@ def _tables_hash(result: LoadedResult) -> str:
     return made.hexdigest()[:16] if result.tables else ""
 
 
-def _times(seconds: Any) -> dict[str, str]:
+def _times(seconds: object) -> dict[str, str]:
     if not isinstance(seconds, Mapping):
         return {}
     known = {

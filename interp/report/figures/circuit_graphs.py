@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from interp.report.grammar.figure_rows import FigureRows
 from interp.report.grammar.pieces import Figure, Meta, Trace, layout
 from interp.report.loaded import Frame
 from interp.report.naming import faded
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SHARED = "both"
 """Where an edge stands that the circuits of both domains have."""
@@ -87,7 +90,7 @@ def laid_over(rows: Frame) -> Frame:
     return pd.concat(made, ignore_index=True) if made else rows[:0].assign(found_in="", side="")
 
 
-def draw_circuit(table: Table, *, title: str = "") -> Any:
+def draw_circuit(table: Table, *, title: str = "") -> "go.Figure":
     """Draw the kept edges of a circuit between columns of nodes.
 
     Args:
@@ -279,10 +282,10 @@ def _short(name: str) -> str:
     return plain(name.rpartition(":")[2], 18)
 
 
-def _shape(graphs: Sequence[Graph], columns: Mapping[float, str]) -> dict[str, Any]:
+def _shape(graphs: Sequence[Graph], columns: Mapping[float, str]) -> Trace:
     """Room for the tallest of the graphs, and the columns' names above."""
     tallest, wide = max(graph.tallest for graph in graphs), len(columns)
-    hidden: dict[str, Any] = {"showgrid": False, "zeroline": False, "fixedrange": True}
+    hidden: Trace = {"showgrid": False, "zeroline": False, "fixedrange": True}
     return layout(
         HEAD + LINE * (tallest + 1),
         showlegend=False,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,6 +18,9 @@ from interp.report.loaded import Frame, whole
 from interp.report.naming import SIGNS, setting_name
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 from interp.verdicts.votes import agreement
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 HEADS = {name: f"{name} {rung.label}".replace(" ", "<br>", 1) for name, rung in RUNGS.items()}
 """What stands above a rung's column."""
@@ -146,7 +149,7 @@ def _cell(cell: Frame, rung: str) -> str:
     return f"{rung} {plain(row['claim'], 60)}: {_agreed(cell)}<br>{index}; {votes}{why}"
 
 
-def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") -> Any:
+def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") -> "go.Figure":
     """Draw the verdicts of a ladder: pairs of domains and bands of layers by rungs.
 
     Args:

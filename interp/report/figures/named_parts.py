@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ import pandas as pd
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table
 from interp.declared.figures import GREY
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SCALE = [[0, "#f7f7f7"], [1, "#56B4E9"]]
 """From little of a head's variance to much, pale enough to be written on."""
@@ -21,7 +24,7 @@ COLUMN, LINE = 84, 15
 """Pixels across a head, and down a line of words."""
 
 
-def draw_names(table: Table, *, title: str = "Heads named in words") -> Any:
+def draw_names(table: Table, *, title: str = "Heads named in words") -> "go.Figure":
     """Draw what heads are named: a map of layers by heads for each domain.
 
     Args:
@@ -77,7 +80,7 @@ def draw_names(table: Table, *, title: str = "Heads named in words") -> Any:
     return _laid_out(figure, rows, f"{title}<br><sup>{_caption(rows)}</sup>", sum(heights))
 
 
-def _laid_out(figure: Any, rows: pd.DataFrame, title: str, height: int) -> Any:
+def _laid_out(figure: "go.Figure", rows: pd.DataFrame, title: str, height: int) -> "go.Figure":
     n = rows["domain"].nunique()
     figure.update_yaxes(autorange="reversed", type="category", title="layer", automargin=True)
     figure.update_xaxes(type="category", showgrid=False)
@@ -101,7 +104,7 @@ def _columns(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _grid(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
+def _grid(rows: pd.DataFrame, columns: list[str]) -> dict[str, list[Any]]:
     """Colour, text and hover of every cell, layer by column."""
     layers = sorted(set(rows["layer"]))
     cells = dict(list(rows.sort_values("rank").groupby(["layer", "column"])))
@@ -130,7 +133,7 @@ def _cell(own: pd.DataFrame | None) -> tuple[float, str, str]:
     return sum(row["value"] for row in names), "<br>".join([f"<b>{words[0]}</b>", *words[1:]]), said
 
 
-def _hover(row: Mapping[Any, Any]) -> str:
+def _hover(row: Mapping[str, object]) -> str:
     return (
         f"{escape(str(row['word']))}: {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}], "
         f"null {row['null']:.2f}, p = {row['p']:.3f}"

@@ -1,6 +1,7 @@
 """Figures of one model's tables, as a notebook draws them: effects of patches, faithfulness."""
 
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from interp.declared.figures import BLUE, GREEN, GREY, INDEX, ORANGE, RAW, Scale
 from interp.declared.writing import plural
 from interp.report.grammar.pieces import error_bars
 
-Axis: TypeAlias = dict[str, object]
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Axis: TypeAlias = Mapping[str, object]
 """An axis in plotly's words."""
 
 CELLS = ("pos", "head", "channel", "row", "column", "query", "key")
@@ -21,7 +25,7 @@ SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Ticks of an axis of sizes."""
 
 
-def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell") -> Any:
+def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell") -> "go.Figure":
     """Draw the effects of a sweep: a map of layer by position or head, else points by site.
 
     Args:
@@ -79,7 +83,7 @@ def _said(title: str, rows: pd.DataFrame, intervals: str) -> str:
     return f"{title}<br><sup>{_n(rows)}; {intervals}{gaps}</sup>"
 
 
-def _map(rows: pd.DataFrame, along: str, scale: Scale, title: str, unit: str) -> Any:
+def _map(rows: pd.DataFrame, along: str, scale: Scale, title: str, unit: str) -> "go.Figure":
     import plotly.graph_objects as go
 
     value, ends = scale.value, (scale.low, scale.high)
@@ -108,7 +112,7 @@ def _map(rows: pd.DataFrame, along: str, scale: Scale, title: str, unit: str) ->
     return _laid_out(go.Figure(heat), title, across, up, height=220 + 28 * len(sites))
 
 
-def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> Any:
+def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> "go.Figure":
     import plotly.graph_objects as go
 
     value, bars = scale.value, error_bars(rows, scale)
@@ -124,18 +128,20 @@ def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> Any:
     return _laid_out(figure, title, {"automargin": True}, up, showlegend=scale is RAW)
 
 
-def _laid_out(figure: Any, title: str, across: Axis, up: Axis, **more: Any) -> Any:
+def _laid_out(
+    figure: "go.Figure", title: str, across: Axis, up: Axis, **more: object
+) -> "go.Figure":
     words = {"title": title, "template": "plotly_white", "height": 430}
     return figure.update_layout(xaxis=across, yaxis=up, **{**words, **more})
 
 
-def _floor(figure: Any, rows: pd.DataFrame, name: str) -> None:
+def _floor(figure: "go.Figure", rows: pd.DataFrame, name: str) -> None:
     """What random circuits reach, dotted."""
     line = {"color": GREY, "dash": "dot"}
     figure.add_scatter(x=rows["share"], y=rows["null"], name=name, mode="lines", line=line)
 
 
-def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size") -> Any:
+def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size") -> "go.Figure":
     """Draw how much of the metric circuits keep alone, and what is left without, by their size.
 
     Args:
@@ -170,7 +176,7 @@ def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size")
 
 def draw_match(
     table: Table, *, title: str = "How much of the match parts of both towers keep"
-) -> Any:
+) -> "go.Figure":
     """Draw how much of the match circuits of both towers keep, and of either, by their size.
 
     Args:

@@ -1,7 +1,6 @@
 """What replacing one activation does: points by site, or a map of layer by position."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +70,7 @@ def patching_figure(data: FigureRows) -> Figure | None:
     )
 
 
-def _site_layout(sites: Sequence[str], scale: Scale, ends: Sequence[float]) -> dict[str, Any]:
+def _site_layout(sites: Sequence[str], scale: Scale, ends: Sequence[float]) -> Trace:
     index = scale is INDEX
     unit = "share of the gap closed beyond the null" if index else "effect, in units of the metric"
     words = [plain(site_label(site)) for site in sites]

@@ -1,6 +1,6 @@
 """The sharing profile: every rung's index by depth, a panel each."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.tables import Table
@@ -15,6 +15,9 @@ from interp.report.naming import SYMBOLS, Looks, looks_of, setting_label, settin
 from interp.report.rows import EPOCH_0
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import agreement
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 POINT = (
     "control rung site band depth domain_a domain_b verdict setting test_domain seed index "
@@ -159,7 +162,7 @@ def _line(rows: Frame, name: str, mode: str, colour: str, dash: str, meta: Meta)
     }
 
 
-def _bars(rows: Frame) -> dict[str, Any]:
+def _bars(rows: Frame) -> Trace:
     reach = {"array": rows["index_high"] - rows["index"]}
     reach["arrayminus"] = rows["index"] - rows["index_low"]
     ways = [own.index for _, own in rows.groupby("domain_a", sort=False)]
@@ -170,9 +173,9 @@ def _bars(rows: Frame) -> dict[str, Any]:
     return {"type": "data", "symmetric": False, **ends, "thickness": 1, "width": 2}
 
 
-def _panel_layout() -> dict[str, Any]:
+def _panel_layout() -> Trace:
     """Two rows of three panels, each with its title above."""
-    panels: dict[str, Any] = pieces.layout(620)
+    panels: Trace = pieces.layout(620)
     shapes: list[Trace] = []
     notes: list[Trace] = []
     for place, (name, rung) in enumerate(RUNGS.items()):
@@ -209,7 +212,7 @@ def ordered_pairs(rows: Frame) -> list[tuple[str, str]]:
 PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
+def draw_profile(table: Table, *, title: str = "The sharing profile") -> "go.Figure":
     """Draw the sharing profile of a ladder: a panel per rung, depth against index.
 
     Args:

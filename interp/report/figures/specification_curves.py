@@ -148,7 +148,7 @@ def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Meta) -> list[Trace]:
     return [through, ring]
 
 
-def _shape(spec: FigureSpec, lines: Sequence[OptionLine], index: dict[str, Any]) -> dict[str, Any]:
+def _shape(spec: FigureSpec, lines: Sequence[OptionLine], index: Trace) -> Trace:
     """The curve above, the matrix of options below, on one axis across."""
     tall = ROW * len(lines)
     split, gap = tall / (TOP + tall), 12 / (TOP + tall)

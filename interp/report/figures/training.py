@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from interp.core.errors import sequence
 from interp.declared.figures import FREE, AxisSpec, FigureSpec, GistSpec, Scale, SectionSpec
@@ -251,11 +250,11 @@ def _arm(
     return pieces.points(name, look, rows["weight"] + aside, rows["value"], said, [choice], **more)
 
 
-def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
+def _panels(measures: Sequence[str]) -> tuple[Trace, list[Trace]]:
     """An axis for each measure, from top to bottom, and its title above it: beside it, long words
     would leave a phone no room."""
     height, gap = 1 / len(measures), 0.3 / len(measures)
-    panels: dict[str, Any] = {}
+    panels: Trace = {}
     notes: list[Trace] = []
     for place, measure in enumerate(measures):
         top = 1 - place * height - gap / 2

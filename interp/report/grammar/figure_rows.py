@@ -78,7 +78,7 @@ class FigureRows:
     def figure(
         self,
         traces: Sequence[Trace],
-        layout: dict[str, Any],
+        layout: Trace,
         *,
         of_rows: Frame | None = None,
         choices: Sequence[Choice] | None = None,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from interp.declared.writing import number, percent, plain
 from interp.report.grammar import pieces
 from interp.report.grammar.figure_rows import LINE, FigureRows, View
 from interp.report.grammar.mean_of_models import OF_MODELS, mean_of_models
-from interp.report.grammar.pieces import Figure, Meta, Trace
+from interp.report.grammar.pieces import Figure, Marker, Meta, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import looks_of, ordered_settings, site_label
 from interp.report.rows import EPOCH_0
@@ -89,7 +88,9 @@ def depth_lines(rows: Frame, meta: Meta, scale: Scale) -> list[Trace]:
     return traces
 
 
-def _floor(name: str, x: Any, y: Any, meta: Meta, colour: str, dash: str) -> Trace:
+def _floor(
+    name: str, x: Sequence[object], y: Sequence[object], meta: Meta, colour: str, dash: str
+) -> Trace:
     line = pieces.level_line(name, x, y, meta, color=colour, width=1.5, dash=dash)
     return line | {"opacity": 0.75, "legendgroup": "floors", "legendrank": 2000}
 
@@ -193,7 +194,7 @@ def _marks(data: FigureRows, view: View, names: Sequence[str]) -> Iterator[Trace
             yield marks(str(line.subject), look, own, names, place, view.meta, scale, **how)
     own = view.rows[view.rows["control"] == ""]
     if not spec.subjects:
-        look: tuple[Any, Any] = ("#0072B2", "circle")
+        look: Marker = ("#0072B2", "circle")
         if spec.labels == "setting":
             known = looks_of(data.page.settings, data.rows["setting"])
             colours, symbols = ([known[name][at] for name in own["setting"]] for at in (0, 1))
@@ -221,7 +222,7 @@ SPREAD = 0.6
 
 def marks(
     name: str,
-    look: tuple[Any, Any],
+    look: Marker,
     rows: Frame,
     names: Sequence[str],
     place: tuple[int, int],

@@ -8,7 +8,7 @@ to, one per choice, or None where it is always shown.
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,12 @@ from interp.declared.writing import number, plain, plural
 from interp.report.loaded import Frame
 from interp.report.naming import faded
 
-Trace = dict[str, Any]
+Trace: TypeAlias = dict[str, Any]
+"""A trace, an axis or a layout, in plotly's words."""
+
+Marker: TypeAlias = tuple[str | Sequence[str], str | Sequence[str]]
+"""Colour and symbol of points, or one of each for every point."""
+
 Meta = Sequence[int | None]
 """The option of each choice under which a trace is shown."""
 
@@ -45,7 +50,7 @@ class Figure:
     caption: str
     alt: str
     data: Sequence[Trace]
-    layout: dict[str, Any]
+    layout: Trace
     choices: Sequence[Choice] = ()
     method: str = ""
     null: str = ""
@@ -54,14 +59,14 @@ class Figure:
 
 def points(
     name: str,
-    look: tuple[Any, Any],
+    look: Marker,
     x: Iterable[float | str | None],
     y: Iterable[float],
     said: Sequence[str],
     meta: Meta,
     *,
     size: int | Sequence[int] = 9,
-    **more: Any,
+    **more: object,
 ) -> Trace:
     """Points of one look, which say `said` when pointed at; `more` is in plotly's words.
 
@@ -82,7 +87,13 @@ def points(
 
 
 def level_line(
-    name: str, x: Sequence[Any], y: Sequence[Any], meta: Meta, *, share: bool = False, **line: Any
+    name: str,
+    x: Sequence[object],
+    y: Sequence[object],
+    meta: Meta,
+    *,
+    share: bool = False,
+    **line: object,
 ) -> Trace:
     """A thin line that others are held against: chance, an untrained model, raw pixels."""
     letter, digits = "x" if len(set(x)) == 1 < len(x) else "y", ".1%" if share else ".3f"
@@ -98,7 +109,7 @@ def level_line(
     }
 
 
-def words_at(x: Sequence[Any], y: Sequence[Any], words: Sequence[str], meta: Meta) -> Trace:
+def words_at(x: Sequence[object], y: Sequence[object], words: Sequence[str], meta: Meta) -> Trace:
     """Words in grey where there is no number."""
     return {
         "type": "scatter",
@@ -121,7 +132,7 @@ def opened_option(symbol: str | Sequence[str], bare: Iterable[bool]) -> list[str
     return [shape + ("-open" if each else "") for shape, each in zip(symbols, bare, strict=True)]
 
 
-def error_bars(rows: Frame, scale: Scale = RAW, **more: Any) -> dict[str, Any]:
+def error_bars(rows: Frame, scale: Scale = RAW, **more: object) -> Trace:
     """Error bars from the ends of intervals; none where an end is missing."""
     value, low, high = (scale.times * rows[name] for name in (scale.value, scale.low, scale.high))
     ends = {"array": numbers(high - value), "arrayminus": numbers(value - low)}
@@ -134,7 +145,12 @@ def numbers(values: Iterable[float]) -> list[float | None]:
 
 
 def ribbon(
-    name: str, x: Sequence[Any], low: Sequence[Any], high: Sequence[Any], colour: str, **more: Any
+    name: str,
+    x: Sequence[object],
+    low: Sequence[object],
+    high: Sequence[object],
+    colour: str,
+    **more: object,
 ) -> Trace:
     """The band between the ends of intervals along a line."""
     return {
@@ -194,15 +210,15 @@ def shade(low: float, high: float) -> Trace:
     }
 
 
-def axis(title: str, **more: Any) -> dict[str, Any]:
+def axis(title: str, **more: object) -> Trace:
     """An axis with its title, in plotly's words."""
     named = {"title": {"text": title}} if title else {}
     return {**named, "automargin": True, **more}
 
 
-def axis_of(spec: AxisSpec, shown: np.ndarray | None = None) -> dict[str, Any]:
+def axis_of(spec: AxisSpec, shown: np.ndarray | None = None) -> Trace:
     """A specified axis, in plotly's words; the numbers shown say how far it goes."""
-    words: dict[str, Any] = {}
+    words: Trace = {}
     if spec.percent:
         words["tickformat"] = ".0%"
     if spec.from_zero:
@@ -219,7 +235,7 @@ def axis_of(spec: AxisSpec, shown: np.ndarray | None = None) -> dict[str, Any]:
     return axis(spec.title, **words)
 
 
-def layout(height: int, **more: Any) -> dict[str, Any]:
+def layout(height: int, **more: object) -> Trace:
     """Height, and a legend above the plot, where it wraps on a phone."""
     return {"height": height, "legend": LEGEND, "hovermode": "closest", **more}
 
@@ -268,7 +284,7 @@ def in_lines(name: str, width: int) -> str:
     return "<br>".join(plain(line) for part in parts for line in textwrap.wrap(part, width))
 
 
-def rows_by_name(names: Sequence[str], *, room: float = 0.0, limit: int = 80) -> dict[str, Any]:
+def rows_by_name(names: Sequence[str], *, room: float = 0.0, limit: int = 80) -> Trace:
     """The axis that carries the rows' names, from top to bottom, with `room` rows below them.
 
     Names longer than `limit` are cut.

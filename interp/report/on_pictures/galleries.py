@@ -1,7 +1,7 @@
 """The figure of a unit's gallery: its pictures in each domain, and how active it is there."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ from interp.core.statistics.index_of_sharing import LEVEL
 from interp.declared.figures import BLUE, GREY
 from interp.declared.writing import plain
 from interp.probes import Gallery
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 CELL, GAP, LINE = 66, 8, 16
 """Pixels of a picture's side, between pictures, and of a line of words."""
@@ -24,7 +27,7 @@ LETTERS = 10
 """So many letters of a class stand under a picture; hovering shows all of it."""
 
 
-def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> Any:
+def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> "go.Figure":
     """Draw what a unit responds to: a row of pictures and a histogram for each domain.
 
     Args:
@@ -71,7 +74,7 @@ def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> Any:
 
 
 def _pictures(
-    figure: Any, gallery: Gallery, unit: int, shown: pd.DataFrame, number: int, height: int
+    figure: "go.Figure", gallery: Gallery, unit: int, shown: pd.DataFrame, number: int, height: int
 ) -> None:
     """The pictures of a domain, with the class under each and where it stands above."""
     left = np.arange(len(shown)) * (CELL + GAP)
@@ -98,7 +101,7 @@ def _pictures(
 
 
 def _histogram(
-    figure: Any, gallery: Gallery, unit: int, said: pd.Series, bins: np.ndarray, number: int
+    figure: "go.Figure", gallery: Gallery, unit: int, said: pd.Series, bins: np.ndarray, number: int
 ) -> None:
     """How active the unit is in a domain's pictures, and in those of its class."""
     rows = gallery.images.frame

@@ -1,6 +1,6 @@
 """Figures of heatmaps: what patches and words add to the logit of a picture and a sentence."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -9,6 +9,9 @@ from interp.core.errors import SpecificationError
 from interp.declared.figures import BLUE, ORANGE
 from interp.declared.writing import plain
 from interp.models.attribution.explain import BY_PIXELS, EXACT, SUMS, Heatmaps
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SIDE, WORDS, HEAD = 190, 300, 100
 """Pixels of a picture's side, across the words of a sentence, and above each row."""
@@ -26,7 +29,7 @@ REST = ("a plain picture", "class token and biases")
 """What is not of the patches: by integrated gradients, and in exact sums."""
 
 
-def draw_heatmaps(maps: Heatmaps, picture: int, title: str) -> Any:
+def draw_heatmaps(maps: Heatmaps, picture: int, title: str) -> "go.Figure":
     """Draw the maps of all sentences over a picture, a row a sentence, with its words beside it.
 
     Args:
@@ -77,7 +80,7 @@ def draw_heatmaps(maps: Heatmaps, picture: int, title: str) -> Any:
     return figure
 
 
-def draw_pairs(maps: Heatmaps, picture: int, sentence: int, title: str) -> Any:
+def draw_pairs(maps: Heatmaps, picture: int, sentence: int, title: str) -> "go.Figure":
     """Draw what each word of a sentence finds in a picture, a map a word.
 
     Args:
@@ -136,7 +139,7 @@ def draw_pairs(maps: Heatmaps, picture: int, sentence: int, title: str) -> Any:
     return figure
 
 
-def _head(figure: Any, text: str, row: int, column: int) -> None:
+def _head(figure: "go.Figure", text: str, row: int, column: int) -> None:
     """Words above a picture, from its left."""
     axes = figure.get_subplot(row, column)
     figure.add_annotation(
@@ -180,7 +183,7 @@ def _grey(shade: np.ndarray) -> np.ndarray:
     return (110 + grey * 145 / 255).astype(np.uint8)
 
 
-def _under(figure: Any, shade: np.ndarray, row: int, column: int) -> None:
+def _under(figure: "go.Figure", shade: np.ndarray, row: int, column: int) -> None:
     """A picture, and axes that fit it."""
     height, width = shade.shape[:2]
     figure.add_image(z=shade, row=row, col=column, hoverinfo="skip")
@@ -189,7 +192,12 @@ def _under(figure: Any, shade: np.ndarray, row: int, column: int) -> None:
 
 
 def _over(
-    figure: Any, values: np.ndarray, shape: tuple[int, ...], row: int, column: int, **words: Any
+    figure: "go.Figure",
+    values: np.ndarray,
+    shape: tuple[int, ...],
+    row: int,
+    column: int,
+    **words: object,
 ) -> None:
     """A map over a picture, patch by patch."""
     rows, columns = values.shape
@@ -205,7 +213,7 @@ def _over(
     )
 
 
-def _bars(figure: Any, maps: Heatmaps, picture: int, row: int) -> None:
+def _bars(figure: "go.Figure", maps: Heatmaps, picture: int, row: int) -> None:
     """What the words add, as bars."""
     values = maps.by_word[row][picture].float().cpu().numpy()
     places = np.arange(len(values))

@@ -43,7 +43,7 @@ def build_judged_page(
     first, kinds = area_figure(overall.frame), kinds_figure(by_kind.frame)
     drawn = [one for one in (first, kinds) if one]
     failures = _failures(judged.frame)
-    words: dict[str, Any] = dict(
+    words: dict[str, object] = dict(
         title="A method, judged",
         question=f"How often is {judged.facts['method']} right?",
         setup=f"{judged.facts['models']:,} planted models, benchmark version "

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
 from interp.report.naming import SIGNS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 ANSWERS = (SHARED, PARTLY, NOT_SHARED)
 """What is right or wrong."""
@@ -45,7 +48,7 @@ SCALE = [[0, "#D55E00"], [0.49, "#D55E00"], [0.5, "#E8E8E8"], [1, "#56B4E9"]]
 """Orange where anything is wrong; from grey, where nothing is decided, to blue, all right."""
 
 
-def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") -> Any:
+def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") -> "go.Figure":
     """Draw how often measures of sharing are right on planted models: conditions by measures.
 
     Args:
@@ -74,7 +77,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     return _heatmap(cells, "measure", MEASURES, _cell, title, said)
 
 
-def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
+def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> "go.Figure":
     """Draw how well methods find the circuits of planted models: conditions and tiers by methods.
 
     Args:
@@ -132,7 +135,9 @@ DOSED = (
 """Every rung that carries a dose."""
 
 
-def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what is read") -> Any:
+def draw_doses(
+    cells: pd.DataFrame, *, title: str = "What was planted, and what is read"
+) -> "go.Figure":
     """Draw the index of each rung against the planted dose, with the answers given.
 
     Args:
@@ -225,7 +230,7 @@ def _heatmap(
     cell: Callable[[pd.DataFrame], Cell],
     title: str,
     said: str,
-) -> Any:
+) -> "go.Figure":
     """Kinds of planted model against what was asked of them, in the order of `titles`."""
     import plotly.graph_objects as go
 
