@@ -36,7 +36,8 @@ ENTRY, LETTER, LINE, GAP = 60, 7.5, 17, 8
 TITLED = 50
 """Pixels of the title and the choices below it."""
 
-PAD = {"t": 28}
+TITLE = {"x": 0.02, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 28}}
+"""Where a title stands: from the left, above all."""
 
 
 def result_figures(folder: str | Path) -> dict[str, "go.Figure"]:
@@ -226,14 +227,7 @@ def draw(figure: Figure) -> "go.Figure":
     layout = {
         **figure.layout,
         "template": "plotly_white",
-        "title": {
-            "text": title,
-            "x": 0.02,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "top",
-            "pad": PAD,
-        },
+        "title": {"text": title, **TITLE},
         "width": WIDTH,
         "height": height + top,
         "margin": {"l": 60, "r": 30, "b": 60, **figure.layout.get("margin", {}), "t": top},

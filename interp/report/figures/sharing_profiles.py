@@ -194,9 +194,8 @@ def _panel_layout() -> Trace:
             shapes.append(
                 {"type": "line", **ends, **look, "xref": f"x{key} domain", "yref": f"y{key}"}
             )
-        note = {"text": f"{name} {rung.label}", "x": sum(x) / 2, "y": y[1], "showarrow": False}
-        note |= {"xref": "paper", "yref": "paper", "xanchor": "center", "yanchor": "bottom"}
-        notes.append(note | {"font": {"size": 12}})
+        title = f"{name} {rung.label}"
+        notes.append(pieces.note(title, sum(x) / 2, y[1], xanchor="center"))
     return {**panels, "shapes": shapes, "annotations": notes}
 
 

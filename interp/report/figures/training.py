@@ -119,16 +119,9 @@ def mixtures_figure(data: FigureRows) -> Figure | None:
 def _bar(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> Trace:
     rows = rows.drop_duplicates("setting").set_index("setting", drop=False)
     rows = rows.reindex([name for name in settings if name in set(rows.index)])
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": rows["subject"].iloc[0],
-        "x": pieces.numbers(rows["n_pictures"]),
-        "y": [setting_label(str(name)) for name in rows.index],
-        "marker": {"color": rows["colour"].iloc[0]},
-        "hovertemplate": "%{y}: %{x:,} pictures<extra>%{fullData.name}</extra>",
-        "meta": list(meta),
-    }
+    names, said = [setting_label(str(name)) for name in rows.index], "%{x:,} pictures"
+    first = rows.iloc[0]
+    return pieces.bars(first["subject"], first["colour"], rows["n_pictures"], names, said, meta)
 
 
 LEAST = 1e-18
@@ -260,9 +253,7 @@ def _panels(measures: Sequence[str]) -> tuple[Trace, list[Trace]]:
         top = 1 - place * height - gap / 2
         domain = [max(0.0, top - height + gap), top]
         panels[_name("yaxis", place)] = pieces.axis("", domain=domain, anchor="x")
-        note = {"text": plain(measure, 70), "x": 0, "xref": "paper", "y": top, "yref": "paper"}
-        note |= {"xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
-        notes.append(note)
+        notes.append(pieces.note(plain(measure, 70), 0, top))
     return panels, notes
 
 

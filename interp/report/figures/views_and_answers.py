@@ -9,7 +9,7 @@ from interp.core.sites import LAST
 from interp.declared.figures import GREY
 from interp.declared.writing import percents, plain
 from interp.report.grammar.figure_rows import FigureRows
-from interp.report.grammar.pieces import Choice, Figure, Meta, Trace, axis, layout, numbers, points
+from interp.report.grammar.pieces import Choice, Figure, Meta, Trace, axis, bars, layout, points
 from interp.report.loaded import Frame
 from interp.report.naming import colours, setting_name, site_label
 from interp.report.rows import EPOCH_0
@@ -85,16 +85,8 @@ def answer_bars(rows: Frame, domain: str, colour: str, meta: Meta) -> Trace:
     Of several blocks the mean.
     """
     shares = _answers_of_all(rows)
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "name": plain(domain),
-        "marker": {"color": colour},
-        "x": numbers(shares),
-        "y": [plain(name, 24) for name in shares.index],
-        "hovertemplate": "%{y}: %{x:.1%}<extra>%{fullData.name}</extra>",
-        "meta": list(meta),
-    }
+    names = [plain(name, 24) for name in shares.index]
+    return bars(plain(domain), colour, shares, names, "%{x:.1%}", meta)
 
 
 OTHERS = "others"

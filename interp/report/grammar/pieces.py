@@ -109,20 +109,20 @@ def level_line(
     }
 
 
+def bars(
+    name: str, colour: str, x: Iterable[float], y: Sequence[str], said: str, meta: Meta
+) -> Trace:
+    """Bars across, which say their row and then `said`, in plotly's words."""
+    hover = f"%{{y}}: {said}<extra>%{{fullData.name}}</extra>"
+    at = {"type": "bar", "orientation": "h", "name": name, "x": numbers(x), "y": list(y)}
+    return at | {"marker": {"color": colour}, "hovertemplate": hover, "meta": list(meta)}
+
+
 def words_at(x: Sequence[object], y: Sequence[object], words: Sequence[str], meta: Meta) -> Trace:
     """Words in grey where there is no number."""
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "name": words[0],
-        "x": list(x),
-        "y": list(y),
-        "text": list(words),
-        "textfont": {"color": GREY, "size": 12},
-        "hoverinfo": "skip",
-        "showlegend": False,
-        "meta": list(meta),
-    }
+    at = {"type": "scatter", "mode": "text", "name": words[0], "x": list(x), "y": list(y)}
+    look = {"text": list(words), "textfont": {"color": GREY, "size": 12}}
+    return {**at, **look, "hoverinfo": "skip", "showlegend": False, "meta": list(meta)}
 
 
 def opened_option(symbol: str | Sequence[str], bare: Iterable[bool]) -> list[str]:
@@ -180,6 +180,12 @@ def reference_line(letter: str, at: float, text: str, dash: str = "dot") -> tupl
     return line, note
 
 
+def note(text: str, x: float, y: float, **more: object) -> Trace:
+    """Words above a place of the whole figure, from their left."""
+    at = {"text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "showarrow": False}
+    return {**at, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}, **more}
+
+
 def across_lines(lines: Sequence[LineSpec], letter: str) -> tuple[list[Trace], list[Trace]]:
     """Lines across a number axis, and their labels; on an axis across, below and on two lines."""
     drawn, notes = [], []
@@ -197,17 +203,8 @@ def across_lines(lines: Sequence[LineSpec], letter: str) -> tuple[list[Trace], l
 
 def shade(low: float, high: float) -> Trace:
     """A band of an axis across, behind everything."""
-    return {
-        "type": "rect",
-        "x0": low,
-        "x1": high,
-        "y0": 0,
-        "y1": 1,
-        "yref": "paper",
-        "layer": "below",
-        "line": {"width": 0},
-        "fillcolor": faded(GREY, 0.12),
-    }
+    ends = {"type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper"}
+    return ends | {"layer": "below", "line": {"width": 0}, "fillcolor": faded(GREY, 0.12)}
 
 
 def axis(title: str, **more: object) -> Trace:

@@ -108,24 +108,18 @@ def _histogram(
     own = rows[rows["domain"] == said["domain_b"]]
     values = gallery.values(unit, said["domain_b"])
     mine = own["label"].isin([said["label"], said["label_again"]]).to_numpy()
+    place = {"row": number, "col": 2}
     for name, some, colour in (
         ("other classes", values[~mine], GREY),
         ("its class", values[mine], BLUE),
     ):
         counts, _ = np.histogram(some, bins)
-        figure.add_bar(
-            x=(bins[1:] + bins[:-1]) / 2,
-            y=counts,
-            width=bins[1] - bins[0],
-            marker_color=colour,
-            name=name,
-            row=number,
-            col=2,
-            opacity=1 if colour == BLUE else 0.55,
-            hovertemplate=f"{name}: %{{y}} of {len(some)} pictures at %{{x:.3g}}<extra></extra>",
-        )
-    figure.update_yaxes(title="pictures", row=number, col=2, rangemode="tozero")
-    figure.update_xaxes(range=(bins[0], bins[-1]), row=number, col=2)
+        middles, width = (bins[1:] + bins[:-1]) / 2, bins[1] - bins[0]
+        look = {"marker_color": colour, "opacity": 1 if colour == BLUE else 0.55, "name": name}
+        text = f"{name}: %{{y}} of {len(some)} pictures at %{{x:.3g}}<extra></extra>"
+        figure.add_bar(x=middles, y=counts, width=width, hovertemplate=text, **look, **place)
+    figure.update_yaxes(title="pictures", rangemode="tozero", **place)
+    figure.update_xaxes(range=(bins[0], bins[-1]), **place)
 
 
 def _bins(values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from interp.core.errors import SpecificationError
 from interp.declared.figures import BLUE, ORANGE
 from interp.declared.writing import plain
 from interp.models.attribution.explain import BY_PIXELS, EXACT, SUMS, Heatmaps
+from interp.report.grammar.pieces import note
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -142,18 +143,8 @@ def draw_pairs(maps: Heatmaps, picture: int, sentence: int, title: str) -> "go.F
 def _head(figure: "go.Figure", text: str, row: int, column: int) -> None:
     """Words above a picture, from its left."""
     axes = figure.get_subplot(row, column)
-    figure.add_annotation(
-        text=text,
-        x=axes.xaxis.domain[0],
-        y=axes.yaxis.domain[1],
-        xref="paper",
-        yref="paper",
-        xanchor="left",
-        yanchor="bottom",
-        align="left",
-        showarrow=False,
-        font_size=12,
-    )
+    left, top = axes.xaxis.domain[0], axes.yaxis.domain[1]
+    figure.add_annotation(note(text, left, top, align="left"))
 
 
 def _sums(maps: Heatmaps, picture: int, row: int) -> str:
@@ -202,39 +193,23 @@ def _over(
     """A map over a picture, patch by patch."""
     rows, columns = values.shape
     height, width = shape[:2]
-    figure.add_heatmap(
-        z=values,
-        x=(np.arange(columns) + 0.5) * width / columns,
-        y=(np.arange(rows) + 0.5) * height / rows,
-        row=row,
-        col=column,
-        hovertemplate="%{z:+.3g}<extra></extra>",
-        **words,
-    )
+    x, y = (np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows
+    said = "%{z:+.3g}<extra></extra>"
+    figure.add_heatmap(z=values, x=x, y=y, row=row, col=column, hovertemplate=said, **words)
 
 
 def _bars(figure: "go.Figure", maps: Heatmaps, picture: int, row: int) -> None:
     """What the words add, as bars."""
     values = maps.by_word[row][picture].float().cpu().numpy()
     places = np.arange(len(values))
-    figure.add_bar(
-        x=places,
-        y=values,
-        row=row + 1,
-        col=3,
-        marker_color=np.where(values < 0, BLUE, ORANGE),
-        hovertemplate="%{customdata}: %{y:+.3g}<extra></extra>",
-        customdata=maps.words[row],
-    )
-    figure.update_xaxes(
-        tickvals=places,
-        ticktext=[plain(w, 16) for w in maps.words[row]],
-        tickangle=-40,
-        row=row + 1,
-        col=3,
-    )
+    words, place = maps.words[row], {"row": row + 1, "col": 3}
+    look = {"marker_color": np.where(values < 0, BLUE, ORANGE), "customdata": words}
+    said = "%{customdata}: %{y:+.3g}<extra></extra>"
+    figure.add_bar(x=places, y=values, hovertemplate=said, **look, **place)
+    names = [plain(word, 16) for word in words]
+    figure.update_xaxes(tickvals=places, ticktext=names, tickangle=-40, **place)
     unit = "relevance" if maps.method == "gradient x attention" else "logit"
-    figure.update_yaxes(title=f"{unit} a word", row=row + 1, col=3, zeroline=True)
+    figure.update_yaxes(title=f"{unit} a word", zeroline=True, **place)
 
 
 def _caption(maps: Heatmaps) -> str:

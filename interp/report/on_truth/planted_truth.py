@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
+from interp.declared.figures import BLUE, GREY
 from interp.report.naming import SIGNS
 
 if TYPE_CHECKING:
@@ -169,30 +170,12 @@ def draw_doses(
         said = by_dose["verdict"].agg(lambda words: SIGNS[words.mode().iloc[0]])
         up, down = mean["index_high"] - mean["index"], mean["index"] - mean["index_low"]
         bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
-        figure.add_scatter(
-            x=mean.index,
-            y=mean["index"].round(4),
-            text=said,
-            mode="lines+markers+text",
-            textposition="bottom right",
-            name=rung.name,
-            row=1,
-            col=column,
-            showlegend=False,
-            line={"color": "#0072B2"},
-            marker={"size": 8},
-            error_y=bars,
-        )
-        figure.add_scatter(
-            x=right,
-            y=right**rung.power,
-            mode="lines",
-            line={"color": "#8c8c8c", "dash": "dot"},
-            row=1,
-            col=column,
-            showlegend=False,
-            hoverinfo="skip",
-        )
+        place = {"row": 1, "col": column, "showlegend": False}
+        signs = {"mode": "lines+markers+text", "text": said, "textposition": "bottom right"}
+        look = {"line": {"color": BLUE}, "marker": {"size": 8}, "error_y": bars, "name": rung.name}
+        figure.add_scatter(x=mean.index, y=mean["index"].round(4), **signs, **look, **place)
+        dotted = {"mode": "lines", "line": {"color": GREY, "dash": "dot"}, "hoverinfo": "skip"}
+        figure.add_scatter(x=right, y=right**rung.power, **dotted, **place)
     models = cells[cells["condition"].isin([rung.condition for rung in DOSED])]
     n = len(models.drop_duplicates(["condition", "tier", "dose", "seed"]))
     said = (
@@ -201,14 +184,16 @@ def draw_doses(
     figure.update_xaxes(title="planted dose", range=[-0.1, 1.15])
     figure.update_yaxes(range=[-0.4, 1.25])
     figure.update_yaxes(title="index", row=1, col=1)
-    return figure.update_layout(
-        title=f"{title}<br><sup>{said}</sup>",
-        template="plotly_white",
-        width=1400,
-        height=400,
-        margin={"t": 110},
-    )
+    size = {"width": 1400, "height": 400, "margin": {"t": 110}}
+    title = f"{title}<br><sup>{said}</sup>"
+    return figure.update_layout(title=title, template="plotly_white", **size)
 
+
+LOOK = {
+    **{"texttemplate": "%{text}", "textfont": {"size": 11}, "hoverongaps": False},
+    **{"zmin": -1, "zmax": 1, "colorscale": SCALE, "showscale": False, "xgap": 2, "ygap": 2},
+}
+"""How plotly is told of a map of answers."""
 
 Cell = tuple[float | None, str]
 """A number for the colour (-1 wrong, else the share that is right), and what is written."""
@@ -245,16 +230,8 @@ def _heatmap(
         y=kinds,
         z=[[score for score, _ in row] for row in found],
         text=[[text for _, text in row] for row in found],
-        texttemplate="%{text}",
-        textfont={"size": 11},
-        hoverongaps=False,
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
-        zmin=-1,
-        zmax=1,
-        colorscale=SCALE,
-        showscale=False,
-        xgap=2,
-        ygap=2,
+        **LOOK,
     )
     return go.Figure(
         data=[trace],
