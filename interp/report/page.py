@@ -119,8 +119,8 @@ def render_page(result: LoadedResult) -> str:
         squares=SQUARES,
         readable=RUNGS["R1"].rule,
         contents=_contents(sections, bool(map_)),
-        leading=[section for section in sections if section.part == "verdict"],
-        sections=[section for section in sections if section.part != "verdict"],
+        leading=[section for section in sections if section.spec.part == "verdict"],
+        sections=[section for section in sections if section.spec.part != "verdict"],
         map_made=replace(MAP, tables=[name for name in MAP.tables if name in page.tables]),
         thumbnails=pictures.domains,
         examples=pictures.examples,
@@ -160,7 +160,8 @@ def _contents(sections: Sequence[Section], has_map: bool) -> list[tuple[str, str
     """Anchors and titles, in the order of the page."""
     of: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
     for section in sections:
-        of[section.part == "verdict"].append((section.anchor, section.title))
+        spec = section.spec
+        of[spec.part == "verdict"].append((spec.anchor, spec.title))
     return [
         ("answer", "The answer"),
         ("verdict", "The verdict"),

@@ -72,20 +72,15 @@ WORD_TABLES: Mapping[str, Callable[..., list[WordTable]]] = {
 
 @dataclass(frozen=True)
 class Section:
-    """A section as the page shows it."""
+    """A section as the page shows it: what it is, and what it holds of a result."""
 
-    anchor: str
-    part: str
-    title: str
-    method: str
+    spec: SectionSpec
     tables: Sequence[str]
     figures: Sequence[Figure]
     grids: Sequence[WordTable]
     missing: Sequence[str]
-    note: str
     gist: str
     chips: Sequence[Chip]
-    also: str
 
 
 def draw_figure(page: PageModel, spec: FigureSpec) -> Figure | None:
@@ -143,20 +138,9 @@ def _fill(page: PageModel, spec: SectionSpec, absent: Mapping[str, str]) -> Sect
     ]
     asked = spec.words if present else ()
     grids = [table for name, *more in asked for table in WORD_TABLES[name](page, *more)]
-    return Section(
-        spec.anchor,
-        spec.part,
-        spec.title,
-        spec.intro,
-        present,
-        drawn,
-        grids,
-        missing,
-        spec.note if present else "",
-        gist(page, spec.gist) if present else "",
-        section_chips(page, spec) if present else (),
-        "; ".join(spec.also),
-    )
+    answer = gist(page, spec.gist) if present else ""
+    chips = section_chips(page, spec) if present else ()
+    return Section(spec, present, drawn, grids, missing, answer, chips)
 
 
 def _reasons(page: PageModel, tables: Sequence[str]) -> str:

@@ -82,7 +82,7 @@ def test_where_no_model_learned_nothing_else_is_said(build: Build, study_frames:
     accuracy = at_chance(study_frames(), *ORDER)
     page = read(build(replaced={"accuracy": accuracy}, without=("ladder", "rungs")))
     assert len(summary(page)) == 1 and verdict_chips(page) == []
-    ladder = next(one for one in filled_sections(page) if one.anchor == "ladder")
+    ladder = next(one for one in filled_sections(page) if one.spec.anchor == "ladder")
     assert "sharing-profile" not in {figure.name for figure in ladder.figures}
     assert any("The sharing profile" in reason for reason in ladder.missing)
 

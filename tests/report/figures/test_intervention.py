@@ -57,7 +57,7 @@ def test_the_caption_carries_the_verdict(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     result = read(tmp_path, **change)
-    (section,) = [each for each in filled_sections(result) if each.anchor == "intervention"]
+    (section,) = [each for each in filled_sections(result) if each.spec.anchor == "intervention"]
     assert words in section.figures[0].caption
     assert ("because" in section.figures[0].caption) == (not change)
     (sentence,) = [each for each in summary(result) if "wrong partners" in each]
@@ -93,7 +93,7 @@ def test_a_study_without_arms_has_no_such_section(tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text(json.dumps({"mode": "study", "measured": "accuracy"}))
     result = page_model(read_result(tmp_path))
     assert figure_of(result, "intervention") is None
-    assert "intervention" not in [each.anchor for each in filled_sections(result)]
+    assert "intervention" not in [each.spec.anchor for each in filled_sections(result)]
 
 
 def test_one_block_is_drawn_without_intervals(tmp_path: Path) -> None:

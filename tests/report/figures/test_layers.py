@@ -227,7 +227,7 @@ def test_dictionaries_and_factors_in_words(result: PageModel) -> None:
 
 @pytest.mark.slow
 def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> None:
-    anchors = [section.anchor for section in filled_sections(read(build()))]
+    anchors = [section.spec.anchor for section in filled_sections(read(build()))]
     assert {"layers", "features", "erasure"} <= set(anchors)
     older = build(
         name="older",
@@ -237,8 +237,8 @@ def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> Non
         ),
     )
     found = filled_sections(read(older))
-    assert not {"layers", "features", "erasure"} & {section.anchor for section in found}
-    assert not any(section.missing for section in found if section.anchor != "transplant")
+    assert not {"layers", "features", "erasure"} & {section.spec.anchor for section in found}
+    assert not any(section.missing for section in found if section.spec.anchor != "transplant")
 
 
 def parted(values: list[float | None]) -> list[list[float | None]]:

@@ -82,7 +82,7 @@ def test_chips_count_the_verdicts_of_each_level(result: PageModel) -> None:
 def test_the_section_stands_before_the_ladder_and_names_what_would_decide(
     result: PageModel,
 ) -> None:
-    found = {section.anchor: place for place, section in enumerate(filled_sections(result))}
+    found = {section.spec.anchor: place for place, section in enumerate(filled_sections(result))}
     assert found["levels"] < found["ladder"]
     (grid,) = levels_table(result)
     rows = {row[0]: row for row in grid.rows}
@@ -98,7 +98,7 @@ def test_a_result_without_levels_has_neither(build: Build) -> None:
         figure_of(bare, "together") is figure_of(bare, "levels") is None
         and levels_table(bare) == []
     )
-    assert "levels" not in {section.anchor for section in filled_sections(bare)}
+    assert "levels" not in {section.spec.anchor for section in filled_sections(bare)}
 
 
 def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> None:
