@@ -97,8 +97,8 @@ def test_a_truncated_file_is_refused(trained_checkpoint: Path, tmp_path: Path) -
 
 
 def test_another_architecture_is_refused_with_its_keys(trained_checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"into RN50.*without.*shaped"):
-        load_clip(trained_checkpoint, model="RN50")
+    words = r"into RN50.*without.*shaped"
+    refuses(CheckpointError, words, load_clip, trained_checkpoint, model="RN50")
 
 
 def test_nan_weights_are_refused(trained_checkpoint: Path, tmp_path: Path) -> None:
@@ -195,6 +195,9 @@ def test_weights_as_a_file_beside_a_name(configured: str, tmp_path: Path) -> Non
     model = CLIP(**TINY)
     torch.save(model.state_dict(), tmp_path / "bare.pth")
     same_embeddings(load_clip(configured, pretrained=tmp_path / "bare.pth"), model)
+    more = tmp_path / "more.pth"
+    torch.save(model.state_dict() | {"visual.more": torch.ones(2)}, more)
+    refuses(CheckpointError, r"with visual\.more", load_clip, configured, pretrained=more)
 
 
 def test_weights_of_the_other_kind_of_model(configured: str, tmp_path: Path) -> None:

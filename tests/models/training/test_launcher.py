@@ -89,6 +89,13 @@ def test_the_first_loss_is_the_one_computed_by_hand(toy, launch, tmp_path) -> No
     assert losses(run)[0] == pytest.approx(total / 96, abs=1e-12)
 
 
+def test_the_rate_is_open_clips_cosine_over_all_epochs(toy, launch, tmp_path) -> None:
+    run = toy.run(tmp_path, epochs=3, lr=0.01)
+    launch(run)
+    expected = [0.005, 0.01] + [0.01 * 0.5 * (1 + np.cos(np.pi * step / 4)) for step in range(4)]
+    assert read_journal(run.folder).frame["lr"].tolist() == pytest.approx(expected)
+
+
 def test_accumulated_parts_come_to_the_whole_batch(toy, launch, tmp_path) -> None:
     """To 1e-8: open_clip adds the scale's gradient once a part, and only Adam's eps sees that."""
     whole, parts = (toy.run(tmp_path / str(n), epochs=2, accumulate=n) for n in (1, 3))
