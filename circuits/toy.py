@@ -15,7 +15,7 @@ from interp.core.tower import Hook
 
 
 class _Block(HookedRootModule):
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: Any) -> None:
         super().__init__()
         self.body = body
         self.hook_resid_pre = HookPoint()
@@ -154,7 +154,7 @@ class Chain(HookedRootModule):
         return self.hook_embedding(stream.mean(dim=places) if places else stream)
 
     def run_with_hooks(
-        self, *args: Any, fwd_hooks: Iterable[tuple[Any, Hook]] = (), **kwargs: Any
+        self, *args: object, fwd_hooks: Iterable[tuple[str, Hook]] = (), **kwargs: Any
     ) -> Any:
         """Embed a batch while functions read or replace its activations."""
         return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), **kwargs)

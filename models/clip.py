@@ -308,7 +308,7 @@ class Clip:
             )
         return build_head(self.encode_text, class_names, sentences, self.logit_scale)
 
-    def explain(self, pictures: Any, sentences: Any, **options: Any) -> Any:
+    def explain(self, pictures: object, sentences: object, **options: object) -> Any:
         """Find which patches and which words make a logit; see `interp.models.explain`.
 
         Args:
@@ -321,7 +321,7 @@ class Clip:
         """
         return late("explain")(self, pictures, sentences, **options)
 
-    def certify(self, **options: Any) -> Table:
+    def certify(self, **options: int) -> Table:
         """Compare both towers with open_clip, site by site; see `interp.models.certify`.
 
         Args:

@@ -6,7 +6,6 @@ nothing else is changed (resample ablation; Chan et al. 2022).
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,14 @@ from jaxtyping import Float
 
 from interp.circuits.edges.path_patch import edge_effects
 from interp.circuits.edges.wire import wire
-from interp.circuits.planted.model import ChannelTruth, Neuron, PlantedModel, Truth
+from interp.circuits.planted.model import (
+    ChannelTruth,
+    MarginTask,
+    Neuron,
+    PlantedModel,
+    SomeTruth,
+    Truth,
+)
 from interp.circuits.planted.world import CLASSES, PARTS, Scenes, World
 from interp.circuits.tasks.metrics import Metric, Target
 from interp.circuits.units.channel_scores import unit_axis
@@ -152,7 +158,7 @@ class _Part:
     kind: str
     name: str
     inside: bool
-    taken: Mapping[str, Any]
+    taken: Mapping[str, list[int] | np.ndarray | slice]
     axis: str = "channel"
     others: bool = False
 
@@ -214,7 +220,7 @@ def _of_layer(neurons: Collection[Neuron], layer: int) -> list[int]:
 
 
 def _exchanged(
-    tower: Tower, parts: Sequence[_Part], task: dict[str, Any]
+    tower: Tower, parts: Sequence[_Part], task: MarginTask
 ) -> Float[np.ndarray, "part picture"]:
     """What the margin loses when each part is the partner's."""
     n = len(task["clean"])
@@ -236,7 +242,7 @@ def _exchanged(
     return lost
 
 
-def _margin(tower: Tower, task: dict[str, Any]) -> np.ndarray:
+def _margin(tower: Tower, task: MarginTask) -> np.ndarray:
     with torch.no_grad():
         return task["metric"](tower(task["clean"])).numpy()
 
@@ -258,10 +264,10 @@ Priced = Iterable[tuple[str, str, bool, np.ndarray]]
 """Kind and name of a part, whether it is in the circuit, and what the margin loses with it."""
 
 
-def _units(parts_of: Callable[[Tower, Any], Iterator[_Part]]) -> Callable[..., Priced]:
+def _units(parts_of: Callable[[Tower, SomeTruth], Iterator[_Part]]) -> Callable[..., Priced]:
     """The price of each part that consists of units."""
 
-    def priced(tower: Tower, truth: Any, task: dict[str, Any]) -> Priced:
+    def priced(tower: Tower, truth: SomeTruth, task: MarginTask) -> Priced:
         parts = list(parts_of(tower, truth))
         for part, lost in zip(parts, _exchanged(tower, parts, task), strict=True):
             yield part.kind, part.name, part.inside, lost
@@ -269,7 +275,7 @@ def _units(parts_of: Callable[[Tower, Any], Iterator[_Part]]) -> Callable[..., P
     return priced
 
 
-def _edges(tower: Tower, truth: Truth, task: dict[str, Any]) -> Priced:
+def _edges(tower: Tower, truth: Truth, task: MarginTask) -> Priced:
     """The price of every edge that alone carries the partner's value: path patching."""
     cue = {f"{sender}->{reader}" for sender, reader in truth.cue}
     inside = truth.units["edge"]
@@ -278,12 +284,7 @@ def _edges(tower: Tower, truth: Truth, task: dict[str, Any]) -> Priced:
 
 
 def _certify(
-    name: str,
-    price: Callable[..., Priced],
-    planted: PlantedModel[Any],
-    tower: Tower,
-    n: int,
-    seed: int,
+    name: str, price: Callable[..., Priced], planted: PlantedModel, tower: Tower, n: int, seed: int
 ) -> Table:
     rows, margins = [], {}
     for domain in planted.by_class:
@@ -310,7 +311,7 @@ def _certify(
     return Table(name, frame, facts)
 
 
-def margin_task(planted: PlantedModel[Any], scenes: Scenes, partners: Scenes) -> dict[str, Any]:
+def margin_task(planted: PlantedModel, scenes: Scenes, partners: Scenes) -> MarginTask:
     """Pictures of scenes and of their partners, and the margin of the true class of the scenes."""
     return {
         "clean": planted.world.render(scenes),

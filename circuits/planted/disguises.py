@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from interp.circuits.planted.model import PlantedModel
 from interp.circuits.planted.weights import zero_sum_basis
 from interp.core.seeds import rng
 
-SomeModel = TypeVar("SomeModel", bound=PlantedModel[Any])
+SomeModel = TypeVar("SomeModel", bound=PlantedModel)
 
 
 def disguise(planted: SomeModel, *, seed: int = 0) -> SomeModel:
@@ -53,7 +53,7 @@ def disguise_transformer(
     heads: dict[str, str] = {}
     neurons: dict[int, dict[int, int]] = {}
     for layer, block in enumerate(model.transformer.resblocks):
-        attn: Any = block.attn
+        attn = block.attn
         inputs = zip(attn.in_proj_weight.chunk(3), attn.in_proj_bias.chunk(3), strict=True)
         places = recode_heads(list(inputs), attn.out_proj.weight, attn.num_heads, generator)
         heads |= {f"a{layer}.h{old}": f"a{layer}.h{new}" for old, new in enumerate(places)}
@@ -140,7 +140,7 @@ def recode_heads(
     return np.argsort(order).tolist()
 
 
-def permute_neurons(block: Any, generator: np.random.Generator) -> list[int]:
+def permute_neurons(block: ResidualAttentionBlock, generator: np.random.Generator) -> list[int]:
     """Shuffle a block's neurons; the new place of each."""
     order = generator.permutation(block.mlp.c_fc.out_features)
     for parameter in (block.mlp.c_fc.weight, block.mlp.c_fc.bias):

@@ -4,7 +4,6 @@ The declarations are data, with their reasons: `expectations.toml` and `findable
 """
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,12 +52,16 @@ class Finding(NamedTuple):
     reason: str
 
 
+Rows = dict[str, tuple[Any, str]]
+"""Answers or bars of measures, each with its reason."""
+
+
 @cache
 def _sections(file: str) -> dict[str, dict[str, Any]]:
     return tomllib.loads((Path(__file__).parent / file).read_text(encoding="utf-8"))
 
 
-def declared_for(file: str, *names: str) -> Mapping[str, tuple[Any, str]]:
+def declared_for(file: str, *names: str) -> Rows:
     """The rows of the first of some sections that a file has, over those that it is `like`.
 
     >>> declared_for("findable.toml", "steep", "any")["RelP"]
@@ -67,7 +70,7 @@ def declared_for(file: str, *names: str) -> Mapping[str, tuple[Any, str]]:
     sections = _sections(file)
     section = sections[next(name for name in names if name in sections)]
     under = section.get("like", [])
-    rows: dict[str, tuple[Any, str]] = {}
+    rows: Rows = {}
     for name in [under] if isinstance(under, str) else under:
         rows |= declared_for(file, name)
     return rows | {name: tuple(row) for name, row in section.items() if name != "like"}
@@ -107,7 +110,7 @@ RUNG_MEASURES = {"R2": "cka", "R3": "directions", "R4": "das"}
 
 
 def expected_by_band(
-    planted: PlantedModel[Any], tower: Tower, outlook: Outlook
+    planted: PlantedModel, tower: Tower, outlook: Outlook
 ) -> dict[tuple[str, str], list[str]]:
     """What rungs R2 to R6 must say of a planted model in each band of its layers.
 
@@ -145,7 +148,7 @@ def _band(tower: Tower, site: str) -> str:
     return band_of(sites.index(site) / max(1, len(sites) - 1))
 
 
-def common_units(planted: PlantedModel[Any], site: str) -> str:
+def common_units(planted: PlantedModel, site: str) -> str:
     """How far the true circuits of two domains have the same units at a site.
 
     The share 2 |A and B| / (|A| + |B|), mean over classes: all, none, as the dose says, or in part;

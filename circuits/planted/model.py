@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import or_
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypedDict, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.circuits.planted.world import CLASSES, World, as_tensor, paint
 from interp.circuits.tasks.metrics import Metric, Target
@@ -29,7 +29,7 @@ class PlantedTruth(Protocol):
     """The circuit of one domain, or of a class in it; `|` is the circuit of both."""
 
     @property
-    def units(self) -> Mapping[str, frozenset[Any]]:
+    def units(self) -> Mapping[str, frozenset[object]]:
         """The names of what is in the circuit, by the kind of unit (`edge`, `channel`, ...)."""
         ...
 
@@ -46,6 +46,14 @@ SomeTruth = TypeVar("SomeTruth", bound=PlantedTruth)
 def union(truths: Sequence[SomeTruth]) -> SomeTruth:
     """The circuit of several classes: whatever is in that of one."""
     return reduce(or_, truths)
+
+
+class MarginTask(TypedDict):
+    """Pictures, their partners, and the margin of the true class of the pictures."""
+
+    clean: Tensor
+    corrupt: Tensor
+    metric: Metric
 
 
 Edge = tuple[str, str]
@@ -154,7 +162,7 @@ class ChannelTruth:
         return ChannelTruth({site: mask[orders[site]] for site, mask in self.masks.items()})
 
 
-TowerOpener = Callable[[Any], Tower]
+TowerOpener = Callable[[nn.Module], Tower]
 """Opens an open_clip image tower for hooks, such as `HookedViT`."""
 
 
@@ -199,7 +207,7 @@ class PlantedBlueprint(ABC):
         return World(self.seed)
 
     @abstractmethod
-    def make(self, open_tower: TowerOpener) -> "PlantedModel[Any]":
+    def make(self, open_tower: TowerOpener) -> "PlantedModel":
         """The model, undisguised; `open_tower` is for those that are trained with exchanges."""
 
 
@@ -248,7 +256,7 @@ class PlantedModel(ABC, Generic[SomeTruth]):
         """`n` pictures of each class in both domains, which `preprocess` makes tensors: `paint`."""
         return paint(self.world, n, seed=seed)
 
-    def task(self, n: int, *, domain: str, aligned: bool = True, seed: int = 0) -> dict[str, Any]:
+    def task(self, n: int, *, domain: str, aligned: bool = True, seed: int = 0) -> MarginTask:
         """What a patched run takes: `n` clean pictures, partners of other classes, and a metric.
 
         Aligned partners differ in their class alone; others are other pictures altogether. The
@@ -265,13 +273,13 @@ class PlantedModel(ABC, Generic[SomeTruth]):
 
     def ways(self, domain: str) -> list[tuple[list[int], SomeTruth]]:
         """The classes that go the same way in a domain, by their places, and their circuit."""
-        groups: dict[frozenset[Any], list[int]] = {}
+        groups: dict[frozenset[tuple[str, frozenset[object]]], list[int]] = {}
         for number, truth in enumerate(self.by_class[domain]):
             groups.setdefault(frozenset(truth.units.items()), []).append(number)
         own = self.by_class[domain]
         return [(numbers, union([own[i] for i in numbers])) for numbers in groups.values()]
 
-    def moved(self, source: Any, rename: Callable[[SomeTruth], SomeTruth]) -> Any:
+    def moved(self, source: nn.Module, rename: Callable[[SomeTruth], SomeTruth]) -> Any:
         """The same function in another tower, where the parts of circuits have other names."""
         by_class = {domain: tuple(map(rename, truths)) for domain, truths in self.by_class.items()}
         return replace(self, source=source, by_class=by_class)

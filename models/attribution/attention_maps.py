@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from interp.core.illustrations import Plate
 from interp.core.tower import Hook
 from interp.models.attribution.overlays import Pictures, drawable, framed, laid_over, sheet
 from interp.models.attribution.transformer_parts import pooling_weight
+from interp.models.towers.hooked import HookedTower
 from interp.models.towers.open_tower import check_opened
 from interp.models.towers.resnet import HookedResNet
 from interp.models.towers.text import HookedText
@@ -284,7 +284,7 @@ def _check_place(asked: str, word: str, given: object, n: int) -> None:
 
 
 @door
-def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
+def attention_maps(tower: object, x: Tensor) -> AttentionMaps:
     """Read the attention pattern of every head of every layer from one run of the tower.
 
     Args:
@@ -308,13 +308,13 @@ def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
     >>> seen.pattern.shape, seen.maps().shape
     (torch.Size([12, 1, 6, 5, 5]), torch.Size([12, 1, 6, 2, 2]))
     """
-    check_opened("map a tower's attention", tower)
-    dropout = tower.source.patch_dropout if isinstance(tower, HookedViT) else None
+    opened = check_opened("map a tower's attention", tower)
+    dropout = opened.source.patch_dropout if isinstance(opened, HookedViT) else None
     if dropout is not None and getattr(dropout, "prob", 0) and dropout.training:
         given = "a tower that drops patches in training mode"
         right = "evaluation mode, in which every patch is there"
         raise SpecificationError("map a tower's attention", given, right, "call tower.eval()")
-    sites = [site for site in tower.sites if site.endswith("attn.hook_pattern")]
+    sites = [site for site in opened.sites if site.endswith("attn.hook_pattern")]
     sites = sites or ["attnpool.hook_pattern"]
     held: list[Tensor] = []
 
@@ -329,12 +329,12 @@ def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
         pool["pattern"] = tensor
 
     hooks: list[tuple[str, Hook]] = [(site, keep) for site in sites]
-    if isinstance(tower, HookedViT) and tower.attnpool is not None:
+    if isinstance(opened, HookedViT) and opened.attnpool is not None:
         hooks.append(("attnpool.hook_pattern", keep_pool))
     with torch.no_grad():
-        tower.run_with_hooks(x, fwd_hooks=hooks)
+        opened.run_with_hooks(x, fwd_hooks=hooks)
         pattern = held[0]
-        reads, grid = _reading(tower, x)
+        reads, grid = _reading(opened, x)
         if pool:  # what the learned queries read, on average over the pool's heads
             reads = einsum(
                 reads.to(pattern),
@@ -345,9 +345,7 @@ def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
     return AttentionMaps(pattern, names, reads.to(pattern).expand(len(x), -1), grid)
 
 
-def _reading(
-    tower: HookedResNet | HookedViT | HookedText, x: Tensor
-) -> tuple[Tensor, tuple[int, int] | None]:
+def _reading(tower: HookedTower, x: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
     """The weight of each query in the embedding, and the grid of patches."""
     if isinstance(tower, HookedResNet):
         _, *shape = tower._map_shape(tower.n_layers)
@@ -356,6 +354,7 @@ def _reading(
     if isinstance(tower, HookedViT):
         rows, columns = tower.source.grid_size
         grid = (int(rows), int(columns))
+    assert isinstance(tower, (HookedViT, HookedText))  # no other tower has patterns
     return pooling_weight(tower, x), grid
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import track
 from interp.core.seeds import rng
-from interp.core.statistics.evidence_rows import Evidence, counts_of
+from interp.core.statistics.evidence_rows import Counts, Evidence, counts_of
 from interp.core.statistics.resampling import group_means, mean_interval, sign_flip_p
 from interp.core.tables import Table
 from interp.models.attribution.explain import Heatmaps
@@ -137,7 +136,7 @@ def _units(source: ImageTable | Tensor, n: int) -> tuple[np.ndarray, str]:
     return (labels, "class") if len(set(labels)) > 1 else (np.arange(n), "picture")
 
 
-def _counts(source: ImageTable | Tensor, n_units: int) -> dict[str, Any]:
+def _counts(source: ImageTable | Tensor, n_units: int) -> Counts:
     if isinstance(source, ImageTable):
         return counts_of(source.frame, n_units)
     return {"n_units": n_units, "n_pictures": len(source)}

@@ -1,9 +1,9 @@
 """Heatmaps: which patches of a picture and which words of a sentence make their logit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,11 @@ from interp.models.attribution.sentence_parts import ASKED, Sentences, read_sent
 from interp.models.clip import Clip
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.text import HookedText
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Pictures = ImageTable | Tensor | Image.Image | Sequence[Image.Image]
 
 METHODS = ("integrated gradients", "straight", "direct", "gradient x attention", "occlusion")
 """Ways to a heatmap."""
@@ -76,7 +81,7 @@ class LogitQuestion:
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """The preprocessed pictures."""
         if isinstance(self.source, Tensor):
-            made: Any = self.source.split(batch_size)
+            made: Iterable[Tensor] = self.source.split(batch_size)
         else:
             assert self.preprocess is not None
             made = self.source.batches(self.preprocess, batch_size=batch_size)
@@ -128,7 +133,7 @@ class Heatmaps:
             f"{self.method})"
         )
 
-    def plot(self, picture: int = 0, *, title: str = "") -> Any:
+    def plot(self, picture: int = 0, *, title: str = "") -> "go.Figure":
         """Draw the maps of all sentences over a picture, with the words below.
 
         Args:
@@ -140,7 +145,7 @@ class Heatmaps:
         """
         return late("draw_heatmaps")(self, picture, title)
 
-    def plot_pairs(self, picture: int = 0, sentence: int = 0, *, title: str = "") -> Any:
+    def plot_pairs(self, picture: int = 0, sentence: int = 0, *, title: str = "") -> "go.Figure":
         """Draw what each word of a sentence finds in a picture, a map a word.
 
         Args:
@@ -159,8 +164,8 @@ class Heatmaps:
 
 @door
 def explain(
-    model: Any,
-    pictures: ImageTable | Tensor | Image.Image | Sequence[Image.Image],
+    model: Clip | HookedTower,
+    pictures: Pictures,
     sentences: str | Sequence[str] | Classifier,
     *,
     method: str = METHODS[0],
@@ -384,11 +389,15 @@ class _Ways:
 
 
 def _question(
-    model: Any, pictures: Any, sentences: Any, preprocess: Preprocess | None, method: str
+    model: Clip | HookedTower,
+    pictures: Pictures,
+    sentences: str | Sequence[str] | Classifier,
+    preprocess: Preprocess | None,
+    method: str,
 ) -> tuple[LogitQuestion, _Spoken | None]:
     """The question in one form, with the sentences where they are texts."""
     clip = model if isinstance(model, Clip) else None
-    tower: Any = clip.visual if clip else model
+    tower = model.visual if isinstance(model, Clip) else model
     like = next(tower.parameters())
     source, preprocess, drawn = _pictures(pictures, clip, preprocess)
     if isinstance(sentences, Classifier):
@@ -422,7 +431,7 @@ def _less_others(
 
 
 def _pictures(
-    pictures: Any, clip: Clip | None, preprocess: Preprocess | None
+    pictures: Pictures, clip: Clip | None, preprocess: Preprocess | None
 ) -> tuple[ImageTable | Tensor, Preprocess | None, Callable[[int], Image.Image]]:
     """Pictures as a table or tensor, their transform, and each as it is drawn."""
     if isinstance(pictures, Tensor):

@@ -48,7 +48,7 @@ def lens_sites(tower: HookedTower) -> list[str]:
 
 
 def lens_embeddings(
-    tower: Any, x: Tensor, *, sites: str | Iterable[str] | None = None
+    tower: object, x: Tensor, *, sites: str | Iterable[str] | None = None
 ) -> Float[Tensor, "layer batch d_embed"]:
     """Read an embedding off each residual stream through the tower's own read-out.
 
@@ -69,19 +69,20 @@ def lens_embeddings(
         is the sum of the parts up to it (`decompose(tower, x, by="layer")`) and of the pool's
         constants, which holds later gates and the pool's attention as they are in the whole run.
     """
-    wanted = _streams(tower, sites)
+    opened = check_opened("read streams through the lens", tower)
+    wanted = _streams(opened, sites)
     with torch.no_grad():
-        if isinstance(tower, HookedResNet):
-            return _cumulative(tower, x, wanted)
-        _, cache = tower.run_with_cache(x, names_filter=wanted)
+        if isinstance(opened, HookedResNet):
+            return _cumulative(opened, x, wanted)
+        _, cache = opened.run_with_cache(x, names_filter=wanted)
         # one at a time: a stack of all would be multiplied in another order, and differ in bits
-        last = tower.n_layers
-        return torch.stack([tower(cache[site], start_at_layer=last, tokens=x) for site in wanted])
+        last = opened.n_layers
+        return torch.stack([opened(cache[site], start_at_layer=last, tokens=x) for site in wanted])
 
 
 @door
 def logit_lens(
-    tower: Any, x: Tensor, head: Classifier, *, sites: str | Iterable[str] | None = None
+    tower: object, x: Tensor, head: Classifier, *, sites: str | Iterable[str] | None = None
 ) -> Float[Tensor, "layer batch classes"]:
     """The logits of every class at each residual stream, `head` applied to `lens_embeddings`.
 
@@ -184,8 +185,7 @@ def _directions(
     return head.weight[[head.class_names.index(name) for name in names]]
 
 
-def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:
-    check_opened("read streams through the lens", tower)
+def _streams(tower: HookedTower, sites: str | Iterable[str] | None) -> list[str]:
     if sites is None:
         return lens_sites(tower)
     patterns = [sites] if isinstance(sites, (str, Site)) else list(sites)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.models.towers.attention import Heads
 from interp.models.towers.text import HookedText
-from interp.models.towers.transformer import HookedNorm, TransformerTower
+from interp.models.towers.transformer import HookedBlock, HookedNorm, TransformerTower
 from interp.models.towers.vit import HookedQueries, HookedViT
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -345,7 +345,7 @@ def _places(
 
 
 def _block(
-    block: Any, cache: Mapping[str, Tensor], reading: ReadOut, layer: int, by: str
+    block: HookedBlock, cache: Mapping[str, Tensor], reading: ReadOut, layer: int, by: str
 ) -> list[EmbeddingPiece]:
     """The parts that a block wrote into the stream."""
     here = f"blocks.{layer}"

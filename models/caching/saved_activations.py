@@ -102,7 +102,7 @@ class SavedSite:
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def __getitem__(self, rows: Any) -> Tensor:
+    def __getitem__(self, rows: object) -> Tensor:
         places = rows if isinstance(rows, slice) else np.asarray(rows)
         try:
             if isinstance(places, np.ndarray):

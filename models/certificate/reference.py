@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from open_clip.transformer import text_global_pool
+from open_clip.transformer import ResidualAttentionBlock, text_global_pool
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -265,7 +265,7 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     return scores + (mask.view(scores.shape) if mask.ndim == 3 else mask)
 
 
-def _results(block: Any, call: Call) -> Tensor:
+def _results(block: ResidualAttentionBlock, call: Call) -> Tensor:
     """Each head's contribution: output projections with other heads' columns zeroed, stacked."""
     weight, heads = call["out_proj_weight"], call["num_heads"]
     cut = torch.stack([torch.zeros_like(weight)] * heads)
@@ -352,8 +352,8 @@ def _text_sites(tower: HookedText, kept: Recording, tokens: Tensor) -> Reference
     pooled = kept.outputs["ln_final"]
     if class_token is None:
         merged = isinstance(source, CLIP)  # which keeps these under names of its own
-        pool: Any = source.text_pool_type if merged else source.pool_type
-        end: Any = source.text_eos_id if merged else source.eos_id
+        pool = source.text_pool_type if merged else source.pool_type
+        end = source.text_eos_id if merged else source.eos_id
         pooled = text_global_pool(pooled, tokens, pool, eos_token_id=end)
     sites = {
         "hook_embed": Reference(embed, "module"),

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +65,7 @@ class SupervisedModel:
         """The classes in the order of the logits."""
         return self.head.class_names
 
-    def certify(self, **options: Any) -> Table:
+    def certify(self, **options: int) -> Table:
         """Compare the image tower with open_clip's, site by site; see `interp.models.certify`.
 
         Args:

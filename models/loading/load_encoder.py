@@ -127,7 +127,7 @@ class Encoder:
             raise SpecificationError(asked, given, right, "call teach(images) first")
         return self.head.of(class_names)
 
-    def certify(self, **options: Any) -> Table:
+    def certify(self, **options: int) -> Table:
         """Try the tower site by site; see `interp.models.certify`.
 
         Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from open_clip.transformer import LayerScale, QuickGELU, VisionTransformer
+from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from interp.core.progress import say
@@ -319,7 +319,7 @@ def _rebuilt(parts: PlainTransformer) -> VisionTransformer:
     return vit
 
 
-def _fill_block(block: Any, part: PlainBlock) -> None:
+def _fill_block(block: ResidualAttentionBlock, part: PlainBlock) -> None:
     weight, bias = part.into
     block.ln_1, block.ln_2 = part.norms
     block.attn.in_proj_weight = weight

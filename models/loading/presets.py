@@ -1,7 +1,7 @@
 """Model configurations by name, and the folders that open_clip opens them from (`local-dir:`)."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -123,7 +123,9 @@ def token_numbers(tokenizer: Any, sentences: Sequence[str]) -> list[list[int]]:
     return [[first, *tokenizer.encode(text), last] for text in sentences]
 
 
-def _numbers(inner: Any, texts: list[str]) -> list[list[int]]:
+def _numbers(
+    inner: Callable[..., Mapping[str, list[list[int]]]], texts: list[str]
+) -> list[list[int]]:
     """Token numbers of each text, not cut, without warnings about their length."""
     return inner(texts, truncation=False, verbose=False)["input_ids"] if texts else []
 

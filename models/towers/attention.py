@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -179,9 +180,9 @@ class HookedAttention(nn.Module):
         results and `b_O` always sum to the block's `hook_attn_out`.
     """
 
-    source: Any
+    source: ResidualAttentionBlock
 
-    def __init__(self, source: nn.Module) -> None:
+    def __init__(self, source: ResidualAttentionBlock) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()

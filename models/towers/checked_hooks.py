@@ -165,7 +165,7 @@ class SiteCache(dict[Any, Tensor]):
             else f"did you mean {nearest(site, self.tower.sites)}?",
         )
 
-    def logit_attrs(self, *args: Any, **kwargs: Any) -> Tensor:
+    def logit_attrs(self, *args: object, **kwargs: object) -> Tensor:
         """What parts of the last stream add to a class's logit: `interp.models.logit_attrs`."""
         return late("logit_attrs")(self, *args, **kwargs)
 
@@ -315,7 +315,7 @@ class CheckedHooks(HookedRootModule):
 
     def run_with_hooks(
         self,
-        *args: Any,
+        *args: object,
         fwd_hooks: Iterable[tuple[Names, Hook]] = (),
         bwd_hooks: Iterable[tuple[Names, Hook]] = (),
         patches: Patch | Iterable[Patch] = (),
@@ -344,7 +344,7 @@ class CheckedHooks(HookedRootModule):
 
     def run_with_cache(
         self,
-        *args: Any,
+        *args: object,
         names_filter: Any = None,
         patches: Patch | Iterable[Patch] = (),
         **kwargs: Any,

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
-from typing import Any
 
 import torch
 from open_clip.model import CLIP
@@ -96,7 +95,7 @@ def keep_freed_memory() -> Iterator[bool]:
                 library.malloc_trim(0)
 
 
-def _glibc() -> Any:
+def _glibc() -> ctypes.CDLL | None:
     """The C library of this process if it is glibc, else None."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return None
@@ -104,7 +103,7 @@ def _glibc() -> Any:
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-def _set(library: Any, mmap: int, trim: int) -> None:
+def _set(library: ctypes.CDLL, mmap: int, trim: int) -> None:
     # older releases refuse an mmap threshold above half a heap, which is 32 MiB
     if not library.mallopt(_MMAP_THRESHOLD, mmap):
         library.mallopt(_MMAP_THRESHOLD, _ADAPTED)
@@ -193,7 +192,7 @@ def _of_clip(module: nn.Module, which: str) -> HookedTower:
     return trace_pictures(part) if which == "visual" else trace_texts(part)
 
 
-def trace_pictures(source: Any) -> TracedTower:
+def trace_pictures(source: nn.Module) -> TracedTower:
     """Trace a module that embeds pictures of its `image_size`.
 
     Args:
@@ -216,7 +215,7 @@ def trace_pictures(source: Any) -> TracedTower:
     return TracedTower(source, torch.tensor(pictures, dtype=torch.float32), label="visual")
 
 
-def trace_texts(source: Any) -> TracedTower:
+def trace_texts(source: nn.Module) -> TracedTower:
     """Trace a module that embeds texts of its `context_length`; Hugging Face's takes shorter ones.
 
     Args:
@@ -249,12 +248,15 @@ def trace_texts(source: Any) -> TracedTower:
     )
 
 
-def check_opened(asked: str, tower: object) -> None:
-    """Refuse what is no hooked tower, such as the model or the `Clip` that has one.
+def check_opened(asked: str, tower: object) -> HookedTower:
+    """A hooked tower; refuses anything else, such as the model or the `Clip` that has one.
 
     Args:
         asked: What was to be done, for the message.
         tower: What was given.
+
+    Returns:
+        The tower.
 
     Raises:
         SpecificationError: If it is no hooked tower.
@@ -262,6 +264,7 @@ def check_opened(asked: str, tower: object) -> None:
     if not isinstance(tower, HookedTower):
         given = f"something of type {type(tower).__name__}"
         raise SpecificationError(asked, given, "a hooked tower", "pass clip.visual or clip.text")
+    return tower
 
 
 def _texts(words: int, length: int, *, end: int, padding: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from open_clip.modified_resnet import ModifiedResNet
+from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hook_points import HookPoint
@@ -29,7 +29,7 @@ class HookedStem(nn.Module):
         source: The `ModifiedResNet`.
     """
 
-    source: Any
+    source: ModifiedResNet
 
     def __init__(self, source: ModifiedResNet) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class HookedBottleneck(nn.Module):
         after the ReLU, so it is not a sum of parts as in a transformer.
     """
 
-    source: Any
+    source: Bottleneck
 
-    def __init__(self, source: nn.Module) -> None:
+    def __init__(self, source: Bottleneck) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_resid_pre = HookPoint()
@@ -88,9 +88,9 @@ class HookedAttentionPool(nn.Module):
         is computed, so `hook_q`, `hook_z` and the pattern's `query` axis have length 1.
     """
 
-    source: Any
+    source: AttentionPool2d
 
-    def __init__(self, source: nn.Module) -> None:
+    def __init__(self, source: AttentionPool2d) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()

@@ -1,7 +1,5 @@
 """open_clip's text tower with hooks, on the CLIP model itself or in its `.text`."""
 
-from typing import Any
-
 import torch
 from einops import rearrange
 from open_clip.model import CLIP
@@ -36,7 +34,7 @@ class HookedText(TransformerTower):
     def __init__(self, source: CLIP | TextTransformer) -> None:
         merged = isinstance(source, CLIP)
         super().__init__(source, foreign=("visual.", "logit_") if merged else ())
-        self.pool_type: Any = source.text_pool_type if merged else source.pool_type
+        self.pool_type = source.text_pool_type if merged else source.pool_type
         self.eos_id = getattr(source, "text_eos_id" if merged else "eos_id", None)
         self.class_token = getattr(source, "cls_emb", None) is not None
         self.pads = self.class_token or getattr(source, "use_pad_mask", False)

@@ -154,7 +154,7 @@ class Net:
 
     def places(self, x: Tensor) -> list[Place]:
         """Every place that a run on `x` reaches, in order."""
-        views: list[Any] = []
+        views = []
         with self._instrumented():
             with self._net.trace(x, fn=self._method) as tracer:
                 views.append(tracer.cache(device=None, include_output=False, include_inputs=True))

@@ -5,7 +5,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from open_clip.model import CLIP
+from open_clip.transformer import (
+    QuickGELU,
+    ResidualAttentionBlock,
+    TextTransformer,
+    VisionTransformer,
+)
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 from transformer_lens.config import TransformerBridgeConfig
@@ -29,9 +35,9 @@ class HookedNorm(nn.Module):
         scale, before the gain and the bias, as in TransformerLens 4.
     """
 
-    source: Any
+    source: nn.LayerNorm
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: nn.LayerNorm) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
@@ -82,9 +88,9 @@ class HookedMLP(nn.Module):
         source: The open_clip block.
     """
 
-    source: Any
+    source: ResidualAttentionBlock
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: ResidualAttentionBlock) -> None:
         super().__init__()
         share(self, source=source)
         self.hook_pre, self.hook_post = HookPoint(), HookPoint()
@@ -130,7 +136,7 @@ class HookedBlock(nn.Module):
         source: The open_clip block.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: ResidualAttentionBlock) -> None:
         super().__init__()
         self.hook_resid_pre = HookPoint()
         self.ln1 = HookedNorm(source.ln_1)
@@ -230,7 +236,9 @@ class TransformerTower(HookedTower):
         foreign: Beginnings of names in `source` that belong to the other tower.
     """
 
-    def __init__(self, source: Any, *, foreign: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, source: CLIP | TextTransformer | VisionTransformer, *, foreign: tuple[str, ...] = ()
+    ) -> None:
         for block in source.transformer.resblocks:
             if type(block) is not ResidualAttentionBlock:
                 raise unsupported(
@@ -333,7 +341,7 @@ class TransformerTower(HookedTower):
     def cfg(self) -> TransformerBridgeConfig:
         """The tower in TransformerLens's terms."""
         n_ctx, d_model = self.source.positional_embedding.shape
-        block: Any = self.source.transformer.resblocks[0]
+        block = self.source.transformer.resblocks[0]
         weight, gelu = block.attn.in_proj_weight, block.mlp.gelu
         plain = "gelu_pytorch_tanh" if getattr(gelu, "approximate", "") == "tanh" else "gelu"
         return TransformerBridgeConfig(

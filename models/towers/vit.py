@@ -1,13 +1,12 @@
 """open_clip's VisionTransformer with hooks, and its pooling by learned queries (CoCa)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import AttentionalPooler, VisionTransformer
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -27,9 +26,9 @@ class HookedQueries(nn.Module):
         Sites have as many query positions as there are queries; the model may use only the first.
     """
 
-    source: Any
+    source: AttentionalPooler
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: AttentionalPooler) -> None:
         super().__init__()
         share(self, source=source)
         self.ln_k = HookedNorm(source.ln_k)

@@ -79,7 +79,7 @@ class Journal:
     def judging(self, loss: Loss) -> Loss:
         """Wrap the loss, recording it; a loss that is not finite ends the run."""
 
-        def judge(**outputs: Any) -> dict[str, Tensor]:
+        def judge(**outputs: object) -> dict[str, Tensor]:
             losses = loss(**outputs)
             self._losses.append(torch.stack([each.detach() for each in losses.values()]).sum())
             if self._weight:
@@ -163,7 +163,7 @@ def _text(
     return "".join(f"{line}\n" for line in lines)
 
 
-def tensorboard(run: Path, args: Namespace) -> Any:
+def tensorboard(run: Path, args: Namespace) -> object:
     """open_clip's TensorBoard writer, or None unless `--report-to tensorboard` was given.
 
     Args:

@@ -261,12 +261,12 @@ def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Compose]:
         output_dict=True,
         aug_cfg={**args.aug_cfg, "scale": (args.crop, 1.0)},
     )
-    transform: Any = transforms[0 if args.augment else 1]
+    transform = transforms[0 if args.augment else 1]
     if args.augment:
         transform = varied(transform, **{name: getattr(args, name) for name in VARIED})
     transform = quick(transform)
     if args.objective == "supervised":
-        visual: Any = model.visual
+        visual = model.visual
         with torch.no_grad():
             width = visual.eval()(torch.zeros(1, 3, *_pair(visual.image_size), device=device))
         model = LabelledTower(visual, len(args.classes), width.shape[-1]).to(device)
@@ -410,11 +410,11 @@ class WithMuon(torch.optim.Optimizer):
         for part in self.parts.values():
             part.zero_grad(set_to_none)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The states of both."""
         return {name: part.state_dict() for name, part in self.parts.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, dict[str, object]]) -> None:
         """Go on from the states of both."""
         for name, part in self.parts.items():
             part.load_state_dict(state_dict[name])

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import torch
 
@@ -101,9 +100,9 @@ def _sizes(folder: Path) -> tuple[Size, Size, int]:
     from interp.models.loading.load_clip import create
 
     with torch.device("meta"):  # shapes without memory
-        model: Any = create(f"local-dir:{folder}", device="meta", load_weights=False)
+        model = create(f"local-dir:{folder}", device="meta", load_weights=False)
     width = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["embed_dim"]
-    return _size(model), _size(model.visual), int(width)
+    return _size(model), _size(model.get_submodule("visual")), int(width)
 
 
 def _size(module: torch.nn.Module) -> Size:

@@ -6,7 +6,6 @@ with a strength. The strengths are the features that sharing is measured on.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +160,7 @@ class Dictionary:
     threshold: Float[Tensor, " width"]
     k: int | None = None
     unit_rows: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     standard_rows: bool = False
 
     def __repr__(self) -> str:

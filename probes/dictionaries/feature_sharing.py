@@ -7,7 +7,6 @@ Features that are on for everything agree too, so another class sets the null.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, permutations, product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from interp.core.artists import artist_column
 from interp.core.errors import SampleError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.progress import track
-from interp.core.statistics.evidence_rows import Evidence, counts_of
+from interp.core.statistics.evidence_rows import Counts, Evidence, counts_of
 from interp.core.statistics.resampling import Interval, jackknife, permutation_p
 from interp.core.tables import Table
 from interp.probes.dictionaries.dictionary import Dictionary
@@ -199,7 +198,7 @@ def class_sharing(
             room = float(ceiling[place] - null[place])
             index = float(value[place] - null[place]) / room if room > 0 else np.nan
             why = "" if room > 0 else ", no index: its halves agree no more than other classes do"
-            counts = {"n_units": 1, "n_pictures": int(n_pictures[place])}
+            counts: Counts = {"n_units": 1, "n_pictures": int(n_pictures[place])}
             rows.append(
                 {"measure": "shared mass", "label": label, "centred": True}
                 | {"domain_a": pair.a, "domain_b": pair.b}
@@ -264,7 +263,7 @@ def _evidence(
     return about.judged(terms, p=p, refused=few, notes=[pair.fewer])
 
 
-def _about(frame: pd.DataFrame, n_matched: int, seed: int, counts: Mapping[str, Any]) -> Evidence:
+def _about(frame: pd.DataFrame, n_matched: int, seed: int, counts: Counts) -> Evidence:
     """What all rows have in common."""
     return Evidence(
         estimand=ESTIMAND,

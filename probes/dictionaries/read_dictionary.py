@@ -373,7 +373,7 @@ def _rows(source: Path, weights: Mapping[str, Tensor], normalised: str) -> Tenso
     return rows * weights.get("dictionary.multiplier", torch.tensor(0.0)).exp()
 
 
-def _known(record: Record, name: str, given: Any) -> Any:
+def _known(record: Record, name: str, given: object) -> Any:
     """What a whole model says, or else what was given."""
     found = getattr(record, name, None)
     return given if found is None else found

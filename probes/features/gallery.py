@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from interp.core.tables import Table
 from interp.core.tower import Tower, check_evaluation
 from interp.probes.features.peaks import Peaks, find_peaks
 from interp.probes.features.unit_selectivity import FOR_CLASS, Selectivity
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 QUANTILES = (0.9, 0.75, 0.5)
 """Between the most and the least, pictures at these quantiles of a domain are shown."""
@@ -192,7 +195,7 @@ class Gallery:
         )
         return made.sort_values("value", ascending=False).reset_index()
 
-    def plot(self, unit: int, *, domains: Sequence[str] | None = None) -> Any:
+    def plot(self, unit: int, *, domains: Sequence[str] | None = None) -> "go.Figure":
         """Draw a unit's pictures, domains side by side, and its activations in each.
 
         Args:

@@ -5,9 +5,9 @@ of variance. Products of two halves of the pictures that share no artist hold no
 that is not there is 0 on average.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -138,13 +138,13 @@ def factorisation(
         for factor in ("class", "domain")
     }
     used = np.isin(np.arange(len(frame)), np.concatenate([each.rows for each in layouts]))
-    counts = {**counts_of(frame[used], len(classes)), "seed": seed}
+    about = partial(Evidence, seed=seed, **counts_of(frame[used], len(classes)))
     rows = []
     for place, (site, each) in enumerate(zip(chosen.sites, found, strict=True)):
         where = chosen.place(site, control)
         for factor in (*SHARES, "class and domain"):
             adjusted = float(p[factor][place]) if factor in p else np.nan
-            row = each.row(factor, adjusted, names, counts)
+            row = each.row(factor, adjusted, names, about)
             rows.append({"measure": row.pop("measure"), "factor": factor} | where | row)
     facts = {**features.facts, "domains": names, "halves by": artist_column(frame)}
     facts |= {"n_splits": n_splits, "n_permutations": n_permutations}
@@ -190,7 +190,7 @@ class _Site:
         )
 
     def row(
-        self, factor: str, p: float, names: Sequence[str], counts: dict[str, Any]
+        self, factor: str, p: float, names: Sequence[str], about: Callable[..., Evidence]
     ) -> dict[str, object]:
         """The evidence columns of one factor."""
         everything = np.vstack([self.found, self.left])
@@ -216,14 +216,13 @@ class _Site:
             index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, alike)
         if overlap:  # an angle is no question of sharing
             index = Index(index.value, index.low, index.high, "", index.reason)
-        about = Evidence(
+        evidence = about(
             estimand=ESTIMANDS[factor],
             null_kind=NULLS[factor],
             ceiling_kind=CEILINGS.get(factor, "none"),
-            **counts,
         )
         null, ceiling = float(null[0]) + missing, float(ceiling[0]) + missing
-        return {"measure": "squared cosine" if overlap else "share of variance"} | about.row(
+        return {"measure": "squared cosine" if overlap else "share of variance"} | evidence.row(
             spread, null=null, ceiling=ceiling, index=index, p=p + missing, reason=reason
         )
 

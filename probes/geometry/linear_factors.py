@@ -131,7 +131,7 @@ def linear_factors(
         for measure in LINEARITIES
     }
     used = np.isin(np.arange(len(frame)), np.concatenate([each.rows for each in layouts]))
-    counts = {**counts_of(frame[used], len(classes)), "seed": seed}
+    counts = counts_of(frame[used], len(classes))
     nulls = dict.fromkeys(
         LINEARITIES,
         "classes permuted within each domain, exact mean; p adjusted by max-T over sites",
@@ -144,6 +144,7 @@ def linear_factors(
                 estimand=ESTIMANDS[measure],
                 null_kind=nulls[measure],
                 ceiling_kind=CEILINGS[measure],
+                seed=seed,
                 **counts,
             )
             adjusted = float(p[measure][place]) if measure in p else np.nan

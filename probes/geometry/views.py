@@ -6,7 +6,6 @@ coordinates, whether domains lie apart.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,7 +104,7 @@ def umap_view(
     def project(site: str, x: np.ndarray) -> np.ndarray:
         near = min(n_neighbors, len(x) - 1)
         # one thread, which a seed demands; said here, or the library warns that it decides so
-        view: Any = UMAP(n_neighbors=near, min_dist=min_dist, random_state=seed, n_jobs=1)
+        view = UMAP(n_neighbors=near, min_dist=min_dist, random_state=seed, n_jobs=1)
         return np.asarray(view.fit_transform(x))
 
     notes = {"n_neighbors": n_neighbors, "min_dist": min_dist, "seed": seed}

@@ -55,12 +55,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     ['high']
     """
 
-    # Any, because scikit-learn's contract is that a constructor accepts everything; fit complains
+    # untyped, because scikit-learn wants a constructor to accept everything; fit complains
     def __init__(self, C: Any = 0.01, *, tol: Any = 1e-6) -> None:
         self.C = C
         self.tol = tol
 
-    def fit(self, X: Any, y: Any) -> "LinearProbe":
+    def fit(self, X: object, y: object) -> "LinearProbe":
         """Fit to "row feature" and one label per row."""
         x, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(labels)
@@ -84,21 +84,21 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.coef_, self.intercept_ = weights, intercepts
         return self
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: object) -> np.ndarray:
         """Scores "row class"; one per row for two classes."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         scores = x @ self.coef_.T + self.intercept_
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: object) -> np.ndarray:
         """Probabilities "row class"."""
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([np.zeros_like(scores), scores], axis=1)
         return softmax(scores, axis=1)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: object) -> np.ndarray:
         """The likeliest class of each row."""
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from interp.core.artists import (
 )
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
-from interp.core.statistics.evidence_rows import counts_of
+from interp.core.statistics.evidence_rows import Counts, counts_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class HalvedPair:
         return meeting_halves(self.frame, self.a, self.b)
 
     @cached_property
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> Counts:
         """The counts that belong to a row of evidence."""
         return counts_of(self.frame[self.used], len(self.classes))
 

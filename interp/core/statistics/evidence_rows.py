@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -143,7 +143,15 @@ class Evidence:
         return self.row(spread, null=null, ceiling=ceiling, index=index, p=p, reason=reason)
 
 
-def counts_of(pictures: pd.DataFrame, n_units: int) -> dict[str, Any]:
+class Counts(TypedDict):
+    """The counts of an `Evidence`."""
+
+    n_units: int
+    n_pictures: int
+    n_drawings: NotRequired[float]
+
+
+def counts_of(pictures: pd.DataFrame, n_units: int) -> Counts:
     """The counts of an `Evidence`: units, pictures, and the drawings that these show.
 
     >>> counts_of(pd.DataFrame({"drawing": ["a", "a", "b"]}), 1)
