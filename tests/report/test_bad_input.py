@@ -117,7 +117,7 @@ CASES: dict[str, tuple[Change, str]] = {
         "",
     ),
     "names like numbers": (rename(NAMES["like a number"], NAMES["like nothing"], "1e5"), ""),
-    "one checkpoint": (only(one_setting), "With 1 checkpoint"),
+    "one checkpoint": (only(one_setting), ""),
     "one domain": (only(one_domain), ""),
     "empty tables": (only(lambda frame: [False] * len(frame)), "Nothing to draw"),
     "no tables": (drop(*shown_tables()), "Missing: "),

@@ -42,7 +42,8 @@ def test_a_result_comes_out_of_its_archive_again_on_another_machine(
     assert not (tmp_path / "another cache").exists() and not (tmp_path / "out" / "steps").exists()
     assert set(again.tables) == set(made.tables)
     for name, table in made.tables.items():
-        pd.testing.assert_frame_equal(again.tables[name].frame, table.frame, rtol=1e-5, atol=1e-5)
+        frame = again.tables[name].frame
+        pd.testing.assert_frame_equal(frame, table.frame, check_dtype=False, rtol=1e-5, atol=1e-5)
     assert again.facts["checkpoints"] == [] and made.facts["checkpoints"]
     assert again.report().stat().st_size > 100_000
 
@@ -92,7 +93,7 @@ def test_kept_epochs_are_measured_as_is_asked(tmp_path: Path) -> None:
     assert result.report().stat().st_size > 100_000
     again = study.run(tmp_path / "again", tables=tmp_path / "out" / NAME)
     rows = again.tables["rungs_by_epoch"].frame
-    pd.testing.assert_frame_equal(rows, by_epoch, rtol=1e-5)
+    pd.testing.assert_frame_equal(rows, by_epoch, check_dtype=False, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -208,11 +209,11 @@ def test_what_is_not_there_is_named(archive: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["weak", "strong", "twin", "vit", "cause", "gentle"])
 def test_the_committed_archives_are_of_their_studies(name: str, tmp_path: Path) -> None:
-    """Every planned run is there, as it is planned today; the twin's stand beside the strong's."""
+    """Every planned run is there, as it is planned today; the twin's are those of the strong."""
     spec = Specification.from_toml(LARGE / f"{name}.toml")
     kept = read_archive(LARGE / f"{'strong' if name == 'twin' else name}.zip", [RUNS])[RUNS]
-    numbers = sorted(set(kept["seed"].astype(int)))[-2:]
-    blocks = open_blocks(spec, rendered=False, numbers=numbers[:1] if name == "twin" else numbers)
+    numbers = [5] if name == "twin" else sorted(set(kept["seed"].astype(int)))[-2:]
+    blocks = open_blocks(spec, rendered=False, numbers=numbers)
     cells = Grid(spec).plan(tmp_path, blocks=blocks, written=False)
     assert {identity(cell, spec) for cell in cells} <= set(kept["identity"])
 

@@ -21,7 +21,8 @@ BRIEF = AnalysisSpec(n_permutations=19, n_splits=1)
 @pytest.fixture(scope="module")
 def opened(trained_checkpoint: Path, small_images: ImageTable) -> Subject:
     held = tuple(small_images.labels[:2])
-    return Subject(load_clip(trained_checkpoint), small_images, PAIR, held, BRIEF)
+    place = {"setting": "cg-high"}
+    return Subject(load_clip(trained_checkpoint), small_images, PAIR, held, BRIEF, place=place)
 
 
 def test_both_tables_are_of_pictures_apart_from_tested_drawings(opened: Subject) -> None:

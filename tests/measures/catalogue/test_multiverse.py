@@ -15,6 +15,7 @@ from interp.measures.subject import Subject
 from interp.models.loading.load_clip import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.report.loaded import LoadedResult
+from interp.report.page_model import page_model
 from tests.report.conftest import figure_of
 
 
@@ -49,7 +50,8 @@ def test_the_pair_of_a_model_is_asked_about(
     facts = {"mode": "study", "specification": {"natural": "real", "test_domains": ["sketch"]}}
     told = frame.assign(test_domain="sketch", index=0.5, index_low=0.4, index_high=0.6)
     result = LoadedResult(Path(), facts, {"multiverse": Table("multiverse", told)})
-    assert figure_of(result, "choices-r6") and figure_of(result, "choices-r5")
+    page = page_model(result)
+    assert figure_of(page, "choices-r6") and figure_of(page, "choices-r5")
 
 
 @pytest.mark.slow
