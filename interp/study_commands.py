@@ -98,12 +98,9 @@ def run_command(
 
     set_quiet(quiet)
     if bool(checkpoint) != bool(images) or (checkpoint and (study or blocks or tables)):
-        raise SpecificationError(
-            "run",
-            "half of --checkpoint and --images, or what is of a study as well",
-            "STUDY.toml alone, or --checkpoint with --images",
-            "give both options, or neither",
-        )
+        given = "half of --checkpoint and --images, or what is of a study as well"
+        right = "STUDY.toml alone, or --checkpoint with --images"
+        raise SpecificationError("run", given, right, "give both options, or neither")
     which_device(device)
     if checkpoint:
         pair = [name.strip() for name in domains.split(",") if name.strip()]

@@ -61,12 +61,9 @@ class Circuit:
     def __post_init__(self) -> None:
         right = (self.wiring.n_edges,)
         if self.kept.shape != right or self.scores.shape != right or self.kept.dtype != bool:
-            raise ShapeError(
-                "make a circuit",
-                f"{self.kept.dtype} kept {self.kept.shape} and scores {self.scores.shape}",
-                f"Booleans and numbers of shape {right}",
-                "give one for every edge of the wiring",
-            )
+            given = f"{self.kept.dtype} kept {self.kept.shape} and scores {self.scores.shape}"
+            do = "give one for every edge of the wiring"
+            raise ShapeError("make a circuit", given, f"Booleans and numbers of shape {right}", do)
 
     @classmethod
     def of(cls, wiring: Wiring, edges: Iterable[str]) -> "Circuit":
@@ -123,12 +120,9 @@ class Circuit:
     def _kept_of(self, other: "Circuit") -> np.ndarray:
         """The edges of a circuit of the same tower."""
         if not isinstance(other, Circuit) or other.wiring != self.wiring:
-            raise SpecificationError(
-                "compare circuits",
-                f"a {type(other).__name__}, or a circuit of a tower that is wired differently",
-                "two circuits of one tower",
-                "discover both in the same tower",
-            )
+            given = f"a {type(other).__name__}, or a circuit of a tower that is wired differently"
+            do = "discover both in the same tower"
+            raise SpecificationError("compare circuits", given, "two circuits of one tower", do)
         return other.kept
 
     def jaccard(self, other: "Circuit") -> float:
@@ -222,12 +216,10 @@ class Circuit:
         True
         """
         if wire(tower) != self.wiring:
-            raise SpecificationError(
-                "run a circuit",
-                "a tower that is wired differently",
-                "the tower that the circuit was found in",
-                "discover a circuit in this tower",
-            )
+            given = "a tower that is wired differently"
+            right = "the tower that the circuit was found in"
+            do = "discover a circuit in this tower"
+            raise SpecificationError("run a circuit", given, right, do)
         flows = open_pair(tower, clean, corrupt)
         masks = self.kept[None]
         return run_masked(tower, self.wiring, masks, clean=flows[0], corrupt=flows[1])[0]
@@ -323,12 +315,9 @@ class Circuit:
         try:
             target.write_text(json.dumps(written))
         except OSError as error:
-            raise OutputError(
-                "write a circuit",
-                f"{target} ({error})",
-                "a file in a folder that can be written",
-                "choose another place",
-            ) from None
+            given = f"{target} ({error})"
+            right = "a file in a folder that can be written"
+            raise OutputError("write a circuit", given, right, "choose another place") from None
         return target
 
     @classmethod
@@ -352,12 +341,10 @@ class Circuit:
             kept = np.array([bool(edge["in_graph"]) for edge in found])
             scores = np.array([float(edge["score"]) for edge in found])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                "read a circuit",
-                f"{path} ({type(error).__name__}: {error})",
-                "MIB's json: edges by name, each with a score and in_graph",
-                "write it again with to_mib, or with MIB's Graph.to_json",
-            ) from None
+            given = f"{path} ({type(error).__name__}: {error})"
+            right = "MIB's json: edges by name, each with a score and in_graph"
+            do = "write it again with to_mib, or with MIB's Graph.to_json"
+            raise DataError("read a circuit", given, right, do) from None
         return cls(wiring, kept, scores, {"source": str(path)})
 
     def to_networkx(self) -> nx.MultiDiGraph:
@@ -399,10 +386,8 @@ def _in_order(wiring: Wiring, names: Sequence[str], source: str) -> list[int]:
     """Where each edge of the wiring stands among names, or an error if they are another tower's."""
     places = {name: number for number, name in enumerate(names)}
     if set(places) != set(wiring.names) or len(names) != wiring.n_edges:
-        raise DataError(
-            f"read a circuit from {source}",
-            f"{len(names)} edges, of which {len(set(places) & set(wiring.names))} exist here",
-            f"the {wiring.n_edges} edges of this tower",
-            "read it with the wiring of the tower that it was found in",
-        )
+        given = f"{len(names)} edges, of which {len(set(places) & set(wiring.names))} exist here"
+        right = f"the {wiring.n_edges} edges of this tower"
+        do = "read it with the wiring of the tower that it was found in"
+        raise DataError(f"read a circuit from {source}", given, right, do)
     return [places[name] for name in wiring.names]

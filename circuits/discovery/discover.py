@@ -91,12 +91,9 @@ def acdc(task: _Task) -> np.ndarray:
     """
     threshold = _need_threshold(task, "ACDC")
     if task.runs is None:
-        raise SpecificationError(
-            "discover a circuit by ACDC",
-            "scores alone",
-            "the runs to test edges on",
-            "pass runs=Runs(tower, clean, corrupt, metric)",
-        )
+        right = "the runs to test edges on"
+        do = "pass runs=Runs(tower, clean, corrupt, metric)"
+        raise SpecificationError("discover a circuit by ACDC", "scores alone", right, do)
     runs, wiring = task.runs, task.wiring
     clean, corrupt = open_pair(runs.tower, runs.clean, runs.corrupt)
     whole = measure(runs.metric, clean.output)
@@ -172,12 +169,8 @@ def discover(
     if share is not None:
         n = max(1, round(share * wiring.n_edges))
     if n is not None and not 1 <= n <= wiring.n_edges:
-        raise SpecificationError(
-            "discover a circuit",
-            f"{n} edges",
-            f"1 to {wiring.n_edges}, which the tower has",
-            "change n or share",
-        )
+        right = f"1 to {wiring.n_edges}, which the tower has"
+        raise SpecificationError("discover a circuit", f"{n} edges", right, "change n or share")
     kept = DISCOVERERS[how](_Task(wiring, attribution.scores, n, threshold, runs))
     facts: dict[str, object] = {
         **attribution.facts,
@@ -189,12 +182,9 @@ def discover(
     circuit = Circuit(wiring, kept, attribution.scores, facts)
     pruned = circuit.pruned() if prune else circuit
     if not len(pruned):
-        raise SpecificationError(
-            "discover a circuit",
-            f"{len(circuit)} edges, none of them on a path from the input to the output",
-            "a connected circuit",
-            "keep more edges, or use how='greedy', or prune=False to see them",
-        )
+        given = f"{len(circuit)} edges, none of them on a path from the input to the output"
+        do = "keep more edges, or use how='greedy', or prune=False to see them"
+        raise SpecificationError("discover a circuit", given, "a connected circuit", do)
     return pruned
 
 

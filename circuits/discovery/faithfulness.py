@@ -229,12 +229,9 @@ def runs_of_masks(
     everything, or nothing, cost no run; others share forwards of at most `batch_size` examples.
     """
     if wire(tower) != wiring:
-        raise SpecificationError(
-            what,
-            f"a circuit of {wiring.n_edges} edges for a tower of {wire(tower).n_edges}",
-            "a circuit of this tower, or of one that is wired alike",
-            "discover it in this tower",
-        )
+        given = f"a circuit of {wiring.n_edges} edges for a tower of {wire(tower).n_edges}"
+        right = "a circuit of this tower, or of one that is wired alike"
+        raise SpecificationError(what, given, right, "discover it in this tower")
     inner = tuple(range(1, masks.ndim))
     whole, empty = masks.all(axis=inner), ~masks.any(axis=inner)
     cut = np.flatnonzero(~whole & ~empty)
@@ -283,12 +280,9 @@ def _as_circuits(
     for circuit in chosen:
         _check_size(circuit)
         if circuit.wiring != chosen[0].wiring:
-            raise SpecificationError(
-                "test circuits together",
-                "circuits of towers that are wired differently",
-                "circuits of one tower",
-                "test each with its own tower",
-            )
+            given = "circuits of towers that are wired differently"
+            do = "test each with its own tower"
+            raise SpecificationError("test circuits together", given, "circuits of one tower", do)
     return chosen
 
 

@@ -115,12 +115,10 @@ class Wiring:
         try:
             return self._places[name]
         except KeyError:
-            raise SiteError(
-                f"find the edge {name!r}",
-                f"a tower of {self.n_edges} edges",
-                "a writer and a reader behind it, as in 'm0->a1.h0<v>' or 'input->logits'",
-                f"try {nearest(name, self.names)}",
-            ) from None
+            given = f"a tower of {self.n_edges} edges"
+            right = "a writer and a reader behind it, as in 'm0->a1.h0<v>' or 'input->logits'"
+            do = f"try {nearest(name, self.names)}"
+            raise SiteError(f"find the edge {name!r}", given, right, do) from None
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -174,12 +172,9 @@ def parts_of(tower: Tower) -> Sequence[Component]:
 def check_edges(wiring: Wiring, names: Sequence[str]) -> np.ndarray:
     """Places of edges by name; refuses none at all and unknown ones."""
     if not len(names):
-        raise SpecificationError(
-            "choose edges",
-            "no edge",
-            f"one or more of {listed(wiring.names, limit=3)}",
-            "name some, or take those of a Circuit",
-        )
+        right = f"one or more of {listed(wiring.names, limit=3)}"
+        do = "name some, or take those of a Circuit"
+        raise SpecificationError("choose edges", "no edge", right, do)
     return np.array([wiring.edge(name) for name in names])
 
 
@@ -242,12 +237,10 @@ def check_ends(tower: Tower, run: Flow, partners: Tensor) -> None:
     read = tower(run.streams[-1], start_at_layer=tower.n_layers, **resumption(tower, partners))
     apart = (read != run.output).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
     if apart:
-        raise SpecificationError(
-            "compare texts edge by edge",
-            f"partners that end at different places (pair {listed(apart)})",
-            "partners of as many tokens",
-            "exchange a word for one of as many tokens, or leave these pairs out",
-        )
+        given = f"partners that end at different places (pair {listed(apart)})"
+        right = "partners of as many tokens"
+        do = "exchange a word for one of as many tokens, or leave these pairs out"
+        raise SpecificationError("compare texts edge by edge", given, right, do)
 
 
 class Parts:
@@ -391,10 +384,7 @@ def fitting_memory(wiring: Wiring, flow: Flow, *, memory: int, batch_size: int) 
     readers = max(np.unique(wiring.seen, return_counts=True)[1])
     need = (len(wiring.writers) + 3 * int(readers)) * stream.nbytes
     if batch_size < 1 or memory < need:
-        raise SpecificationError(
-            "run a circuit",
-            f"batches of {batch_size} and a budget of {memory} bytes",
-            f"at least 1 example and {need} bytes, what one example under one mask needs",
-            "raise batch_size or memory",
-        )
+        given = f"batches of {batch_size} and a budget of {memory} bytes"
+        right = f"at least 1 example and {need} bytes, what one example under one mask needs"
+        raise SpecificationError("run a circuit", given, right, "raise batch_size or memory")
     return min(batch_size, memory // need)

@@ -236,12 +236,10 @@ def resample(ask: AblationRequest) -> Baseline:
         elif ask.reference is ask.inputs:
             fits[place] = False  # not its own
         if not fits.any():
-            raise SampleError(
-                f"resample input {place}",
-                "no other input, or none of another class, in the reference",
-                "a reference with two or more classes",
-                "give more reference inputs, or donors=",
-            )
+            given = "no other input, or none of another class, in the reference"
+            right = "a reference with two or more classes"
+            do = "give more reference inputs, or donors="
+            raise SampleError(f"resample input {place}", given, right, do)
         rows.append(int(generator.choice(np.flatnonzero(fits))))
     kind = "drawn from the reference" + ("" if ask.labels is None else ", of another class")
     return ask.reference[rows], {"donors": kind}

@@ -188,12 +188,9 @@ def places_like(
         return flat
     ends = tuple(axes), tuple(like_axes)
     if not all({"row", "column"} <= set(each) for each in ends):
-        raise ShapeError(
-            "stitch two models",
-            f"{flat.shape[1]} and {n} places",
-            "as many places, or maps in both, which are resized",
-            "choose other sites",
-        )
+        given = f"{flat.shape[1]} and {n} places"
+        right = "as many places, or maps in both, which are resized"
+        raise ShapeError("stitch two models", given, right, "choose other sites")
     size = [like.shape[ends[1].index(name)] for name in ("row", "column")]
     maps = activation.permute(*(ends[0].index(name) for name in MAP))
     small = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -158,12 +158,9 @@ def effects(table: Table, *, seed: int = 0) -> Table:
     if not len(frame):
         raise SampleError("summarise a sweep", "no rows", "a table made by sweep", "sweep first")
     if "example" not in frame:
-        raise SpecificationError(
-            "summarise a sweep",
-            f"the table {table.name!r}, which has no row for each example",
-            "a table made by sweep, localise or ablate",
-            "pass what those return",
-        )
+        given = f"the table {table.name!r}, which has no row for each example"
+        right = "a table made by sweep, localise or ablate"
+        raise SpecificationError("summarise a sweep", given, right, "pass what those return")
     groups = ["measure", "pairing", "metric"]
     parts = [_group(part, seed) for _, part in frame.groupby(groups, sort=False)]
     facts = {**table.facts, "p": "sign flips of whole classes, max-T over the cells of a sweep"}
@@ -180,12 +177,9 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     ordered = frame.iloc[order]
     examples = ordered["example"].to_numpy().reshape(n, -1) if len(frame) % n == 0 else None
     if examples is None or (examples != examples[:, :1]).any():
-        raise DataError(
-            "summarise a sweep",
-            "cells measured on different examples",
-            "the same pairs in every cell",
-            "summarise each sweep on its own",
-        )
+        right = "the same pairs in every cell"
+        do = "summarise each sweep on its own"
+        raise DataError("summarise a sweep", "cells measured on different examples", right, do)
     first = ordered.iloc[:: len(ordered) // n]
     measure = str(frame["measure"].iloc[0])
     noise = measure.endswith(", noise") or measure.startswith("ablation")

@@ -67,12 +67,8 @@ def list_cells(
         sizes = dict(zip(names, shapes[site], strict=True))
         for axis, place in fixed.items():
             if not 0 <= place < sizes[axis]:
-                raise ShapeError(
-                    f"patch {site}",
-                    f"{axis} {place}",
-                    f"0 to {sizes[axis] - 1}",
-                    "count from the start of the axis",
-                )
+                do = "count from the start of the axis"
+                raise ShapeError(f"patch {site}", f"{axis} {place}", f"0 to {sizes[axis] - 1}", do)
         for places in product(*(range(sizes[axis]) for axis in swept)):
             index = (*fixed.items(), *zip(swept, places, strict=True))
             cells.append(PatchPlace(site, tower.layer(site), index))
@@ -124,12 +120,10 @@ def make_plan(
     shapes, bytes_per_row = probe(tower, base, sites)
     cells = list_cells(tower, sites, shapes, axes=axes, where=where)
     if room.batch_size < 1 or room.memory < bytes_per_row:
-        raise SpecificationError(
-            "plan a sweep",
-            f"batches of {room.batch_size} and a budget of {room.memory} bytes",
-            f"at least 1 example and {bytes_per_row} bytes, what one cell of one example needs",
-            "raise batch_size or memory, or choose smaller sites",
-        )
+        given = f"batches of {room.batch_size} and a budget of {room.memory} bytes"
+        right = f"at least 1 example and {bytes_per_row} bytes, what one cell of one example needs"
+        do = "raise batch_size or memory, or choose smaller sites"
+        raise SpecificationError("plan a sweep", given, right, do)
     rows = min(room.batch_size, room.memory // bytes_per_row)
     forwards = len(base) * forwards_of(tower, cells, n_donors=n_donors)
     return RunPlan(cells, rows, forwards, rows * bytes_per_row)

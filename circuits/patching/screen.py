@@ -122,12 +122,10 @@ def gradients(
     with torch.enable_grad(), tower.hooks(fwd_hooks=[(site, keep) for site in sites]):
         values = measure(metric, tower(x))
     if not values.requires_grad:
-        raise SpecificationError(
-            "score cells by gradients",
-            f"a metric without a gradient at {listed(sites, limit=3)}",
-            "a differentiable function of the output, and sites that it depends on",
-            "use one of METRICS, or sweep the cells exactly",
-        )
+        given = f"a metric without a gradient at {listed(sites, limit=3)}"
+        right = "a differentiable function of the output, and sites that it depends on"
+        do = "use one of METRICS, or sweep the cells exactly"
+        raise SpecificationError("score cells by gradients", given, right, do)
     found = torch.autograd.grad(
         values.sum(), list(points.values()), allow_unused=True, materialize_grads=True
     )
@@ -335,9 +333,7 @@ def _rank_correlation(
 
 def _check_numbers(top: int, sample: int, confidence: float) -> None:
     if top < 1 or sample < 0 or not 0 < confidence < 1:
-        raise SpecificationError(
-            "screen cells",
-            f"top={top}, sample={sample}, confidence={confidence}",
-            "top of 1 or more, a sample of 0 or more, a confidence between 0 and 1",
-            "keep the defaults, or give such numbers",
-        )
+        given = f"top={top}, sample={sample}, confidence={confidence}"
+        right = "top of 1 or more, a sample of 0 or more, a confidence between 0 and 1"
+        do = "keep the defaults, or give such numbers"
+        raise SpecificationError("screen cells", given, right, do)

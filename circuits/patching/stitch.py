@@ -35,9 +35,8 @@ from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import EVIDENCE, Table
 
-STITCHED, BACK = "stitched", "there and back"
+STITCHED, BACK, TWIN = "stitched", "there and back", "another seed"
 UNTRAINED, REROUTED, SHUFFLED = "untrained", "classes exchanged", "pictures shuffled"
-TWIN = "another seed"
 KINDS = (STITCHED, BACK, TWIN, UNTRAINED, REROUTED, SHUFFLED)
 
 
@@ -327,12 +326,9 @@ def stitch(
     """
     asked = "stitch two models"
     if tuple(heads[0].names) != tuple(heads[1].names):
-        raise SpecificationError(
-            asked,
-            "heads of different classes",
-            "the same classes, in the same order",
-            "make both of the same names",
-        )
+        given = "heads of different classes"
+        right = "the same classes, in the same order"
+        raise SpecificationError(asked, given, right, "make both of the same names")
     names = list(images.domains if domains is None else domains)
     check_known(asked, "domain", names, images.domains)
     pairs = [(site, site) if isinstance(site, str) else (site[0], site[1]) for site in sites]
@@ -340,12 +336,9 @@ def stitch(
     deal = artist_halves(frame, names, seed=seed)
     classes = [c for c in halved_classes(frame, [deal], names) if c in heads[0].names]
     if len(classes) < LEAST_CLASSES:
-        raise SampleError(
-            asked,
-            f"{len(classes)} classes with pictures by two artists in every domain",
-            f"at least {LEAST_CLASSES}",
-            "give more pictures, or name fewer domains",
-        )
+        given = f"{len(classes)} classes with pictures by two artists in every domain"
+        right = f"at least {LEAST_CLASSES}"
+        raise SampleError(asked, given, right, "give more pictures, or name fewer domains")
     used = (deal >= 0) & frame["label"].isin(classes).to_numpy()
     used &= frame["domain"].isin(names).to_numpy()
     shown = images[used]

@@ -247,19 +247,15 @@ def check_inputs(
             check_partners(name, clean, other)
     same = (clean == corrupt).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
     if same:
-        raise AlikeError(
-            "patch between clean and corrupt",
-            f"identical partners (pair {listed(same)})",
-            "two different inputs in each pair",
-            "leave these pairs out, or pair other pictures",
-        )
+        given = f"identical partners (pair {listed(same)})"
+        right = "two different inputs in each pair"
+        do = "leave these pairs out, or pair other pictures"
+        raise AlikeError("patch between clean and corrupt", given, right, do)
     if pairs is not None and len(pairs) != len(clean):
-        raise ShapeError(
-            "say what the pictures show",
-            f"{len(pairs)} pairs for {len(clean)} clean pictures",
-            "the pairs that the tensors were read from",
-            "pass the same Pairs that gave clean and corrupt",
-        )
+        given = f"{len(pairs)} pairs for {len(clean)} clean pictures"
+        right = "the pairs that the tensors were read from"
+        do = "pass the same Pairs that gave clean and corrupt"
+        raise ShapeError("say what the pictures show", given, right, do)
 
 
 def rehearse(

@@ -63,12 +63,9 @@ def act_patch(
     n = len(corrupted_tokens)
     for name, shape in shapes.items():
         if shape[0] != n:
-            raise ShapeError(
-                f"patch {name}",
-                f"{shape[0]} clean activations for {len(corrupted_tokens)} corrupt inputs",
-                "one clean partner for each",
-                "cache a clean run of the same batch",
-            )
+            given = f"{shape[0]} clean activations for {len(corrupted_tokens)} corrupt inputs"
+            right = "one clean partner for each"
+            raise ShapeError(f"patch {name}", given, right, "cache a clean run of the same batch")
     cells = list_cells(model, names, shapes, axes=("layer", *axes))
     values = [torch.empty(0)] * len(cells)
     with torch.no_grad():
@@ -139,12 +136,9 @@ def to_patching_result(table: Table) -> PatchingResult:
     """
     frame = table.frame
     if table.name != "sweep" or not len(frame):
-        raise SpecificationError(
-            "convert to a PatchingResult",
-            f"the table {table.name!r} of {len(frame)} rows",
-            "a table made by sweep, one row per cell and example",
-            "sweep first",
-        )
+        given = f"the table {table.name!r} of {len(frame)} rows"
+        right = "a table made by sweep, one row per cell and example"
+        raise SpecificationError("convert to a PatchingResult", given, right, "sweep first")
     axes = [str(axis) for axis in table.facts["axes"]]
     swept = [axis for axis in axes if axis != "layer"]
     n = frame["example"].nunique()

@@ -113,12 +113,10 @@ def draw_transplants(
     }
     usable = [c for c in classes if (domain_a, c) in pools and (domain_b, c) in pools]
     if len(usable) < 3:
-        raise SampleError(
-            f"transplant activations from {domain_a} to {domain_b}",
-            f"{len(usable)} classes that stand in both",
-            "three or more: one to score, one that receives, one for the null",
-            "give more classes",
-        )
+        given = f"{len(usable)} classes that stand in both"
+        right = "three or more: one to score, one that receives, one for the null"
+        do = "give more classes"
+        raise SampleError(f"transplant activations from {domain_a} to {domain_b}", given, right, do)
     generator, drawn = rng("transplants", seed), []
     for turn in range(n):
         row = None
@@ -128,12 +126,10 @@ def draw_transplants(
             )
         drawn.extend([row] if row else [])
     if not drawn:
-        raise SampleError(
-            f"transplant activations from {domain_a} to {domain_b}",
-            f"no target whose donors are by another {column}",
-            f"two or more of {column} in each class and domain",
-            "give more pictures",
-        )
+        given = f"no target whose donors are by another {column}"
+        right = f"two or more of {column} in each class and domain"
+        do = "give more pictures"
+        raise SampleError(f"transplant activations from {domain_a} to {domain_b}", given, right, do)
     return Transplants(images, pd.DataFrame(drawn), column, n - len(drawn))
 
 

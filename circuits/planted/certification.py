@@ -112,12 +112,10 @@ def certify_edges(
     """
     ways = [way for domain in planted.by_class for way in planted.ways(domain)]
     if len(ways) > len(planted.by_class) or any(truth.backup for _, truth in ways):
-        raise SpecificationError(
-            "certify edges one by one",
-            f"the condition {planted.blueprint.condition!r}",
-            "a model without a backup, all classes of which go the same way",
-            "certify its nodes and neurons: certify_truth",
-        )
+        given = f"the condition {planted.blueprint.condition!r}"
+        right = "a model without a backup, all classes of which go the same way"
+        do = "certify its nodes and neurons: certify_truth"
+        raise SpecificationError("certify edges one by one", given, right, do)
     return _certify("planted_edges", _edges, planted, tower, n, seed)
 
 

@@ -68,12 +68,9 @@ class Blueprint(PlantedBlueprint):
         check_known(asked, "tier", [self.tier], TIERS, error)
         if self.tier not in CONDITIONS[self.condition].tiers:
             have = [name for name, lanes in CONDITIONS.items() if self.tier in lanes.tiers]
-            raise error(
-                asked,
-                f"{self.condition!r} in the tier {self.tier!r}",
-                f"one of {', '.join(have)}",
-                f"plant it in {' or '.join(CONDITIONS[self.condition].tiers)}",
-            )
+            given = f"{self.condition!r} in the tier {self.tier!r}"
+            do = f"plant it in {' or '.join(CONDITIONS[self.condition].tiers)}"
+            raise error(asked, given, f"one of {', '.join(have)}", do)
         if not can_be_planted(CONDITIONS[self.condition], self.dose):
             raise error(
                 asked,

@@ -363,18 +363,12 @@ def _check(a: ClassCircuits, b: ClassCircuits, shares: Sequence[float], n_null: 
     asked = f"run circuits of {a.domain} in {b.domain}"
     parts = len(a.cut.names), len(b.cut.names)
     if a.cut.tower is not b.cut.tower or list(a.cut.names) != list(b.cut.names):
-        raise SpecificationError(
-            asked,
-            f"circuits of {parts[0]} and {parts[1]} parts, or of two towers",
-            "circuits of the same parts of one tower",
-            "find both with the same cut",
-        )
+        given = f"circuits of {parts[0]} and {parts[1]} parts, or of two towers"
+        right = "circuits of the same parts of one tower"
+        raise SpecificationError(asked, given, right, "find both with the same cut")
     check_counts(asked, circuits_of_others=n_null)
     check_shares(asked, shares)
     if a.domain == b.domain:
-        raise SpecificationError(
-            "run circuits in another domain",
-            f"{a.domain} twice",
-            "two domains",
-            "give the circuits of another domain",
-        )
+        given = f"{a.domain} twice"
+        do = "give the circuits of another domain"
+        raise SpecificationError("run circuits in another domain", given, "two domains", do)

@@ -158,12 +158,9 @@ class ClassCircuits:
             SiteError: For sites that the cut does not have.
         """
         if not isinstance(self.cut, Units):
-            raise SpecificationError(
-                "cut circuits at some sites",
-                f"circuits of {self.cut.level}s",
-                "circuits of units",
-                "find them with Units.of",
-            )
+            given = f"circuits of {self.cut.level}s"
+            do = "find them with Units.of"
+            raise SpecificationError("cut circuits at some sites", given, "circuits of units", do)
         names = find_sites(list(sites), list(self.cut.widths))
         here = np.isin(np.repeat(list(self.cut.widths), list(self.cut.widths.values())), names)
         cut = replace(self.cut, widths={site: self.cut.widths[site] for site in names})

@@ -93,12 +93,10 @@ class Scores:
         check_known("compare circuits", "level", [level], LEVELS, SpecificationError)
         wiring = found.wiring
         if found.labels is None:
-            raise DataError(
-                "compare circuits class by class",
-                "an attribution without labels",
-                "one made from pairs whose classes are known",
-                "pass pairs= to attribute",
-            )
+            given = "an attribution without labels"
+            right = "one made from pairs whose classes are known"
+            do = "pass pairs= to attribute"
+            raise DataError("compare circuits class by class", given, right, do)
         edges = cls(found.values, list(found.labels), sides, wiring.groups, wiring.edges)
         return edges if level == "edge" else edges.leaving(wiring)
 
@@ -144,12 +142,10 @@ class Scores:
             for side in (0, 1):
                 rows = self.values[(labels == name) & (sides == side)]
                 if not len(rows):
-                    raise SampleError(
-                        f"halve the examples of {name!r}",
-                        f"none in half {side}",
-                        "one or more of each class in each half",
-                        "leave the class out, or draw more pictures",
-                    )
+                    given = f"none in half {side}"
+                    right = "one or more of each class in each half"
+                    do = "leave the class out, or draw more pictures"
+                    raise SampleError(f"halve the examples of {name!r}", given, right, do)
                 found.append(rows.mean(axis=0))
         return np.stack(found).reshape(len(classes), 2, -1)
 
@@ -239,28 +235,20 @@ def overlap(
         domains = getattr(a, "domain", "A"), getattr(b, "domain", "B")
     a, b = (getattr(each, "scores", each) for each in (a, b))
     if not isinstance(a, Scores) or not isinstance(b, Scores):
-        raise SpecificationError(
-            "compare circuits",
-            f"a {type(a).__name__} and a {type(b).__name__}",
-            "two Scores, two ClassCircuits or two Circuits",
-            "find circuits of classes with class_circuits, or one circuit with discover",
-        )
+        given = f"a {type(a).__name__} and a {type(b).__name__}"
+        right = "two Scores, two ClassCircuits or two Circuits"
+        do = "find circuits of classes with class_circuits, or one circuit with discover"
+        raise SpecificationError("compare circuits", given, right, do)
     check_known("compare circuits", "measure", measures, MEASURES_OF_OVERLAP, SpecificationError)
     if a.values.shape[1] != b.values.shape[1] or (np.asarray(a.groups) != b.groups).any():
-        raise ShapeError(
-            "compare circuits",
-            f"{a.values.shape[1]} and {b.values.shape[1]} units",
-            "the same units in both domains",
-            "score the same model at the same level",
-        )
+        given = f"{a.values.shape[1]} and {b.values.shape[1]} units"
+        right = "the same units in both domains"
+        raise ShapeError("compare circuits", given, right, "score the same model at the same level")
     classes = sorted(set(a.labels) & set(b.labels), key=str)
     if len(classes) < 4 or not 0 < share <= 1:
-        raise SampleError(
-            "compare circuits class by class",
-            f"{len(classes)} classes in both domains, and a share of {share}",
-            "four or more classes, and a share above 0, up to 1",
-            "give more classes",
-        )
+        given = f"{len(classes)} classes in both domains, and a share of {share}"
+        right = "four or more classes, and a share above 0, up to 1"
+        raise SampleError("compare circuits class by class", given, right, "give more classes")
     means = a.means(classes), b.means(classes)
     silent = _silent(a, domains[0], classes) or _silent(b, domains[1], classes)
     readouts = None

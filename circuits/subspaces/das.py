@@ -231,12 +231,8 @@ def das_among(
     """
     task = filled(das_among, DasTask, how)
     if len(domains) < 2:
-        raise SpecificationError(
-            "compare subspaces",
-            f"one domain ({listed(list(domains))})",
-            "two or more",
-            "name another",
-        )
+        given = f"one domain ({listed(list(domains))})"
+        raise SpecificationError("compare subspaces", given, "two or more", "name another")
     names, place = find_sites(sites, tower.sites), dict(where or {})
     check_place(tower, names, place)
     began, known = time.perf_counter(), set(task.classifier.names)

@@ -148,12 +148,10 @@ def das_between(
     (['B', 'A'], True)
     """
     if tuple(heads[0].names) != tuple(heads[1].names):
-        raise SpecificationError(
-            "compare subspaces of two models",
-            "heads of different classes",
-            "the same classes, in the same order",
-            "make both of the same names",
-        )
+        given = "heads of different classes"
+        right = "the same classes, in the same order"
+        do = "make both of the same names"
+        raise SpecificationError("compare subspaces of two models", given, right, do)
     sites = (site, site) if isinstance(site, str) else site
     tasks = [
         filled(das_between, DasTask, {**how, "classifier": head, "preprocess": model.preprocess})

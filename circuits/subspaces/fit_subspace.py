@@ -71,12 +71,8 @@ class FitRecipe(Budget):
         check_counts("fit a subspace", steps=self.steps, batch_size=self.batch_size)
         if not self.learning_rate > 0 or not 0 < self.span <= 1:
             given = f"learning_rate={self.learning_rate}, span={self.span}"
-            raise SpecificationError(
-                "fit a subspace",
-                given,
-                "a rate above 0, and a span above 0, at most 1 (a share of the variance)",
-                "choose other numbers",
-            )
+            right = "a rate above 0, and a span above 0, at most 1 (a share of the variance)"
+            raise SpecificationError("fit a subspace", given, right, "choose other numbers")
 
     def rows(self, tower: Tower, site: str, x: Tensor) -> int:
         """How many pairs a forward with gradients may hold."""
@@ -311,12 +307,9 @@ def _check_enough(task: SubspaceTask, k: int) -> None:
     width, given = shape[place], shape.numel() // shape[place]
     check_k(task.site, k, width)
     if given <= k < width:
-        raise SampleError(
-            f"find {k} directions at {task.site}",
-            f"{given} activations",
-            f"more than {k}",
-            "give more pictures",
-        )
+        right = f"more than {k}"
+        do = "give more pictures"
+        raise SampleError(f"find {k} directions at {task.site}", f"{given} activations", right, do)
 
 
 def _start(

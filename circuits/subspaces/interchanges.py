@@ -148,12 +148,8 @@ def hold_out(
     check_known("fit a subspace", "domain", domains, images.domains)
     asked = f"compare the subspaces of {' and '.join(domains)}"
     if len(set(domains)) < len(domains) or n < 1:
-        raise SpecificationError(
-            asked,
-            f"{listed(domains)}, n = {n}",
-            "different domains, n of at least 1",
-            "choose others",
-        )
+        right = "different domains, n of at least 1"
+        raise SpecificationError(asked, f"{listed(domains)}, n = {n}", right, "choose others")
     frame = images.frame
     used = frame["domain"].isin(domains).to_numpy() & frame["label"].isin(classes).to_numpy()
     column, who = artist_column(frame), artists_of(frame)
@@ -174,12 +170,9 @@ def hold_out(
     few = [d for d in domains if len(set(who[(side == 1) & (domain == d)])) < 2]
     if len(usable) < 3 or few:
         n_artists = {d: len(set(who[used & (domain == d)])) for d in domains}
-        raise SampleError(
-            asked,
-            f"{len(usable)} classes by artists fitted on and others, of {n_artists} ({column})",
-            "three classes and three artists in every domain: one to fit on, two to test on",
-            "give more classes or more artists",
-        )
+        given = f"{len(usable)} classes by artists fitted on and others, of {n_artists} ({column})"
+        right = "three classes and three artists in every domain: one to fit on, two to test on"
+        raise SampleError(asked, given, right, "give more classes or more artists")
     most, generator = -(-n // len(usable)), rng("fitted on", seed)
     fitted: dict[str, list[np.ndarray]] = {d: [] for d in domains}
     for c in usable:

@@ -90,12 +90,10 @@ class Subspace:
         """
         width = dict(zip(self.axes, base.shape, strict=False)).get(feature_axis(self.axes))
         if base.shape != source.shape or base.ndim != len(self.axes) or width != len(self.basis):
-            raise ShapeError(
-                f"interchange a subspace at {self.site}",
-                f"activations {tuple(base.shape)} and {tuple(source.shape)}",
-                f"one shape of the axes {listed(self.axes)}, features {len(self.basis)}",
-                "take both from this site",
-            )
+            given = f"activations {tuple(base.shape)} and {tuple(source.shape)}"
+            right = f"one shape of the axes {listed(self.axes)}, features {len(self.basis)}"
+            do = "take both from this site"
+            raise ShapeError(f"interchange a subspace at {self.site}", given, right, do)
         return swapped(base, source, self.basis, self.axes, self.where)
 
 
@@ -261,12 +259,10 @@ def check_place(tower: Tower, sites: Sequence[str], where: Mapping[str, int]) ->
     for site in sites:
         axis = feature_axis(tower.axes(site))
         if {"batch", axis} & set(where):
-            raise SpecificationError(
-                f"find a subspace at {site}",
-                f"the place {dict(where)}",
-                f"places of other axes than batch and {axis}, along which the subspace lies",
-                'write for example where={"pos": 0}',
-            )
+            given = f"the place {dict(where)}"
+            right = f"places of other axes than batch and {axis}, along which the subspace lies"
+            do = 'write for example where={"pos": 0}'
+            raise SpecificationError(f"find a subspace at {site}", given, right, do)
 
 
 def check_k(site: str, k: int, width: int) -> None:

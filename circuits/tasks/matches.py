@@ -34,9 +34,7 @@ from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 
 VISUAL, TEXT = "visual", "text"  # the two towers
-
 ASKED = "match pictures and captions"
-
 Both = tuple[Tensor, Tensor]
 """Clean inputs of a tower, and their corrupt partners."""
 
@@ -114,24 +112,16 @@ class Matches:
         if not counts[0]:
             raise SampleError(ASKED, "no pair", "one or more", "give more pictures")
         if len(set(counts)) > 1 or len(self.pairs or self.pictures[0]) != counts[0]:
-            raise ShapeError(
-                ASKED,
-                f"{counts[0]} pictures with {counts[1]} partners, {counts[2]} captions with "
-                f"{counts[3]}",
-                "as many of each",
-                "give them in the same order",
-            )
+            given = "{} pictures with {} partners, {} captions with {}".format(*counts)
+            raise ShapeError(ASKED, given, "as many of each", "give them in the same order")
         read = {"pictures": self.pictures, "captions": self.captions}
         for what, (clean, corrupt) in read.items():
             alike = clean.shape == corrupt.shape and (clean == corrupt).flatten(1).all(dim=1)
             if bool(torch.as_tensor(alike).any()):
                 places = torch.as_tensor(alike).nonzero()[:, 0].tolist()
-                raise AlikeError(
-                    ASKED,
-                    f"{what} that are their own partners (pair {listed(places)})",
-                    "two different ones in each pair",
-                    "leave these pairs out",
-                )
+                given = f"{what} that are their own partners (pair {listed(places)})"
+                right = "two different ones in each pair"
+                raise AlikeError(ASKED, given, right, "leave these pairs out")
 
     def __repr__(self) -> str:
         n, level = len(self), [cut.level for cut in self.cuts]
@@ -418,12 +408,10 @@ def _best(cut: Cut, scores: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     """Which parts each circuit keeps, `share part`."""
     n = len(cut.names)
     if scores.shape[-1] != n or scores.ndim > 2:
-        raise ShapeError(
-            "test circuits of two towers",
-            f"scores of shape {scores.shape}",
-            f"one for each of the {n} parts, of any number of examples",
-            "take the scores from matches of the same towers",
-        )
+        given = f"scores of shape {scores.shape}"
+        right = f"one for each of the {n} parts, of any number of examples"
+        do = "take the scores from matches of the same towers"
+        raise ShapeError("test circuits of two towers", given, right, do)
     mean = scores.reshape(-1, n).mean(axis=0)[None]
     return np.concatenate(
         [best_of_groups(mean, np.zeros(n), share, negligible=0) for share in shares]

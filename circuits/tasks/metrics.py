@@ -61,19 +61,15 @@ class Target:
     def __post_init__(self) -> None:
         check_fields(self)
         if isinstance(self.labels, str) or isinstance(self.foils, str):
-            raise SpecificationError(
-                "score examples against classes",
-                f"the text {self.labels if isinstance(self.labels, str) else self.foils!r}",
-                "a class for each example",
-                "put it into a list",
-            )
+            given = f"the text {self.labels if isinstance(self.labels, str) else self.foils!r}"
+            right = "a class for each example"
+            do = "put it into a list"
+            raise SpecificationError("score examples against classes", given, right, do)
         if len(self.classifier.names) < 2:
-            raise DataError(
-                "score one class against the others",
-                f"the classes {listed(self.classifier.names)}",
-                "two or more different names",
-                "name every class once",
-            )
+            given = f"the classes {listed(self.classifier.names)}"
+            right = "two or more different names"
+            do = "name every class once"
+            raise DataError("score one class against the others", given, right, do)
         object.__setattr__(self, "labels", self._places("labels", self.labels))
         if self.foils is not None:
             foils = self._places("foils", self.foils)
@@ -81,19 +77,15 @@ class Target:
             if len(foils) != len(self.labels) or bool(
                 torch.eq(foils, torch.as_tensor(self.labels)).any()
             ):
-                raise DataError(
-                    "score a class against a foil",
-                    "foils that are the class itself, or of another number than the labels",
-                    "one other class per example",
-                    "choose foils that differ from the labels",
-                )
+                given = "foils that are the class itself, or of another number than the labels"
+                right = "one other class per example"
+                do = "choose foils that differ from the labels"
+                raise DataError("score a class against a foil", given, right, do)
         if self.clean is not None and len(self.clean) != len(self.labels):
-            raise ShapeError(
-                "score against clean embeddings",
-                f"{len(self.clean)} of them for {len(self.labels)} labels",
-                f"{len(self)}, one a label",
-                "embed the clean pictures in the same order",
-            )
+            given = f"{len(self.clean)} of them for {len(self.labels)} labels"
+            right = f"{len(self)}, one a label"
+            do = "embed the clean pictures in the same order"
+            raise ShapeError("score against clean embeddings", given, right, do)
 
     def __repr__(self) -> str:
         held = [name for name in ("foils", "clean") if getattr(self, name) is not None]
@@ -267,12 +259,10 @@ class Metric:
     def __call__(self, embedding: Tensor) -> Tensor:
         n = len(self.target)
         if embedding.ndim != 2 or len(embedding) != n:
-            raise ShapeError(
-                f"compute {self.name!r}",
-                f"outputs of shape {tuple(embedding.shape)}",
-                f"({len(self.target)}, d_embed): one row per label",
-                "score the same pictures, in the same order, as the labels",
-            )
+            given = f"outputs of shape {tuple(embedding.shape)}"
+            right = f"({len(self.target)}, d_embed): one row per label"
+            do = "score the same pictures, in the same order, as the labels"
+            raise ShapeError(f"compute {self.name!r}", given, right, do)
         function = METRICS[self.kind] if isinstance(self.kind, str) else self.kind
         return function(embedding, self.target)
 
@@ -286,19 +276,13 @@ def check_kind(kind: MetricKind | None) -> None:
     if isinstance(kind, str):
         check_known(asked, "metric", [kind], METRICS, SpecificationError)
     elif kind is not None and not callable(kind):
-        raise SpecificationError(
-            asked,
-            f"the metric {kind!r}",
-            f"one of {listed(METRICS)}, or a function of outputs and a Target",
-            f"name one of {listed(METRICS)}",
-        )
+        given = f"the metric {kind!r}"
+        right = f"one of {listed(METRICS)}, or a function of outputs and a Target"
+        raise SpecificationError(asked, given, right, f"name one of {listed(METRICS)}")
     elif kind is not None and _takes(kind) == 1:
-        raise SpecificationError(
-            asked,
-            f"the function {getattr(kind, '__name__', kind)!r} of one argument",
-            "a function of outputs and a Target",
-            "let it take a second argument; circuits.sweep takes functions of outputs alone",
-        )
+        given = f"the function {getattr(kind, '__name__', kind)!r} of one argument"
+        do = "let it take a second argument; circuits.sweep takes functions of outputs alone"
+        raise SpecificationError(asked, given, "a function of outputs and a Target", do)
 
 
 def _takes(function: Callable[..., object]) -> int | None:
@@ -327,12 +311,10 @@ def measure(
 ) -> Float[Tensor, "batch"]:
     """One number per output, or an error that says what the metric gave instead."""
     if not hasattr(metric, "__getitem__") and _takes(metric) == 2:
-        raise SpecificationError(
-            f"measure patches by {name_of(metric)!r}",
-            "a function of two arguments",
-            "a function of outputs alone, or a Metric, which knows its target",
-            "write Metric(function, Target(classifier, labels=...))",
-        )
+        given = "a function of two arguments"
+        right = "a function of outputs alone, or a Metric, which knows its target"
+        do = "write Metric(function, Target(classifier, labels=...))"
+        raise SpecificationError(f"measure patches by {name_of(metric)!r}", given, right, do)
     values = metric(outputs)
     if not isinstance(values, Tensor) or values.shape != outputs.shape[:1]:
         given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -349,12 +331,8 @@ def check_finite(asked: str, values: Mapping[str, Tensor | np.ndarray | float]) 
     """Refuse NaN and infinity, and say in which of the named values they stand."""
     bad = [name for name, each in values.items() if not torch.as_tensor(each).isfinite().all()]
     if bad:
-        raise NumericsError(
-            asked,
-            f"NaN or infinity in {listed(bad)}",
-            "finite numbers",
-            "check the pictures, the class embeddings, the metric and the tower's own output",
-        )
+        do = "check the pictures, the class embeddings, the metric and the tower's own output"
+        raise NumericsError(asked, f"NaN or infinity in {listed(bad)}", "finite numbers", do)
 
 
 def check_metric(
@@ -370,12 +348,10 @@ def check_metric(
     """
     values = torch.stack([measure(metric, out) for out in (clean, corrupt, -clean, -corrupt)])
     if bool((values == values[0]).all()) and not torch.equal(clean, corrupt):
-        raise SpecificationError(
-            f"measure patches by {name_of(metric)!r}",
-            f"a metric that ignores the output (always {listed(values[0].tolist(), limit=3)})",
-            "a number that changes with the tower's output",
-            f"use one of {listed(METRICS)}, or return a function of the output",
-        )
+        given = f"a metric that ignores the output (always {listed(values[0].tolist(), limit=3)})"
+        right = "a number that changes with the tower's output"
+        do = f"use one of {listed(METRICS)}, or return a function of the output"
+        raise SpecificationError(f"measure patches by {name_of(metric)!r}", given, right, do)
     check_order(metric, clean)
 
 

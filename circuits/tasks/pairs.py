@@ -59,12 +59,10 @@ class Crossing(ClassTask):
 
     def __post_init__(self) -> None:
         if not callable(self.metric) and self.metric not in ("margin", "mean_margin"):
-            raise SpecificationError(
-                "score activations of another picture",
-                f"the metric {self.metric!r}",
-                "margin or mean_margin, which score a class against all others, or a function",
-                "choose one of the two, or write a function of outputs and a Target",
-            )
+            given = f"the metric {self.metric!r}"
+            right = "margin or mean_margin, which score a class against all others, or a function"
+            do = "choose one of the two, or write a function of outputs and a Target"
+            raise SpecificationError("score activations of another picture", given, right, do)
 
 
 @door
@@ -113,12 +111,10 @@ def read(
 def check_partners(what: str, x: Tensor, other: Tensor) -> None:
     """Refuse inputs and partners that differ in shape or dtype."""
     if other.shape != x.shape or other.dtype != x.dtype:
-        raise ShapeError(
-            f"exchange activations of inputs and {what}",
-            f"{tuple(x.shape)} {x.dtype} and {tuple(other.shape)} {other.dtype}",
-            "one shape and dtype",
-            "give every input one partner, preprocessed alike",
-        )
+        given = f"{tuple(x.shape)} {x.dtype} and {tuple(other.shape)} {other.dtype}"
+        right = "one shape and dtype"
+        do = "give every input one partner, preprocessed alike"
+        raise ShapeError(f"exchange activations of inputs and {what}", given, right, do)
 
 
 class PairTaskKeywords(TypedDict, total=False):
@@ -259,12 +255,10 @@ def read_pairs(
     crossed = bool((labels != foils).all())
     check_kind(metric)
     if metric == "logit_difference" and not crossed:
-        raise SpecificationError(
-            "score clean against corrupt classes",
-            "pairs of which some share their class",
-            "pairs that differ in class",
-            "use metric='margin', or other pairs",
-        )
+        given = "pairs of which some share their class"
+        right = "pairs that differ in class"
+        do = "use metric='margin', or other pairs"
+        raise SpecificationError("score clean against corrupt classes", given, right, do)
     like = classifier.embeddings
     clean = read(pairs.images, pairs.clean_rows, preprocess, like)
     corrupt = read(pairs.images, pairs.corrupt_rows, preprocess, like)
@@ -358,12 +352,9 @@ Nanda 2024).
 
 def _check(pictures: Tensor, strength: float) -> None:
     if pictures.ndim != 4 or not pictures.is_floating_point() or not len(pictures):
-        raise ShapeError(
-            "corrupt pictures",
-            f"shape {tuple(pictures.shape)}, {pictures.dtype}",
-            "floating-point numbers of shape (batch, channel, row, column)",
-            "pass preprocessed pictures",
-        )
+        given = f"shape {tuple(pictures.shape)}, {pictures.dtype}"
+        right = "floating-point numbers of shape (batch, channel, row, column)"
+        raise ShapeError("corrupt pictures", given, right, "pass preprocessed pictures")
     if not 0 <= strength < float("inf"):
         raise _out_of_range(strength, "a number of 0 or more")
 

@@ -167,12 +167,9 @@ def channel_circuit(
     check_counts(asked, least=2, steps=steps)
     check_counts(asked, fan_in=fan_in)
     if not 0 < keep <= 1:
-        raise SpecificationError(
-            asked,
-            f"keep={keep} and fan_in={fan_in}",
-            "a share above 0, up to 1, and one incoming edge or more",
-            "keep 0.1, as the paper did",
-        )
+        right = "a share above 0, up to 1, and one incoming edge or more"
+        do = "keep 0.1, as the paper did"
+        raise SpecificationError(asked, f"keep={keep} and fan_in={fan_in}", right, do)
     names = find_sites(sites, tower.sites)
     for up, down in pairwise(names):
         check_adjacent(asked, tower, up, down)

@@ -142,12 +142,9 @@ def want(
         every = list(range(sizes[site])) if channels is None else [int(c) for c in channels]
         strange = [c for c in every if not 0 <= c < sizes[site]]
         if strange or len(set(every)) < len(every):
-            raise ShapeError(
-                asked,
-                f"channels {listed(strange or every)} of {site}",
-                f"different ones from 0 to {sizes[site] - 1}",
-                "count from the start of the axis, and name each once",
-            )
+            given = f"channels {listed(strange or every)} of {site}"
+            do = "count from the start of the axis, and name each once"
+            raise ShapeError(asked, given, f"different ones from 0 to {sizes[site] - 1}", do)
         if not every:
             raise SpecificationError(
                 asked, f"no channels of {site}", "at least one", "name some, or leave it to all"
@@ -162,20 +159,14 @@ def check_adjacent(asked: str, tower: Tower, upstream: str, downstream: str) -> 
     for site in (upstream, downstream):
         unit_axis(tower, site)
     if order.index(upstream) >= order.index(downstream):
-        raise SiteError(
-            asked,
-            "a downstream site that is not computed after the upstream one",
-            "two sites in the order of the computation",
-            f"exchange them, or choose a site behind {upstream}",
-        )
+        given = "a downstream site that is not computed after the upstream one"
+        right = "two sites in the order of the computation"
+        raise SiteError(asked, given, right, f"exchange them, or choose a site behind {upstream}")
     layers = tower.layer(upstream), tower.layer(downstream)
     if layers[1] - layers[0] > 1:
-        raise SiteError(
-            asked,
-            f"sites of the blocks {layers[0]} and {layers[1]}",
-            "sites of the same block or of neighbouring ones",
-            "score the sites between them too, one pair at a time",
-        )
+        given = f"sites of the blocks {layers[0]} and {layers[1]}"
+        right = "sites of the same block or of neighbouring ones"
+        raise SiteError(asked, given, right, "score the sites between them too, one pair at a time")
 
 
 def score_edges(
@@ -218,12 +209,10 @@ class _Pair:
         each = IN_FLIGHT * (self.start.nbytes + self.end.nbytes)
         self.chunk = memory // max(1, each)
         if self.chunk < 1:
-            raise SpecificationError(
-                f"score edges into {wanted.downstream}",
-                f"a budget of {memory} bytes",
-                f"at least {each}, what one channel of {len(zero)} examples needs",
-                "raise memory, or lower batch_size",
-            )
+            given = f"a budget of {memory} bytes"
+            right = f"at least {each}, what one channel of {len(zero)} examples needs"
+            do = "raise memory, or lower batch_size"
+            raise SpecificationError(f"score edges into {wanted.downstream}", given, right, do)
 
     def _end(self) -> Tensor:
         """The downstream activation of the run itself; refused if the upstream one is not in it."""

@@ -123,12 +123,10 @@ def mean_gradient(
             outputs = held.go_on(path).unflatten(0, (len(some), len(a)))
             value = torch.stack([measure(metric, each) for each in outputs]).sum()
         if outputs.requires_grad and not value.requires_grad:
-            raise SpecificationError(
-                f"take gradients of {name_of(metric)!r}",
-                "numbers that torch cannot trace to the output",
-                "a metric made of differentiable steps",
-                "return tensors; no .detach(), .item(), argmax or numpy",
-            )
+            given = "numbers that torch cannot trace to the output"
+            right = "a metric made of differentiable steps"
+            do = "return tensors; no .detach(), .item(), argmax or numpy"
+            raise SpecificationError(f"take gradients of {name_of(metric)!r}", given, right, do)
         if value.requires_grad:  # else the site does not reach the output, and scores 0
             (grad,) = torch.autograd.grad(value, path, allow_unused=True, materialize_grads=True)
             total += grad.unflatten(0, (len(some), len(a))).sum(dim=0)

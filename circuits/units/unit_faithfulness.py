@@ -211,12 +211,9 @@ def _check_widths(tower: Tower, kept: Mapping[str, np.ndarray], x: Tensor, axis:
     for site, masks in kept.items():
         right = cache[site].shape[tower.axes(site).index(axis)]
         if masks.shape[1] != right:
-            raise ShapeError(
-                f"test units at {site}",
-                f"{masks.shape[1]} scores for {right} units",
-                f"{right}, one a unit",
-                "take the scores from the same tower",
-            )
+            given = f"{masks.shape[1]} scores for {right} units"
+            do = "take the scores from the same tower"
+            raise ShapeError(f"test units at {site}", given, f"{right}, one a unit", do)
 
 
 def _check(
@@ -228,17 +225,13 @@ def _check(
 ) -> None:
     unknown = [site for site in scores if site not in sites]
     if unknown or not sites or not shares or not all(0 < share <= 1 for share in shares):
-        raise SpecificationError(
-            "test circuits of units",
-            f"the sites {unknown or list(sites)} and shares {list(shares)}",
-            "sites of the tower and shares above 0, up to 1",
-            "take the scores from channel_scores on the same tower",
-        )
+        given = f"the sites {unknown or list(sites)} and shares {list(shares)}"
+        right = "sites of the tower and shares above 0, up to 1"
+        do = "take the scores from channel_scores on the same tower"
+        raise SpecificationError("test circuits of units", given, right, do)
     for site in sites:
         if axis not in tower.axes(site) or np.ndim(np.asarray(scores[site])) != 1:
-            raise ShapeError(
-                f"test units at {site}",
-                f"scores of shape {tuple(np.shape(scores[site]))} along {axis!r}",
-                f"one number per unit, along one of {tower.axes(site)[1:]}",
-                "average scores over examples first, or name another axis",
-            )
+            given = f"scores of shape {tuple(np.shape(scores[site]))} along {axis!r}"
+            right = f"one number per unit, along one of {tower.axes(site)[1:]}"
+            do = "average scores over examples first, or name another axis"
+            raise ShapeError(f"test units at {site}", given, right, do)

@@ -116,12 +116,9 @@ def filled(
         if part.default is MISSING and part.default_factory is MISSING and part.name not in given
     ]
     if missing:
-        raise SpecificationError(
-            asked,
-            f"no {' and no '.join(missing)}",
-            f"the keywords {listed(missing)}, which have no default",
-            f"pass {', '.join(f'{name}=...' for name in missing)}",
-        )
+        right = f"the keywords {listed(missing)}, which have no default"
+        do = f"pass {', '.join(f'{name}=...' for name in missing)}"
+        raise SpecificationError(asked, f"no {' and no '.join(missing)}", right, do)
     return cast(Any, kind)(**given)
 
 

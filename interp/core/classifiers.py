@@ -49,26 +49,18 @@ class Classifier:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.names):
-            raise ShapeError(
-                f"score against {len(self.names)} classes",
-                f"class embeddings of shape {tuple(self.embeddings.shape)}",
-                f"({len(self.names)}, d_embed)",
-                "give one embedding per class name",
-            )
+            given = f"class embeddings of shape {tuple(self.embeddings.shape)}"
+            right = f"({len(self.names)}, d_embed)"
+            do = "give one embedding per class name"
+            raise ShapeError(f"score against {len(self.names)} classes", given, right, do)
         if not len(self.names) or len(set(self.names)) < len(self.names):
-            raise DataError(
-                "score pictures against classes",
-                f"the classes {listed(self.names) or 'of no name'}",
-                "different names (two or more where one is scored against others)",
-                "name every class once",
-            )
+            given = f"the classes {listed(self.names) or 'of no name'}"
+            right = "different names (two or more where one is scored against others)"
+            raise DataError("score pictures against classes", given, right, "name every class once")
         if not bool(torch.isfinite(self.embeddings).all()):
-            raise NumericsError(
-                "score against classes",
-                "class embeddings with NaN or infinity",
-                "finite numbers",
-                "check the text tower and the prompts",
-            )
+            given = "class embeddings with NaN or infinity"
+            do = "check the text tower and the prompts"
+            raise NumericsError("score against classes", given, "finite numbers", do)
 
     @property
     def weight(self) -> Tensor:
@@ -192,12 +184,9 @@ class Classifier:
         true = np.array(list(labels), dtype=object)
         self.numbers(true.tolist())
         if len(true) != len(embedding):
-            raise ShapeError(
-                "score predictions",
-                f"{len(true)} labels for {len(embedding)} embeddings",
-                "a label for each",
-                "give both in the same order",
-            )
+            given = f"{len(true)} labels for {len(embedding)} embeddings"
+            right = "a label for each"
+            raise ShapeError("score predictions", given, right, "give both in the same order")
         return self.predict(embedding), true
 
     @door
@@ -240,12 +229,9 @@ class Classifier:
         rounding = torch.finfo(logits.dtype).eps * logits.abs().max().item()
         if not spread > rounding:
             kind = AlikeError if np.isfinite(spread) else NumericsError
-            raise kind(
-                "standardise a classifier",
-                f"logits that spread {spread:.2g} over the classes",
-                "logits that differ between classes",
-                "check the class embeddings and the tower's output",
-            )
+            given = f"logits that spread {spread:.2g} over the classes"
+            do = "check the class embeddings and the tower's output"
+            raise kind("standardise a classifier", given, "logits that differ between classes", do)
         return replace(self, scale=self.scale / spread)
 
 
@@ -280,12 +266,10 @@ class LinearClassifier(Classifier):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bias.shape != (len(self.names),):
-            raise ShapeError(
-                f"score against {len(self.names)} classes",
-                f"offsets of shape {tuple(self.bias.shape)}",
-                f"({len(self.names)},)",
-                "give one per class name",
-            )
+            given = f"offsets of shape {tuple(self.bias.shape)}"
+            right = f"({len(self.names)},)"
+            do = "give one per class name"
+            raise ShapeError(f"score against {len(self.names)} classes", given, right, do)
 
     def logits(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
         """Product of every embedding with every class, and its offset, scaled."""

@@ -158,12 +158,8 @@ def check_known(
     names = list(known)
     for name in given:
         if name not in names:
-            raise error(
-                asked,
-                f"{kind} {name!r}",
-                f"one of {listed(names, limit=12)}",
-                f"did you mean {nearest(name, names)}?",
-            )
+            right = f"one of {listed(names, limit=12)}"
+            raise error(asked, f"{kind} {name!r}", right, f"did you mean {nearest(name, names)}?")
 
 
 def out_of_memory(error: BaseException) -> bool:

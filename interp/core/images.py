@@ -65,12 +65,9 @@ class ImageTable:
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.frame.columns]
         if missing:
-            raise DataError(
-                "make an image table",
-                f"a frame without {listed(missing)}",
-                f"the columns {listed(COLUMNS)}",
-                "add the missing columns",
-            )
+            given = f"a frame without {listed(missing)}"
+            right = f"the columns {listed(COLUMNS)}"
+            raise DataError("make an image table", given, right, "add the missing columns")
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -104,12 +101,10 @@ class ImageTable:
             return self.with_frame(self.frame.iloc[rows])
         keys = np.atleast_1d(np.asarray(rows))
         if keys.dtype.kind not in "biu" and len(keys):
-            raise DataError(
-                "choose pictures",
-                f"[{rows!r}]" if isinstance(rows, str) else f"rows of type {keys.dtype}",
-                "places, a slice, or a mask of True and False",
-                "choose by content with images.select(domain=..., label=...)",
-            )
+            given = f"[{rows!r}]" if isinstance(rows, str) else f"rows of type {keys.dtype}"
+            right = "places, a slice, or a mask of True and False"
+            do = "choose by content with images.select(domain=..., label=...)"
+            raise DataError("choose pictures", given, right, do)
         if keys.dtype == bool:
             return self.with_frame(self.frame[keys])
         return self.with_frame(self.frame.iloc[keys.astype(int)])
@@ -206,12 +201,8 @@ class ImageTable:
         (4, 4)
         """
         if not name.strip():
-            raise DataError(
-                "prepare pictures",
-                "a preparation without a name",
-                "a name that changes when it does",
-                "pass name=",
-            )
+            right = "a name that changes when it does"
+            raise DataError("prepare pictures", "a preparation without a name", right, "pass name=")
         return replace(
             self,
             fingerprint=fingerprint(self.fingerprint, "prepared", name),
@@ -253,12 +244,9 @@ class ImageTable:
             DataError: For a row that the table does not have.
         """
         if not -len(self) <= row < len(self):
-            raise DataError(
-                f"read picture {row}",
-                f"a table of {len(self)}",
-                f"0 to {len(self) - 1}",
-                "count from the start of the table",
-            )
+            given = f"a table of {len(self)}"
+            do = "count from the start of the table"
+            raise DataError(f"read picture {row}", given, f"0 to {len(self) - 1}", do)
         path = self.root / str(self.frame["path"].iloc[row])
         try:
             if self.reader is None:
@@ -266,12 +254,9 @@ class ImageTable:
             else:
                 image = self.reader(self.frame.iloc[row]).convert("RGB")
         except UNREADABLE as error:
-            raise PictureError(
-                f"read {path}",
-                f"a file that is no picture ({error})",
-                "a jpg, png or other picture",
-                "remove or replace the file",
-            ) from None
+            given = f"a file that is no picture ({error})"
+            right = "a jpg, png or other picture"
+            raise PictureError(f"read {path}", given, right, "remove or replace the file") from None
         for step in self.preparations:
             image = step.apply(image, path)
         return image

@@ -119,12 +119,8 @@ class Site:
             SiteError: If no kind of site has this name.
         """
         if self.kind not in AXES:
-            raise SiteError(
-                "look up the axes of a site",
-                repr(self.name),
-                "a kind of site",
-                f"try {nearest(self.kind, AXES)}",
-            )
+            do = f"try {nearest(self.kind, AXES)}"
+            raise SiteError("look up the axes of a site", repr(self.name), "a kind of site", do)
         return AXES[self.kind]
 
     def __str__(self) -> str:
@@ -156,12 +152,10 @@ def find_sites(patterns: str | Iterable[str], known: Sequence[str]) -> list[str]
     for pattern in wanted:
         matches = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
         if not matches:
-            raise SiteError(
-                f"find the site {pattern!r}",
-                f"a tower of {len(known)} sites",
-                "a name or pattern that matches one of them",
-                f"try {nearest(pattern, known)}",
-            )
+            given = f"a tower of {len(known)} sites"
+            right = "a name or pattern that matches one of them"
+            do = f"try {nearest(pattern, known)}"
+            raise SiteError(f"find the site {pattern!r}", given, right, do)
         matched.update(matches)
     if not matched:
         raise SiteError(

@@ -153,12 +153,10 @@ class Table:
     def __post_init__(self) -> None:
         known = {*known_columns(self.frame.columns), *self.own}
         if unknown := [str(name) for name in self.frame.columns if name not in known]:
-            raise SpecificationError(
-                f"make the table {self.name!r}",
-                f"the undeclared column {listed(unknown)}",
-                "columns listed in interp.core.tables.COLUMNS",
-                "say what it means: Table(name, frame, own={'column': 'what it holds'})",
-            )
+            given = f"the undeclared column {listed(unknown)}"
+            right = "columns listed in interp.core.tables.COLUMNS"
+            do = "say what it means: Table(name, frame, own={'column': 'what it holds'})"
+            raise SpecificationError(f"make the table {self.name!r}", given, right, do)
 
     @classmethod
     def with_evidence(
@@ -179,12 +177,10 @@ class Table:
         """
         missing = [column for column in EVIDENCE if column not in frame.columns]
         if missing:
-            raise SpecificationError(
-                f"report {name!r}",
-                f"values without {listed(missing)}",
-                f"the columns {listed(EVIDENCE, limit=20)}",
-                "measure them, or say why not in `reason`",
-            )
+            given = f"values without {listed(missing)}"
+            right = f"the columns {listed(EVIDENCE, limit=20)}"
+            do = "measure them, or say why not in `reason`"
+            raise SpecificationError(f"report {name!r}", given, right, do)
         return cls(name, frame, facts or {})
 
     def __len__(self) -> int:
@@ -240,12 +236,10 @@ class Table:
                 facts["own"] = dict(self.own)
             (target / f"{self.name}.json").write_text(json.dumps(facts, indent=1, default=str))
         except OSError as error:
-            raise OutputError(
-                f"save the table {self.name!r}",
-                f"{target} ({error})",
-                "a folder that can be written",
-                "choose another folder",
-            ) from None
+            given = f"{target} ({error})"
+            right = "a folder that can be written"
+            do = "choose another folder"
+            raise OutputError(f"save the table {self.name!r}", given, right, do) from None
         return target / f"{self.name}.csv"
 
     @classmethod
@@ -267,12 +261,10 @@ class Table:
             frame = read_frame(source)
             facts = json.loads(source.with_suffix(".json").read_text())
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"load the table {source}",
-                f"files that do not read ({error})",
-                "a CSV and a JSON of the same name",
-                "run the study again",
-            ) from None
+            given = f"files that do not read ({error})"
+            right = "a CSV and a JSON of the same name"
+            do = "run the study again"
+            raise DataError(f"load the table {source}", given, right, do) from None
         own = facts.get("own", {})
         for name in own:  # declared nowhere, so that only their values say what they hold
             with suppress(ValueError):

@@ -229,12 +229,9 @@ def check_evaluation(tower: Any, asked: str) -> None:
         draws = "Drop" in type(each).__name__ and any(rate and rate > 0 for rate in rates)
         wrong = draws or isinstance(each, nn.modules.batchnorm._BatchNorm)
         if wrong and each.training and not name.startswith(foreign):
-            raise SpecificationError(
-                asked,
-                f"a tower whose {name} ({type(each).__name__}) is in training mode",
-                "evaluation mode, in which a picture has one embedding",
-                "call .eval() on the module or tower",
-            )
+            given = f"a tower whose {name} ({type(each).__name__}) is in training mode"
+            right = "evaluation mode, in which a picture has one embedding"
+            raise SpecificationError(asked, given, right, "call .eval() on the module or tower")
 
 
 @dataclass(frozen=True)
@@ -298,12 +295,8 @@ class Patch:
         index = part(self.where, axes=axes, site=self.site)
         for axis, place, size in zip(axes, index, activation.shape, strict=True):
             if isinstance(place, int) and not -size <= place < size:
-                raise ShapeError(
-                    f"patch {self.site}",
-                    f"{axis} {place}",
-                    f"0 to {size - 1}",
-                    "count from the start of the axis",
-                )
+                do = "count from the start of the axis"
+                raise ShapeError(f"patch {self.site}", f"{axis} {place}", f"0 to {size - 1}", do)
         patched = activation.clone()
         given: Any = "a function"
         try:
@@ -339,12 +332,8 @@ def part(
     """
     unknown = set(where) - set(axes)
     if unknown:
-        raise SiteError(
-            f"index {site}",
-            f"axis {listed(sorted(unknown))}",
-            f"one of {listed(axes)}",
-            "use the site's own axes",
-        )
+        given = f"axis {listed(sorted(unknown))}"
+        raise SiteError(f"index {site}", given, f"one of {listed(axes)}", "use the site's own axes")
     return tuple(where.get(axis, slice(None)) for axis in axes)
 
 
@@ -369,12 +358,10 @@ def straightening(tower: Tower, asked: str, *, layer: int = 0) -> list[tuple[str
     sites = [site for site in tower.sites if tower.layer(site) >= layer]
     scales = [site for site in sites if site.endswith(("hook_scale", "hook_pattern"))]
     if not scales:
-        raise SpecificationError(
-            asked,
-            f"a {type(tower).__name__} without sites for norm scales and patterns",
-            "a hooked tower of open_clip's, with sites hook_scale and hook_pattern",
-            "use a method that needs no gradient, or another gradient",
-        )
+        given = f"a {type(tower).__name__} without sites for norm scales and patterns"
+        right = "a hooked tower of open_clip's, with sites hook_scale and hook_pattern"
+        do = "use a method that needs no gradient, or another gradient"
+        raise SpecificationError(asked, given, right, do)
     before: dict[str, Tensor] = {}
 
     def hold(tensor: Tensor, hook: Any) -> Tensor:

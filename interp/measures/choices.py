@@ -138,12 +138,8 @@ def options_of(choices: Mapping[str, Sequence[Option]] | None) -> dict[str, list
     """
     given = {} if choices is None else choices
     if not isinstance(given, Mapping):
-        raise SpecificationError(
-            ASKED,
-            f"choices = {given!r}",
-            "lists of options by choice",
-            'write choices={"metric": ["margin", "probability"]}',
-        )
+        do = 'write choices={"metric": ["margin", "probability"]}'
+        raise SpecificationError(ASKED, f"choices = {given!r}", "lists of options by choice", do)
     check_known(ASKED, "choice", map(str, given), CHOICES, SpecificationError)
     return {name: one.of(name, given.get(name)) for name, one in CHOICES.items()}
 

@@ -186,12 +186,9 @@ def multiverse_table(
         SampleError: With too few classes.
     """
     if not cuts_of(subject, options):
-        raise SpecificationError(
-            ASKED,
-            f"a {type(subject.tower).__name__} with none of {listed(UNITS)}",
-            "the names of sites with channels, neurons or heads",
-            "pass sites=[...]",
-        )
+        given = f"a {type(subject.tower).__name__} with none of {listed(UNITS)}"
+        right = "the names of sites with channels, neurons or heads"
+        raise SpecificationError(ASKED, given, right, "pass sites=[...]")
     every = ways_among(choices)
     ways = picked(every, n_ways, subject.seed)
     later = {rung: _later(rung, choices) for rung in ("R5", "R6")}

@@ -57,12 +57,10 @@ def chosen_units(a: ClassCircuits, b: ClassCircuits, site: str, seed: int = 0) -
     """
     first, second = strength(a, site).align(strength(b, site), join="inner", axis=0)
     if first.empty or first.shape[1] <= N_CHOSEN:
-        raise SampleError(
-            f"choose units of {site}",
-            f"{len(first)} classes that its {first.shape[1]} units tell in both domains",
-            f"one or more, and more than {N_CHOSEN} units",
-            "show the same classes in both domains",
-        )
+        given = f"{len(first)} classes that its {first.shape[1]} units tell in both domains"
+        right = f"one or more, and more than {N_CHOSEN} units"
+        do = "show the same classes in both domains"
+        raise SampleError(f"choose units of {site}", given, right, do)
     by_role = {
         BOTH: np.minimum(first, second),
         serves_more(a.domain): first - second.clip(lower=0),

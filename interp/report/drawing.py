@@ -102,12 +102,9 @@ def draw_multiverse(table: Table, *, rung: str = "", title: str = "") -> "go.Fig
     page = page_model(LoadedResult(Path(), {"mode": "model"}, {"multiverse": table}))
     figure = choices_figure(figure_rows(page, spec))
     if figure is None:
-        raise SpecificationError(
-            "draw a specification curve",
-            f"{len(table)} rows without an index of {rung or known[-1]}",
-            "rows with an index",
-            "read the column reason of table.frame",
-        )
+        given = f"{len(table)} rows without an index of {rung or known[-1]}"
+        do = "read the column reason of table.frame"
+        raise SpecificationError("draw a specification curve", given, "rows with an index", do)
     said = in_short(whole(table.frame[table.frame["rung"] == (rung or known[-1])]))
     return draw(replace(figure, title=f"{title or figure.title}<br><sup>{said}</sup>"))
 
@@ -192,12 +189,10 @@ def draw_table(table: Table, *, title: str = "") -> "go.Figure":
             "rows with an index",
             "read table.frame",
         )
-    raise SpecificationError(
-        f"draw the table {table.name!r}",
-        f"{len(table)} rows that no figure of the page shows",
-        f"one of {listed(drawn, limit=30)}, with numbers",
-        "draw table.frame with plotly",
-    )
+    given = f"{len(table)} rows that no figure of the page shows"
+    right = f"one of {listed(drawn, limit=30)}, with numbers"
+    do = "draw table.frame with plotly"
+    raise SpecificationError(f"draw the table {table.name!r}", given, right, do)
 
 
 def draw(figure: Figure) -> "go.Figure":

@@ -159,19 +159,14 @@ def _facts(folder: Path) -> Mapping[str, Any]:
     try:
         facts = json.loads((folder / "facts.json").read_text())
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"make a page from {folder}",
-            f"no readable facts.json ({error})",
-            "the folder that a run wrote, with facts.json, tables/ and plates/",
-            "name that folder, or run the study again",
-        ) from None
+        given = f"no readable facts.json ({error})"
+        right = "the folder that a run wrote, with facts.json, tables/ and plates/"
+        do = "name that folder, or run the study again"
+        raise DataError(f"make a page from {folder}", given, right, do) from None
     if not isinstance(facts, dict):
-        raise DataError(
-            f"make a page from {folder}",
-            f"a facts.json that holds a {type(facts).__name__}",
-            "an object of facts",
-            "run the study again",
-        )
+        given = f"a facts.json that holds a {type(facts).__name__}"
+        right = "an object of facts"
+        raise DataError(f"make a page from {folder}", given, right, "run the study again")
     return facts
 
 

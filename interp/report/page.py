@@ -82,12 +82,10 @@ def written(target: Path, text: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, text)
     except OSError as error:
-        raise OutputError(
-            f"write the page {target}",
-            error.strerror or str(error),
-            "a path that can be written",
-            "choose another with --out",
-        ) from None
+        given = error.strerror or str(error)
+        right = "a path that can be written"
+        do = "choose another with --out"
+        raise OutputError(f"write the page {target}", given, right, do) from None
     return target
 
 

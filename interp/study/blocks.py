@@ -79,12 +79,10 @@ def block_numbers(spec: Specification, asked: Iterable[int] | None = None) -> li
     wanted = list(dict.fromkeys(asked))
     unknown = [number for number in wanted if number not in every]
     if not spec.blocks or not wanted or unknown:
-        raise SpecificationError(
-            "choose blocks of a study",
-            f"{listed(unknown or wanted or ['none'])} of {spec.blocks} blocks",
-            f"numbers from 0 to {spec.blocks - 1}" if spec.blocks else "a study with blocks",
-            "choose others, or leave them out",
-        )
+        given = f"{listed(unknown or wanted or ['none'])} of {spec.blocks} blocks"
+        right = f"numbers from 0 to {spec.blocks - 1}" if spec.blocks else "a study with blocks"
+        do = "choose others, or leave them out"
+        raise SpecificationError("choose blocks of a study", given, right, do)
     return wanted
 
 
@@ -115,12 +113,9 @@ def open_pool(
         check_known("call a class foreign", "class", images.foreign, pool.labels)
         return pool, images.foreign
     if images.foreign and images.source:
-        raise SpecificationError(
-            "call classes foreign",
-            f"foreign = {images.foreign} for {images.source}",
-            "their names",
-            "list them in [images]",
-        )
+        given = f"foreign = {images.foreign} for {images.source}"
+        right = "their names"
+        raise SpecificationError("call classes foreign", given, right, "list them in [images]")
     if images.source or not images.foreign:
         return pool, ()
     own, drawn = (
@@ -146,12 +141,9 @@ def _check_tested(pool: ImageTable, domains: Iterable[str]) -> None:
     tested = set(frame["domain"][frame["split"] == "test"])
     missing = [domain for domain in domains if domain not in tested]
     if missing:
-        raise DataError(
-            "study a domain",
-            f"no test pictures of {listed(missing)}",
-            "test pictures of the natural domain and every test domain",
-            "raise test_share, or n_test",
-        )
+        given = f"no test pictures of {listed(missing)}"
+        right = "test pictures of the natural domain and every test domain"
+        raise DataError("study a domain", given, right, "raise test_share, or n_test")
 
 
 def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
@@ -169,12 +161,10 @@ def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
         shared = own.T @ own
         seen = int(shared[~np.eye(len(shared), dtype=bool)].max(initial=0))
         if seen < most.least_classes:
-            raise SpecificationError(
-                f"measure {most.name}",
-                f"{seen} of {len(there)} classes that are not held out and in two domains",
-                f"at least {most.least_classes}",
-                f"hold out fewer ({fewer}){'' if spec.images.source else ', or raise n_classes'}",
-            )
+            given = f"{seen} of {len(there)} classes that are not held out and in two domains"
+            right = f"at least {most.least_classes}"
+            do = f"hold out fewer ({fewer}){'' if spec.images.source else ', or raise n_classes'}"
+            raise SpecificationError(f"measure {most.name}", given, right, do)
 
 
 def _held_out(

@@ -53,12 +53,9 @@ def submit(
     try:
         import submitit
     except ImportError:
-        raise SpecificationError(
-            "submit runs",
-            "no submitit",
-            "submitit, which hands jobs to a cluster",
-            "run pip install submitit, or print the commands instead",
-        ) from None
+        right = "submitit, which hands jobs to a cluster"
+        do = "run pip install submitit, or print the commands instead"
+        raise SpecificationError("submit runs", "no submitit", right, do) from None
     waiting = _waiting(runs, processes)
     if waiting:  # printed commands may be carried to another disk
         check_room(waiting, jobs=len(waiting))
@@ -79,10 +76,7 @@ def carry_out(command: Sequence[str]) -> int:
     """Start one run where the job landed, and wait for it."""
     done = subprocess.run(list(command), check=False)
     if done.returncode:
-        raise InterpError(
-            "train on the cluster",
-            f"a trainer that ended with status {done.returncode}",
-            "a finished run",
-            "read the job's log, mend that and submit again",
-        )
+        given = f"a trainer that ended with status {done.returncode}"
+        do = "read the job's log, mend that and submit again"
+        raise InterpError("train on the cluster", given, "a finished run", do)
     return done.returncode

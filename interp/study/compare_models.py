@@ -237,28 +237,19 @@ def models_compared(
     facts = [result.facts for result in results]
     asked = "compare the models of two results"
     if any(each.get("mode") != "study" for each in facts):
-        raise SpecificationError(
-            asked,
-            "a result of one model",
-            "results of studies, which know their pictures",
-            "use interp.compare in Python",
-        )
+        given = "a result of one model"
+        right = "results of studies, which know their pictures"
+        raise SpecificationError(asked, given, right, "use interp.compare in Python")
     if _pictures(facts[0]) != _pictures(facts[1]):
-        raise SpecificationError(
-            asked,
-            "results of other pictures",
-            "the same pictures, which neither was trained on",
-            "use interp.compare with pictures that are new to both",
-        )
+        right = "the same pictures, which neither was trained on"
+        do = "use interp.compare with pictures that are new to both"
+        raise SpecificationError(asked, "results of other pictures", right, do)
     models = [_models(result) for result in results]
     places = [place for place in models[0] if place in models[1]]
     if not places:
-        raise DataError(
-            asked,
-            "no checkpoint in both of one setting, test domain and seed",
-            "the folders that the studies trained in, with their steps",
-            "copy the studies' steps beside their results",
-        )
+        given = "no checkpoint in both of one setting, test domain and seed"
+        right = "the folders that the studies trained in, with their steps"
+        raise DataError(asked, given, right, "copy the studies' steps beside their results")
     spec = _specification(facts[0])
     blocks = _blocks(spec, {place[-1] for place in places})
     parts = []

@@ -148,24 +148,17 @@ def _with_kaleido(jobs: list[dict[str, object]]) -> None:
     except Exception as error:
         if "chrome" not in f"{type(error).__name__} {error}".lower():
             raise
-        raise SpecificationError(
-            "draw pictures",
-            "no Chrome or Chromium",
-            right,
-            f"install one, or run plotly_get_chrome{html}",
-        ) from None
+        do = f"install one, or run plotly_get_chrome{html}"
+        raise SpecificationError("draw pictures", "no Chrome or Chromium", right, do) from None
 
 
 def _mib(result: Result, folder: Path, figures: Figures) -> list[Path]:
     """A file per model and domain: every edge with its score, and whether it was drawn."""
     table = result.tables.get("edges")
     if table is None or not len(table):
-        raise DataError(
-            "export circuits for MIB",
-            "a result without scores of edges",
-            "a study of a transformer, measured with circuits",
-            "a ResNet is cut by channels, for which MIB has no names; their table is circuits.csv",
-        )
+        right = "a study of a transformer, measured with circuits"
+        do = "a ResNet is cut by channels, for which MIB has no names; their table is circuits.csv"
+        raise DataError("export circuits for MIB", "a result without scores of edges", right, do)
     frame, written = table.frame, []
     keys = [name for name in (*PLACE, "domain") if name in frame and name != "control"]
     for place, rows in frame.groupby(keys, sort=False, dropna=False):
@@ -193,12 +186,9 @@ def circuit_of(table: Table) -> Circuit:
     writers = max(seen.values(), key=len, default=[])
     wiring = Wiring(tuple(writers), tuple(seen), tuple(len(each) for each in seen.values()))
     if not names or list(wiring.names) != names or not _whole(wiring):
-        raise DataError(
-            "read a circuit from a table",
-            f"{len(names)} edges that are no whole wiring in its order",
-            "every edge of a tower, as the study wrote them",
-            "run the study again",
-        )
+        given = f"{len(names)} edges that are no whole wiring in its order"
+        right = "every edge of a tower, as the study wrote them"
+        raise DataError("read a circuit from a table", given, right, "run the study again")
     kept = table.frame["kept"].astype(str).str.lower().isin(["true", "1"]).to_numpy()
     return Circuit(wiring, kept, table.frame["score"].to_numpy(float))
 

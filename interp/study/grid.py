@@ -230,12 +230,9 @@ def _check_labels(training: TrainingSpec, mixtures: Sequence[MixtureSpec]) -> No
     """Refuse to train on labels where a base set has captions only."""
     based = [mixture.name for mixture in mixtures if mixture.base]
     if training.objective == "supervised" and based:
-        raise SpecificationError(
-            f"train {training.name}",
-            f"{listed(based)}, whose base set has captions and no labels",
-            "mixtures without a base set",
-            "leave the baseline out, or give it a study of its own",
-        )
+        given = f"{listed(based)}, whose base set has captions and no labels"
+        do = "leave the baseline out, or give it a study of its own"
+        raise SpecificationError(f"train {training.name}", given, "mixtures without a base set", do)
 
 
 def distinct(cells: Sequence[Cell]) -> list[Run]:

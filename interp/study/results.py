@@ -102,12 +102,9 @@ class Result:
         rows = pd.DataFrame(self.facts.get("checkpoints", []))
         asked = {"setting": setting, "test_domain": test_domain, "seed": seed, "epoch": epoch}
         if not len(rows):
-            raise DataError(
-                f"open a model of {self.folder}",
-                "a result that does not say where its checkpoints are",
-                "a study's",
-                "run the study again: its finished steps are kept",
-            )
+            given = "a result that does not say where its checkpoints are"
+            do = "run the study again: its finished steps are kept"
+            raise DataError(f"open a model of {self.folder}", given, "a study's", do)
         for name, value in asked.items():
             if value is not None:
                 check_known("open a model", name, [str(value)], sorted(set(map(str, rows[name]))))

@@ -105,12 +105,9 @@ class Variation:
             return given
         table = {"setting": given} if isinstance(given, str) else given
         if not isinstance(table, dict) or not isinstance(table.get("setting"), str):
-            raise SpecificationError(
-                "make mixtures",
-                f"the setting {given!r}",
-                "a name, or a table with setting = NAME",
-                'write "cg-high" or { setting = "cg-high", domains = 2 }',
-            )
+            right = "a name, or a table with setting = NAME"
+            do = 'write "cg-high" or { setting = "cg-high", domains = 2 }'
+            raise SpecificationError("make mixtures", f"the setting {given!r}", right, do)
         own = {f.name for f in fields(MixtureSpec)} - {"setting", *OF_A_BLOCK}
         changes = {
             name: tuple(value) if isinstance(value, list) else value
@@ -187,12 +184,9 @@ def check_distinct(names: Sequence[str]) -> None:
     """Refuse two mixtures of one name: their results could not be told apart."""
     twins = sorted({name for name in names if list(names).count(name) > 1})
     if twins:
-        raise SpecificationError(
-            "make mixtures",
-            f"{listed(twins)} more than once",
-            "settings that differ",
-            "leave one of them out",
-        )
+        given = f"{listed(twins)} more than once"
+        right = "settings that differ"
+        raise SpecificationError("make mixtures", given, right, "leave one of them out")
 
 
 @dataclass(frozen=True)
@@ -344,12 +338,10 @@ class Specification(Declared):
             self.comparison.check([mixture.name for mixture in made])
         aligned = [each.name for each in self.architectures if each.align]
         if aligned:  # its control and its mixture are the intervention's
-            raise SpecificationError(
-                f"train {listed(aligned)}",
-                "align in [training], for every mixture and without a control",
-                "an [intervention], which trains both at one mixture",
-                "write [intervention] with setting and weights",
-            )
+            given = "align in [training], for every mixture and without a control"
+            right = "an [intervention], which trains both at one mixture"
+            do = "write [intervention] with setting and weights"
+            raise SpecificationError(f"train {listed(aligned)}", given, right, do)
         named = isinstance(self.mixtures.held_out, tuple)
         if self.folds and (self.folds < 2 or named or not self.blocks):
             raise SpecificationError(
@@ -359,35 +351,23 @@ class Specification(Declared):
                 "leave folds out",
             )
         if self.blocks < 0 or (self.blocks == 1 and not (named or self.folds)):
-            raise SpecificationError(
-                "repeat a study",
-                f"blocks = {self.blocks}",
-                "two or more, since each holds out its share of the classes",
-                "use seeds, set folds, or name the held-out classes",
-            )
+            right = "two or more, since each holds out its share of the classes"
+            do = "use seeds, set folds, or name the held-out classes"
+            raise SpecificationError("repeat a study", f"blocks = {self.blocks}", right, do)
         if self.blocks and self.seeds != (0,):
-            raise SpecificationError(
-                "repeat a study",
-                f"seeds = {list(self.seeds)} and blocks = {self.blocks}",
-                "one of them",
-                "use blocks to redraw everything, or seeds to redraw models only",
-            )
+            given = f"seeds = {list(self.seeds)} and blocks = {self.blocks}"
+            do = "use blocks to redraw everything, or seeds to redraw models only"
+            raise SpecificationError("repeat a study", given, "one of them", do)
         seeded = [each.name for each in self.architectures if each.seed]
         if seeded:
-            raise SpecificationError(
-                f"train {listed(seeded)}",
-                "a seed of its own",
-                "the study's, which all that it compares has in common",
-                "write seeds = [...] or blocks at the top",
-            )
+            right = "the study's, which all that it compares has in common"
+            do = "write seeds = [...] or blocks at the top"
+            raise SpecificationError(f"train {listed(seeded)}", "a seed of its own", right, do)
         names = [each.name for each in self.architectures]
         if len(set(names)) < len(names):
-            raise SpecificationError(
-                "train architectures",
-                listed(names),
-                "each preset and objective once",
-                "take one of them out of [[replications]]",
-            )
+            right = "each preset and objective once"
+            do = "take one of them out of [[replications]]"
+            raise SpecificationError("train architectures", listed(names), right, do)
 
     @property
     def architectures(self) -> tuple[TrainingSpec, ...]:
@@ -401,12 +381,10 @@ class Specification(Declared):
             content = tomllib.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
             no_file = error.strerror or "no file" if isinstance(error, OSError) else ""
-            raise SpecificationError(
-                f"read the study {path}",
-                no_file or f"what is no TOML ({error})",
-                "a TOML file, of sections of key = value",
-                "check the path" if no_file else "mend that line",
-            ) from None
+            given = no_file or f"what is no TOML ({error})"
+            right = "a TOML file, of sections of key = value"
+            do = "check the path" if no_file else "mend that line"
+            raise SpecificationError(f"read the study {path}", given, right, do) from None
         try:
             return TypeAdapter(cls).validate_python(content, context={"folder": Path(path).parent})
         except ValidationError as error:

@@ -191,19 +191,14 @@ def find_method(name: str) -> Method:
     try:
         found = resolve_name(name)
     except (ImportError, ValueError) as error:
-        raise SpecificationError(
-            asked,
-            f"a module that cannot be imported ({error})",
-            "a module of this folder, or an installed one",
-            "run the command where the module is, or install it",
-        ) from None
+        given = f"a module that cannot be imported ({error})"
+        right = "a module of this folder, or an installed one"
+        do = "run the command where the module is, or install it"
+        raise SpecificationError(asked, given, right, do) from None
     except AttributeError:
-        raise SpecificationError(
-            asked,
-            f"a module without {function!r}",
-            "a function that the module has",
-            "check its name",
-        ) from None
+        given = f"a module without {function!r}"
+        right = "a function that the module has"
+        raise SpecificationError(asked, given, right, "check its name") from None
     if not callable(found):
         raise SpecificationError(
             asked, f"a {type(found).__name__}", "a function", "name a function of the module"
@@ -265,12 +260,9 @@ def judge_method(
     """
     check_known("judge a method", "question", [ask], ASKS, SpecificationError)
     if not len(models) or seconds <= 0 or jobs < 1:
-        raise SpecificationError(
-            "judge a method",
-            f"{len(models)} models, {seconds:g} s and {jobs} processes",
-            "one model or more, some time, and one process or more",
-            "give models = blueprints()",
-        )
+        given = f"{len(models)} models, {seconds:g} s and {jobs} processes"
+        right = "one model or more, some time, and one process or more"
+        raise SpecificationError("judge a method", given, right, "give models = blueprints()")
     rows: Rows = []
     for blueprint, found in track(
         _answers(method, models, ask, seconds, jobs), "judge", len(models)

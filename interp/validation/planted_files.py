@@ -145,12 +145,8 @@ def open_benchmark(folder: str | Path) -> Iterator[tuple[str, SharingPuzzle, dic
     """
     folders = sorted(path.parent for path in Path(folder).glob(f"*/{CONFIG}"))
     if not folders:
-        raise DataError(
-            "open planted models",
-            f"{folder}, which has none",
-            "a folder that write_benchmark wrote",
-            "check the path",
-        )
+        right = "a folder that write_benchmark wrote"
+        raise DataError("open planted models", f"{folder}, which has none", right, "check the path")
     return ((each.name, *_read(each)) for each in folders)
 
 
@@ -162,12 +158,9 @@ def _read(folder: Path) -> tuple[SharingPuzzle, dict[str, Any]]:
         source = VisionTransformer(**config["transformer"]).double().eval()
         source.load_state_dict(weights)
     except Exception as error:  # files of any kind
-        raise DataError(
-            "open a planted model",
-            f"{folder} ({type(error).__name__}: {str(error).splitlines()[0]})",
-            "the four files that write_benchmark wrote",
-            "write it again",
-        ) from None
+        given = f"{folder} ({type(error).__name__}: {str(error).splitlines()[0]})"
+        right = "the four files that write_benchmark wrote"
+        raise DataError("open a planted model", given, right, "write it again") from None
     columns = {
         name: [config[name][place] for place in shown[name].tolist()]
         for name in ("label", "domain", "artist")

@@ -248,10 +248,6 @@ def blueprints(
         for dose in (DOSES if CONDITIONS[name].dosed else (None,))
     ]
     if not found:
-        raise error(
-            asked,
-            f"{len(seeds)} seeds, {list(conditions)} in {list(tiers)}",
-            "one model or more",
-            "add a seed, a condition or a tier",
-        )
+        given = f"{len(seeds)} seeds, {list(conditions)} in {list(tiers)}"
+        raise error(asked, given, "one model or more", "add a seed, a condition or a tier")
     return found

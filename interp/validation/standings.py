@@ -72,12 +72,9 @@ def standing(judged: Table, *, by: Sequence[str] = ()) -> Table:
     """
     frame = judged.frame
     if not {"method", "outcome"} <= set(frame.columns):
-        raise SpecificationError(
-            "sum up a judged method",
-            f"the table {judged.name!r}",
-            "what judge_method returns",
-            "judge a method first",
-        )
+        given = f"the table {judged.name!r}"
+        right = "what judge_method returns"
+        raise SpecificationError("sum up a judged method", given, right, "judge a method first")
     sharing = "rung" in frame
     keys = ["method", "rung" if sharing else "unit", *by]
     sum_up = _of_sharing if sharing else _of_circuits

@@ -6,12 +6,11 @@
 The options are open_clip's (`open_clip_train.params`) and those of `OWN`. Model, loss, shards,
 cosine and `train_one_epoch` are open_clip's. It differs from open_clip's `main` in this:
 
-- DDP also runs on the CPU;
+- DDP also runs on the CPU, and every step's loss is recorded;
 - the untrained model is kept, checkpoints are atomic, and only the latest holds the optimizer;
 - convolutions run in channels_last, and pictures are decoded once and converted faster;
 - the order of pictures and their crops depend on seed and epoch alone, so that a resumed run
   repeats an uninterrupted one and two processes repeat one;
-- every step's loss is recorded;
 - the loss can be that of labels, and a term that aligns classes can be added to it.
 """
 
@@ -59,16 +58,7 @@ Schedule = Callable[[int], float]
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, args: Namespace, steps: int) -> Schedule:
-    """Create a cosine schedule, or a stepwise one if there are milestones.
-
-    Args:
-        optimizer: The optimizer whose rate is set.
-        args: The launcher's options.
-        steps: Number of steps of all epochs.
-
-    Returns:
-        The schedule.
-    """
+    """Create a cosine schedule of all epochs' steps, or a stepwise one if there are milestones."""
     if not args.milestones:
         return cosine_lr(optimizer, args.lr, args.warmup, steps)
     return stepwise(

@@ -204,17 +204,11 @@ def _hook(axes: tuple[str, ...], pool: str, edit: Edit, rows: np.ndarray) -> Cal
 
 def _checked(logits: Tensor, names: Sequence[str], edit: str) -> np.ndarray:
     if logits.ndim != 2 or logits.shape[1] != len(names):
-        raise ShapeError(
-            "name classes",
-            f"logits of shape {tuple(logits.shape)}",
-            f"(pictures, {len(names)}), one for each class name",
-            "give the class names in the order of the classifier's logits",
-        )
+        right = f"(pictures, {len(names)}), one for each class name"
+        do = "give the class names in the order of the classifier's logits"
+        raise ShapeError("name classes", f"logits of shape {tuple(logits.shape)}", right, do)
     if not torch.isfinite(logits).all():
-        raise NumericsError(
-            "name classes",
-            f"logits that are no numbers ({edit})",
-            "finite logits",
-            "check the model, or what the edit puts in",
-        )
+        given = f"logits that are no numbers ({edit})"
+        do = "check the model, or what the edit puts in"
+        raise NumericsError("name classes", given, "finite logits", do)
     return logits.detach().float().cpu().numpy()

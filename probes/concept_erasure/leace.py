@@ -96,12 +96,8 @@ class Moments:
         found = part.eraser
         eraser = Eraser(whole.mean_x.clone(), found.proj_left, found.proj_right)
         if not bool(torch.isfinite(eraser.left).all()):
-            raise NumericsError(
-                "fit an eraser",
-                "vectors whose covariance cannot be inverted",
-                "features that vary",
-                "leave the site out",
-            )
+            given = "vectors whose covariance cannot be inverted"
+            raise NumericsError("fit an eraser", given, "features that vary", "leave the site out")
         return eraser
 
     def random(self, like: Eraser, generator: np.random.Generator) -> Eraser:
@@ -170,12 +166,9 @@ def matched_subspace(
     held = (axes * (covariance @ axes)).sum(dim=0)
     total = held.cumsum(dim=0)
     if not variance <= float(total[-1]) * (1 + 1e-9):
-        raise NumericsError(
-            "match the variance of an eraser",
-            f"{variance:.3g} of a total of {float(total[-1]):.3g}",
-            "less than the total",
-            "fit to more pictures",
-        )
+        given = f"{variance:.3g} of a total of {float(total[-1]):.3g}"
+        right = "less than the total"
+        raise NumericsError("match the variance of an eraser", given, right, "fit to more pictures")
     rank = min(int((total < variance).sum()) + 1, d)
     strength = torch.ones(rank, dtype=covariance.dtype)
     missing = variance - float(total[rank - 1] - held[rank - 1])
@@ -237,19 +230,13 @@ def check_positions(axes: tuple[str, ...], positions: str) -> None:
     """Refuse sites that hold no vectors, and a class token where there is none."""
     check_known("erase", "positions", [positions], POSITIONS, SiteError)
     if "key" in axes:
-        raise SiteError(
-            "erase from an attention pattern",
-            f"the axes {', '.join(axes)}",
-            "vectors: a stream, heads, a map or an embedding",
-            "choose another site",
-        )
+        given = f"the axes {', '.join(axes)}"
+        right = "vectors: a stream, heads, a map or an embedding"
+        raise SiteError("erase from an attention pattern", given, right, "choose another site")
     if positions == "class" and "row" in axes:
-        raise SiteError(
-            "erase from the class token",
-            "a feature map, which has none",
-            "positions='every'",
-            "erase at every place",
-        )
+        given = "a feature map, which has none"
+        right = "positions='every'"
+        raise SiteError("erase from the class token", given, right, "erase at every place")
 
 
 def _leace_fitter(d: int, k: int) -> Any:

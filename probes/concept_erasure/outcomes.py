@@ -67,12 +67,10 @@ def balanced_cells(
     generator = rng("balanced cells", seed)
     classes, rows, codes = balanced_pictures(frame, domains, half, generator)
     if len(domains) < 2 or len(classes) < LEAST_CLASSES:
-        raise SampleError(
-            f"erase the {concept}",
-            f"{len(domains)} domains and {len(classes)} classes by two artists in each of them",
-            f"two domains and {LEAST_CLASSES} classes",
-            "give more classes, or two artists for each class and domain",
-        )
+        given = f"{len(domains)} domains and {len(classes)} classes by two artists in each of them"
+        right = f"two domains and {LEAST_CLASSES} classes"
+        do = "give more classes, or two artists for each class and domain"
+        raise SampleError(f"erase the {concept}", given, right, do)
     quarter = np.zeros(len(frame), dtype=np.int8)
     for side in (0, 1):
         mine = np.flatnonzero(half == side)

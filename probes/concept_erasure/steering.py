@@ -188,12 +188,9 @@ def fit_directions(
     ]
     labels = sorted(set.intersection(*sets)) if sets else []
     if len(labels) < 3:
-        raise SampleError(
-            STEER,
-            f"{len(labels)} classes that both halves of the artists show in all domains",
-            "three or more",
-            "give pictures by more artists, or of more classes",
-        )
+        given = f"{len(labels)} classes that both halves of the artists show in all domains"
+        right = "three or more"
+        raise SampleError(STEER, given, right, "give pictures by more artists, or of more classes")
     fitting = images[side == 0]
     how = filled(steering, Answering, answering)
     rows = site_rows(

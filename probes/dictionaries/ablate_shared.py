@@ -143,12 +143,9 @@ def ablate_shared(
     """
     how = filled(ablate_shared, Answering, answering)
     if n_donors < 1 or source == target:
-        raise SpecificationError(
-            "replace features",
-            f"n_donors={n_donors} between {source} and {target}",
-            "at least one donor and two domains",
-            "choose others",
-        )
+        given = f"n_donors={n_donors} between {source} and {target}"
+        right = "at least one donor and two domains"
+        raise SpecificationError("replace features", given, right, "choose others")
     check_known("replace features", "domain", [source, target], images.domains, DataError)
     here = images[images.frame["domain"].isin([source, target]).to_numpy()]
     seen = site_rows(

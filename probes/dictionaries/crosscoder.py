@@ -89,12 +89,9 @@ class Crosscoder:
         """
         strengths = self.strengths()
         if len(images) != len(strengths):
-            raise ShapeError(
-                "make a gallery of a crosscoder",
-                f"{len(images)} pictures",
-                f"the {len(strengths)} that it was made of",
-                "select the same pictures",
-            )
+            right = f"the {len(strengths)} that it was made of"
+            do = "select the same pictures"
+            raise ShapeError("make a gallery of a crosscoder", f"{len(images)} pictures", right, do)
         ways = rng("random directions of a gallery", seed).normal(
             size=(self.values.shape[1], N_RANDOM)
         )
@@ -183,12 +180,9 @@ def crosscoder(
     ['only A', 'only A', 'only B', 'only B', 'shared', 'shared']
     """
     if len(seeds) < 2:
-        raise SpecificationError(
-            "train a crosscoder",
-            f"{len(seeds)} seed",
-            "two or more: a feature of one is chance",
-            "give more seeds",
-        )
+        given = f"{len(seeds)} seed"
+        right = "two or more: a feature of one is chance"
+        raise SpecificationError("train a crosscoder", given, right, "give more seeds")
     same_pictures(features, other)
     sites = (site, site) if isinstance(site, str) else site
     names = only_site(features, sites[0]), only_site(other, sites[1])
@@ -233,12 +227,9 @@ def _carried(
     rows, own, side = rows[kept], own[kept].reset_index(drop=True), side[kept]
     labels, classes = pd.factorize(own["label"])
     if len(classes) < 3:
-        raise SampleError(
-            "measure features of two models",
-            f"{len(classes)} classes by artists enough",
-            "three or more, by four artists each",
-            "give more pictures",
-        )
+        given = f"{len(classes)} classes by artists enough"
+        right = "three or more, by four artists each"
+        raise SampleError("measure features of two models", given, right, "give more pictures")
     first, y = found[0], values[rows].astype(np.float64)
     z = first(values[rows]).astype(np.float64)
     decoder = first.decoder.double().cpu().numpy()
@@ -284,12 +275,10 @@ def _carried(
             }
         )
     if not made:
-        raise SampleError(
-            "measure features of two models",
-            "no feature that is active in pictures enough",
-            f"{LEAST_ACTIVE} of each half at least",
-            "give more pictures, or a larger k",
-        )
+        given = "no feature that is active in pictures enough"
+        right = f"{LEAST_ACTIVE} of each half at least"
+        do = "give more pictures, or a larger k"
+        raise SampleError("measure features of two models", given, right, do)
     return pd.DataFrame(made)
 
 

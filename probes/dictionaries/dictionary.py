@@ -6,6 +6,7 @@ with a strength. The strengths are the features that sharing is measured on.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,7 +161,7 @@ class Dictionary:
     threshold: Float[Tensor, " width"]
     k: int | None = None
     unit_rows: bool = False
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     standard_rows: bool = False
 
     def __repr__(self) -> str:
@@ -177,12 +178,9 @@ class Dictionary:
             )
         for name, tensor in self.tensors.items():
             if not torch.isfinite(tensor).all():
-                raise NumericsError(
-                    "make a dictionary",
-                    f"a NaN or infinity in its {name}",
-                    "finite weights",
-                    "check where the weights come from, or train again at a lower rate",
-                )
+                given = f"a NaN or infinity in its {name}"
+                do = "check where the weights come from, or train again at a lower rate"
+                raise NumericsError("make a dictionary", given, "finite weights", do)
 
     @property
     def width(self) -> int:
@@ -270,12 +268,9 @@ def _norm(x: Tensor) -> Tensor:
 
 def _refuse_width(shape: tuple[int, ...], d_in: int) -> None:
     if not shape or shape[-1] != d_in:
-        raise ShapeError(
-            "encode activations",
-            f"shape {tuple(shape)}",
-            f"{d_in} values a row, as in training",
-            "give the activations of the site that the dictionary was trained on",
-        )
+        given = f"shape {tuple(shape)}"
+        do = "give the activations of the site that the dictionary was trained on"
+        raise ShapeError("encode activations", given, f"{d_in} values a row, as in training", do)
 
 
 def _refuse_sparsity(given: str, right: str) -> None:

@@ -1,8 +1,4 @@
-"""Quality of a dictionary: sparsity, explained variance, dead features and recovered accuracy.
-
-The last is how much of a model's accuracy is left when the dictionary's reconstruction takes the
-place of the activation.
-"""
+"""Quality of a dictionary: sparsity, explained variance, dead features, and kept accuracy."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -301,12 +297,10 @@ def match_features(first: Dictionary, second: Dictionary) -> tuple[np.ndarray, n
     [1, 2, 0]
     """
     if first.d_in != second.d_in:
-        raise ShapeError(
-            "match the features of two dictionaries",
-            f"activations of {first.d_in} and {second.d_in} values",
-            "dictionaries of one site",
-            "train both on the same activations",
-        )
+        given = f"activations of {first.d_in} and {second.d_in} values"
+        right = "dictionaries of one site"
+        do = "train both on the same activations"
+        raise ShapeError("match the features of two dictionaries", given, right, do)
     return _assigned(_directions(first), _directions(second))
 
 
@@ -348,12 +342,9 @@ def dictionary_stability(
     [1.0, 1.0]
     """
     if len(dictionaries) < 2:
-        raise SampleError(
-            "compare dictionaries over seeds",
-            f"{len(dictionaries)} of them",
-            "at least two",
-            "train with seeds=(0, 1, 2)",
-        )
+        given = f"{len(dictionaries)} of them"
+        do = "train with seeds=(0, 1, 2)"
+        raise SampleError("compare dictionaries over seeds", given, "at least two", do)
     pairs = list(combinations(range(len(dictionaries)), 2))
     both = [(dictionaries[i], dictionaries[j]) for i, j in pairs]
     found = np.array([_agreement(match_features(*pair)[1]) for pair in both])

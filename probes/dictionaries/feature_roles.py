@@ -110,12 +110,9 @@ def feature_roles(
 def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
     """The roles of features "picture feature"."""
     if len(pair.classes) < LEAST_CLASSES:
-        raise SampleError(
-            "find the roles of features",
-            f"{len(pair.classes)} classes by two artists in both domains",
-            f"at least {LEAST_CLASSES}",
-            "give more classes, or pictures by more artists",
-        )
+        given = f"{len(pair.classes)} classes by two artists in both domains"
+        do = "give more classes, or pictures by more artists"
+        raise SampleError("find the roles of features", given, f"at least {LEAST_CLASSES}", do)
     in_a, in_b, both = (np.zeros(activity.shape[1]) for _ in range(3))
     a, b = pair.a, pair.b
     for split in range(len(pair.deals)):

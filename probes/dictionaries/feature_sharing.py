@@ -115,12 +115,9 @@ def feature_sharing(
     ['shared']
     """
     if n_matched < 1 or n_splits < 1:
-        raise SpecificationError(
-            "measure feature sharing",
-            f"n_matched={n_matched}, n_splits={n_splits}",
-            "at least 1 of each",
-            "ask for more",
-        )
+        given = f"n_matched={n_matched}, n_splits={n_splits}"
+        right = "at least 1 of each"
+        raise SpecificationError("measure feature sharing", given, right, "ask for more")
     name, pairs = _pairs(features, site, domains, n_splits, seed)
     rows = []
     for label, code in track(list(codes.items()), "feature sharing"):
@@ -234,12 +231,10 @@ def _readings(values: np.ndarray, label: str, code: AnyCode) -> dict[str, list[R
     several = list(code)
     widths = {each.width for each in several}
     if len(widths) != 1:
-        raise SpecificationError(
-            f"use {label} as features",
-            f"dictionaries of {listed(each.width for each in several)} features",
-            "one dictionary per seed, all of one width",
-            "give dictionaries of other widths apart",
-        )
+        given = f"dictionaries of {listed(each.width for each in several)} features"
+        right = "one dictionary per seed, all of one width"
+        do = "give dictionaries of other widths apart"
+        raise SpecificationError(f"use {label} as features", given, right, do)
     made = [checked_activity(each(values), len(values), label) for each in several]
     readings = {READ_ALIKE: [(activity, activity) for activity in made]}
     if len(made) > 1:
@@ -339,12 +334,9 @@ def paper_feature_sharing(
     check_known(PAPER, "class", wanted, set(features.frame["label"]))
     activity = checked_activity(code(features.values[name]), len(features), "the code")
     if activity.shape[1] < STRONGEST or len(names) < 2:
-        raise SpecificationError(
-            PAPER,
-            f"{activity.shape[1]} features and the domains {listed(names)}",
-            f"at least {STRONGEST} features and two domains",
-            "give a wider code or more domains",
-        )
+        given = f"{activity.shape[1]} features and the domains {listed(names)}"
+        right = f"at least {STRONGEST} features and two domains"
+        raise SpecificationError(PAPER, given, right, "give a wider code or more domains")
     counted = _counted(activity)
     shares = {
         (a, b): _shares(counted, features.frame, a, b, wanted) for a, b in combinations(names, 2)
@@ -381,12 +373,9 @@ def _shares(
     }
     labels = [label for label in wanted if (label, a) in cells and (label, b) in cells]
     if not labels:
-        raise SampleError(
-            "measure the paper's feature sharing",
-            f"no class that {a} and {b} both have",
-            "at least one",
-            "choose other domains or classes",
-        )
+        given = f"no class that {a} and {b} both have"
+        do = "choose other domains or classes"
+        raise SampleError("measure the paper's feature sharing", given, "at least one", do)
     first, second = (np.stack([cells[label, name] for label in labels]) for name in (a, b))
     each = [(most_used(first, k) * most_used(second, k)).sum(axis=1) / k for k in TOP]
     return pd.Series(np.mean(each, axis=0), index=labels, name=f"{a}, {b}")

@@ -36,24 +36,20 @@ def training_rows(frame: pd.DataFrame, withheld: Cells | None) -> np.ndarray:
     if "withheld" in frame.columns:
         marked = frame["withheld"].to_numpy(dtype=bool)
     elif withheld is None:
-        raise LeakError(
-            "fit features to these pictures",
-            "nothing that says which cells are withheld",
-            "the cells (class, domain) that the model was not trained on",
-            'pass withheld=[("class", "domain"), ...], or withheld=() if there are none',
-        )
+        given = "nothing that says which cells are withheld"
+        right = "the cells (class, domain) that the model was not trained on"
+        do = 'pass withheld=[("class", "domain"), ...], or withheld=() if there are none'
+        raise LeakError("fit features to these pictures", given, right, do)
     if withheld is None:
         return np.flatnonzero(~marked)
     cells = pd.MultiIndex.from_frame(frame[["label", "domain"]])
     named = cells.isin(list(withheld)) if len(withheld) else np.zeros(len(frame), dtype=bool)
     leaked = sorted({f"{label} x {domain}" for label, domain in cells[marked & ~named]})
     if leaked:
-        raise LeakError(
-            "fit features to these pictures",
-            f"pictures of the withheld {listed(leaked)}",
-            "no picture of a cell that the frame withholds",
-            "name those cells in `withheld` too; to use them, drop the column `withheld`",
-        )
+        given = f"pictures of the withheld {listed(leaked)}"
+        right = "no picture of a cell that the frame withholds"
+        do = "name those cells in `withheld` too; to use them, drop the column `withheld`"
+        raise LeakError("fit features to these pictures", given, right, do)
     return np.flatnonzero(~named)
 
 
@@ -101,12 +97,9 @@ class LinearCode:
     def encode(self, x: Tensor) -> Tensor:
         """Activations "... d_in" as features "... 2*coordinate"."""
         if x.shape[-1] != len(self.mean):
-            raise ShapeError(
-                "encode activations",
-                f"shape {tuple(x.shape)}",
-                f"{len(self.mean)} values a row",
-                "give the activations of the site that the code was fitted to",
-            )
+            given = f"shape {tuple(x.shape)}"
+            do = "give the activations of the site that the code was fitted to"
+            raise ShapeError("encode activations", given, f"{len(self.mean)} values a row", do)
         z = (x - self.mean.to(x)) @ self.axes.to(x)
         return torch.cat([z.relu(), z.relu() - z], dim=-1)
 
@@ -187,12 +180,10 @@ def pca(
     varying = int((size > 1e-7 * max(size[0], np.abs(x).max() * np.sqrt(len(x)) * 1e-3)).sum())
     n = varying if n_components is None else n_components
     if not 1 <= n <= varying:
-        raise SpecificationError(
-            f"take principal components of {site}",
-            f"n_components={n_components}",
-            f"1 to {varying}, as many as vary",
-            "ask for fewer, or for none to have all",
-        )
+        given = f"n_components={n_components}"
+        right = f"1 to {varying}, as many as vary"
+        do = "ask for fewer, or for none to have all"
+        raise SpecificationError(f"take principal components of {site}", given, right, do)
     return _linear(features, site, x.mean(axis=0), axes[:n].T, axes[:n])
 
 
@@ -200,12 +191,9 @@ def _training(features: Features, site: str, withheld: Cells | None) -> np.ndarr
     name = only_site(features, site)
     x = features.values[name][training_rows(features.frame, withheld)].astype(np.float64)
     if len(x) < 2 or not x.std(axis=0).max() > 1e-7 * np.abs(x).max():
-        raise NumericsError(
-            f"fit a code to {site}",
-            f"{len(x)} pictures whose activations do not vary",
-            "activations that vary",
-            "choose another site, or check the model",
-        )
+        given = f"{len(x)} pictures whose activations do not vary"
+        do = "choose another site, or check the model"
+        raise NumericsError(f"fit a code to {site}", given, "activations that vary", do)
     return x
 
 

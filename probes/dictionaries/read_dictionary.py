@@ -82,12 +82,10 @@ def read_dictionary(
     if isinstance(held, Record):
         _refuse_words(source, words)
     elif not isinstance(held, dict) or "dictionary._weights" not in held:
-        raise CheckpointError(
-            f"read the dictionary in {source}",
-            f"a {type(held).__name__} of unknown format",
-            "a file of SAELens, ViT-Prisma or overcomplete",
-            "check what wrote it",
-        )
+        given = f"a {type(held).__name__} of unknown format"
+        right = "a file of SAELens, ViT-Prisma or overcomplete"
+        do = "check what wrote it"
+        raise CheckpointError(f"read the dictionary in {source}", given, right, do)
     said, weights = overcomplete_parts(source, held, kind=kind, k=k, threshold=threshold)
     return folded_dictionary(source, said, weights)
 
@@ -102,24 +100,18 @@ def _weights_in(folder: Path) -> Path:
     found = sorted(folder.glob("*.pt"))
     named = [path for path in found if path.name == "weights.pt"] or found
     if len(named) != 1:
-        raise CheckpointError(
-            f"read the dictionary in {folder}",
-            f"{len(found)} files of weights beside {PRISMA}",
-            "weights.pt",
-            "name the file",
-        )
+        given = f"{len(found)} files of weights beside {PRISMA}"
+        right = "weights.pt"
+        raise CheckpointError(f"read the dictionary in {folder}", given, right, "name the file")
     return named[0]
 
 
 def _refuse_words(source: Path, words: Mapping[str, object]) -> None:
     given = [f"{name}={value!r}" for name, value in words.items() if value is not None]
     if given:
-        raise SpecificationError(
-            f"read the dictionary in {source}",
-            ", ".join(given),
-            "nothing: the files say it",
-            "leave it out",
-        )
+        right = "nothing: the files say it"
+        do = "leave it out"
+        raise SpecificationError(f"read the dictionary in {source}", ", ".join(given), right, do)
 
 
 Parts = tuple[dict[str, Any], dict[str, Tensor]]

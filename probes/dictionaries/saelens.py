@@ -112,12 +112,9 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
         with replacing(target / CONFIGURATION) as temporary:
             temporary.write_text(json.dumps(configuration, indent=1, default=_plain))
     except OSError as error:
-        raise OutputError(
-            f"write a dictionary to {target}",
-            str(error),
-            "a folder that can be written",
-            "choose another folder",
-        ) from None
+        right = "a folder that can be written"
+        do = "choose another folder"
+        raise OutputError(f"write a dictionary to {target}", str(error), right, do) from None
     return target
 
 
@@ -204,12 +201,9 @@ def _dictionary(
     if not torch.allclose(norm, torch.ones_like(norm), rtol=0, atol=1e-4):
         if k is not None and not rescaled and not torch.allclose(norm, norm[:1], rtol=1e-4):
             k_kept = "decoder rows of one norm, or rescale_acts_by_decoder_norm"
-            raise CheckpointError(
-                "read a dictionary",
-                "k strongest features chosen apart from unequal decoder norms",
-                k_kept,
-                "rescale the decoder with SAELens's fold_W_dec_norm first",
-            )
+            given = "k strongest features chosen apart from unequal decoder norms"
+            do = "rescale the decoder with SAELens's fold_W_dec_norm first"
+            raise CheckpointError("read a dictionary", given, k_kept, do)
         encoder, b_enc, threshold = encoder * norm, b_enc * norm, threshold * norm
         decoder = decoder / rows
     unit_rows = configuration.get("normalize_activations") == "constant_norm_rescale"
@@ -250,12 +244,10 @@ def _read(source: Path) -> tuple[Configuration, dict[str, Tensor]]:
         configuration = json.loads((source / CONFIGURATION).read_text())
         weights = load_file(source / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"read the dictionary in {source}",
-            f"files that do not read ({error})",
-            f"{CONFIGURATION} and {WEIGHTS}, as SAELens writes them",
-            "check the path, or fetch the files again",
-        ) from None
+        given = f"files that do not read ({error})"
+        right = f"{CONFIGURATION} and {WEIGHTS}, as SAELens writes them"
+        do = "check the path, or fetch the files again"
+        raise CheckpointError(f"read the dictionary in {source}", given, right, do) from None
     if not isinstance(configuration, dict):
         _refuse(source, "read", f"{CONFIGURATION}, no table", "a table", "fetch the file again")
     return configuration, {

@@ -139,12 +139,8 @@ def _step(
     if isinstance(sparsity, L1):
         loss = loss + sparsity.penalty * codes.sum(dim=2).mean(dim=1)
     if not torch.isfinite(loss).all():
-        raise NumericsError(
-            "train a dictionary",
-            "a loss that is no number",
-            "a finite loss",
-            "lower the rate, or check the activations",
-        )
+        do = "lower the rate, or check the activations"
+        raise NumericsError("train a dictionary", "a loss that is no number", "a finite loss", do)
     adam.zero_grad(set_to_none=True)
     loss.sum().backward()
     with torch.no_grad():
@@ -396,16 +392,12 @@ def _facts(
 def _refuse(x: Tensor, width: int, sparsity: Sparsity, site: str) -> None:
     k = 1 if isinstance(sparsity, L1) else sparsity.k
     if width < max(1, k):
-        raise SpecificationError(
-            f"train a dictionary of {site}",
-            f"width {width} and {sparsity}",
-            f"a width of at least {max(1, k)}",
-            "ask for more features or a smaller k",
-        )
+        given = f"width {width} and {sparsity}"
+        right = f"a width of at least {max(1, k)}"
+        do = "ask for more features or a smaller k"
+        raise SpecificationError(f"train a dictionary of {site}", given, right, do)
     if len(x) < width:
-        raise SampleError(
-            f"train a dictionary of {width} features",
-            f"{len(x)} pictures that are not withheld",
-            f"at least {width}: with fewer, a feature can be a single picture",
-            "give more pictures, or ask for fewer features",
-        )
+        given = f"{len(x)} pictures that are not withheld"
+        right = f"at least {width}: with fewer, a feature can be a single picture"
+        do = "give more pictures, or ask for fewer features"
+        raise SampleError(f"train a dictionary of {width} features", given, right, do)

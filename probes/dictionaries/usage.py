@@ -24,19 +24,13 @@ def checked_activity(made: object, n: int, name: str) -> np.ndarray:
     activity = np.asarray(made, dtype=np.float64)
     asked = f"use {name} as features"
     if activity.ndim != 2 or len(activity) != n or not activity.shape[1]:
-        raise ShapeError(
-            asked,
-            f"shape {activity.shape}",
-            f"({n}, features), a row per picture",
-            "give a code that takes activations to such a matrix",
-        )
+        given = f"shape {activity.shape}"
+        right = f"({n}, features), a row per picture"
+        raise ShapeError(asked, given, right, "give a code that takes activations to such a matrix")
     if not np.isfinite(activity).all() or activity.min() < 0:
-        raise NumericsError(
-            asked,
-            "a NaN, an infinity or a negative number",
-            "numbers of at least 0",
-            "split signed coordinates into two, as `units` does",
-        )
+        given = "a NaN, an infinity or a negative number"
+        do = "split signed coordinates into two, as `units` does"
+        raise NumericsError(asked, given, "numbers of at least 0", do)
     return activity
 
 

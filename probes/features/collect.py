@@ -297,12 +297,10 @@ def _in_memory(one: _Pass) -> Values:
     try:
         matrices = {site: np.empty((n, width), np.float32) for site, width in one.widths.items()}
     except MemoryError:
-        raise SpecificationError(
-            "keep activations in memory",
-            f"{one.gigabytes} of them",
-            "less than there is",
-            "pass folder=... or choose fewer sites",
-        ) from None
+        given = f"{one.gigabytes} of them"
+        right = "less than there is"
+        do = "pass folder=... or choose fewer sites"
+        raise SpecificationError("keep activations in memory", given, right, do) from None
 
     def keep(rows: range, values: Values) -> None:
         for site, matrix in values.items():

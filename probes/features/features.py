@@ -61,12 +61,9 @@ class Features:
     def __post_init__(self) -> None:
         for site, matrix in self.values.items():
             if matrix.ndim != 2 or len(matrix) != len(self.frame):
-                raise ShapeError(
-                    f"keep the features of {site}",
-                    f"shape {matrix.shape}",
-                    f"({len(self.frame)}, features), a row per picture",
-                    "give one row for each row of the frame",
-                )
+                right = f"({len(self.frame)}, features), a row per picture"
+                do = "give one row for each row of the frame"
+                raise ShapeError(f"keep the features of {site}", f"shape {matrix.shape}", right, do)
             if not isinstance(matrix, np.memmap):
                 refuse_nan(site, matrix, self.frame)
 
@@ -165,12 +162,9 @@ class Features:
         }
         unlike = [site for site, (mine, its) in widths.items() if mine != its]
         if unlike or not common:
-            raise ShapeError(
-                "stack features",
-                f"other widths at {listed(unlike)}" if unlike else "no site that both have",
-                "sites of one name and one width",
-                "choose those with `only`",
-            )
+            given = f"other widths at {listed(unlike)}" if unlike else "no site that both have"
+            right = "sites of one name and one width"
+            raise ShapeError("stack features", given, right, "choose those with `only`")
         values = {site: np.vstack([self.values[site], other.values[site]]) for site in common}
         frame = pd.concat([self.frame, other.frame], ignore_index=True)
         return replace(self, values=values, frame=frame)
@@ -184,12 +178,9 @@ class Features:
         )
         twice = set(self.values) & set(other.values)
         if not same or twice:
-            raise ShapeError(
-                "join features",
-                f"the site {listed(sorted(twice))} twice" if same else "features of two tables",
-                "other sites of the same pictures in the same order",
-                "collect both from one image table",
-            )
+            given = f"the site {listed(sorted(twice))} twice" if same else "features of two tables"
+            right = "other sites of the same pictures in the same order"
+            raise ShapeError("join features", given, right, "collect both from one image table")
         return replace(
             self,
             values={**self.values, **other.values},
@@ -212,12 +203,9 @@ def refuse_nan(site: str, matrix: np.ndarray, frame: pd.DataFrame, first: int = 
         return
     row = first + int(bad[0])
     name = frame["path"].iloc[row] if "path" in frame.columns else "?"
-    raise NumericsError(
-        f"read {site}",
-        f"a NaN or infinity for picture {name} (row {row}; {len(bad)} pictures in this batch)",
-        "finite activations",
-        "check the checkpoint, or run in float32",
-    )
+    given = f"a NaN or infinity for picture {name} (row {row}; {len(bad)} pictures in this batch)"
+    right = "finite activations"
+    raise NumericsError(f"read {site}", given, right, "check the checkpoint, or run in float32")
 
 
 def check_domains(features: Features, domains: Sequence[str] | None, asked: str) -> list[str]:
@@ -228,12 +216,8 @@ def check_domains(features: Features, domains: Sequence[str] | None, asked: str)
         raise SpecificationError(asked, listed(names), "each domain once", "name others")
     n = int(features.frame["label"].isna().sum())
     if n:
-        raise DataError(
-            asked,
-            f"{n} pictures without a label",
-            "a label for every picture",
-            "leave them out: features[features.frame['label'].notna()]",
-        )
+        do = "leave them out: features[features.frame['label'].notna()]"
+        raise DataError(asked, f"{n} pictures without a label", "a label for every picture", do)
     return names
 
 
@@ -312,12 +296,10 @@ def open_features(folder: str | Path) -> Features:
         frame = pd.DataFrame(about["pictures"])
         return Features(values, frame, about["layers"], about["depths"], about["facts"], shapes)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"open the features in {source}",
-            f"files that do not read ({error})",
-            "a folder that save_features wrote",
-            "name that folder, or collect the features again",
-        ) from None
+        given = f"files that do not read ({error})"
+        right = "a folder that save_features wrote"
+        do = "name that folder, or collect the features again"
+        raise DataError(f"open the features in {source}", given, right, do) from None
 
 
 def paired_rows(
@@ -352,22 +334,14 @@ def centred_rows(x: np.ndarray, asked: str) -> np.ndarray:
     """Features "row feature" less their mean, the largest entry 1."""
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0, 0])
-        raise NumericsError(
-            asked,
-            f"a NaN or infinity in row {row}",
-            "finite features",
-            "look at that row's picture and at the layer",
-        )
+        do = "look at that row's picture and at the layer"
+        raise NumericsError(asked, f"a NaN or infinity in row {row}", "finite features", do)
     magnitude = float(np.abs(x).max(initial=0.0))
     centred = x - x.mean(axis=0)
     centred -= centred.mean(axis=0)  # a second pass takes out what rounding left of a large mean
     if not varies(centred, magnitude):
-        raise NumericsError(
-            asked,
-            "constant features: every row is the same",
-            "features that vary",
-            "leave this site out",
-        )
+        given = "constant features: every row is the same"
+        raise NumericsError(asked, given, "features that vary", "leave this site out")
     return centred / np.abs(centred).max()
 
 

@@ -122,12 +122,9 @@ class Gallery:
         """
         self._check(unit)
         if wrong := [each for each in quantiles if not 0 <= each <= 1]:
-            raise SpecificationError(
-                "show pictures at quantiles",
-                listed(wrong),
-                "shares from 0 to 1",
-                "write .9 for 90 %",
-            )
+            given = listed(wrong)
+            do = "write .9 for 90 %"
+            raise SpecificationError("show pictures at quantiles", given, "shares from 0 to 1", do)
         rows = self._rows(domain)
         order = rows[np.argsort(-self.peaks.values[rows, unit], kind="stable")]
         chosen = [(f"most {n}", row) for n, row in enumerate(self._apart(order, most), 1)]
@@ -264,12 +261,9 @@ class Gallery:
 
     def _check(self, unit: int) -> None:
         if not 0 <= unit < len(self):
-            raise SpecificationError(
-                f"show a {self.kind} of {self.site}",
-                str(unit),
-                f"0 to {len(self) - 1}",
-                "count from 0",
-            )
+            right = f"0 to {len(self) - 1}"
+            do = "count from 0"
+            raise SpecificationError(f"show a {self.kind} of {self.site}", str(unit), right, do)
 
 
 @door
@@ -388,12 +382,8 @@ def gallery_of(
     )
     n = len(told.classes)
     if n < 2:
-        raise SampleError(
-            "make a gallery",
-            f"{n} classes that every domain has drawings of by artists of both halves",
-            "two or more",
-            "add drawings by other artists",
-        )
+        given = f"{n} classes that every domain has drawings of by artists of both halves"
+        raise SampleError("make a gallery", given, "two or more", "add drawings by other artists")
     rows = pd.concat([told.by_class(), told.by_domain()], ignore_index=True)
     rows.insert(0, "site", site)
     rows.insert(1, "code", kind)
@@ -432,20 +422,15 @@ def open_gallery(folder: str | Path, images: ImageTable) -> Gallery:
         kept = pd.read_csv(source / PICTURES, dtype=str, keep_default_na=False)
         table = Table.load(source / "gallery.csv")
     except (*UNREADABLE, KeyError) as error:
-        raise DataError(
-            f"open the gallery in {source}",
-            f"files that do not read ({error})",
-            "a folder that Gallery.save wrote",
-            "name that folder, or make the gallery again",
-        ) from None
+        given = f"files that do not read ({error})"
+        right = "a folder that Gallery.save wrote"
+        do = "name that folder, or make the gallery again"
+        raise DataError(f"open the gallery in {source}", given, right, do) from None
     places = pd.Index(images.frame["path"].astype(str)).get_indexer(kept["path"])
     if (places < 0).any():
-        raise DataError(
-            f"open the gallery in {source}",
-            f"images without {listed(kept['path'][places < 0], limit=3)}",
-            "the pictures that it was made of",
-            "open those",
-        )
+        given = f"images without {listed(kept['path'][places < 0], limit=3)}"
+        right = "the pictures that it was made of"
+        raise DataError(f"open the gallery in {source}", given, right, "open those")
     grid = tuple(about["grid"]) if about["grid"] else None
     peaks = Peaks(values, tokens, grid, about["first"])  # type: ignore[arg-type]
     return Gallery(

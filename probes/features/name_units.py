@@ -142,12 +142,10 @@ def _scores(
         shows = np.stack([kind == word for word, kind in of], axis=1).astype(np.float32)
         return [word for word, _ in of], shows
     if words is None or tower is None or preprocess is None:
-        raise SpecificationError(
-            "name units by a text tower",
-            "words without a tower, or a tower without words or preprocess",
-            "all three, or none to name units by classes and domains",
-            "name_units(gallery, clip.visual, clip.zero_shot(words), preprocess=clip.preprocess)",
-        )
+        given = "words without a tower, or a tower without words or preprocess"
+        right = "all three, or none to name units by classes and domains"
+        do = "name_units(gallery, clip.visual, clip.zero_shot(words), preprocess=clip.preprocess)"
+        raise SpecificationError("name units by a text tower", given, right, do)
     features = collect(tower, gallery.images, EMBEDDING, preprocess=preprocess)
     embedding = torch.from_numpy(np.ascontiguousarray(features.values[EMBEDDING]))
     with torch.no_grad():

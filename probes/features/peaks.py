@@ -72,30 +72,21 @@ def units_at(
     _check_width(site, directions, width)
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
-        raise ShapeError(
-            f"make a gallery of directions at {site}",
-            "one that is 0 or not finite",
-            "directions with a length",
-            "leave it out",
-        )
+        given = "one that is 0 or not finite"
+        right = "directions with a length"
+        raise ShapeError(f"make a gallery of directions at {site}", given, right, "leave it out")
     return _directions(directions / lengths)
 
 
 def _heads(of: str, site: str, axes: Sequence[str], shape: Sequence[int]) -> SiteUnits:
     if of != HEADS:
-        raise SpecificationError(
-            f"make a gallery at {site}",
-            repr(of),
-            '"heads", a code, directions "direction feature", or a list of subspaces',
-            "leave it out for the site's units",
-        )
+        right = '"heads", a code, directions "direction feature", or a list of subspaces'
+        do = "leave it out for the site's units"
+        raise SpecificationError(f"make a gallery at {site}", repr(of), right, do)
     if not {"head", "d_head"} <= set(axes):
-        raise SiteError(
-            "make a gallery of heads",
-            f"{site}, whose axes are {', '.join(axes)}",
-            "a site with the axes head and d_head",
-            "take blocks.N.attn.hook_z",
-        )
+        given = f"{site}, whose axes are {', '.join(axes)}"
+        right = "a site with the axes head and d_head"
+        raise SiteError("make a gallery of heads", given, right, "take blocks.N.attn.hook_z")
     n, size = shape[list(axes).index("head")], shape[list(axes).index("d_head")]
 
     def lengths(x: Tensor) -> Tensor:
@@ -127,23 +118,17 @@ def _orthonormal(site: str, basis: object, width: int) -> np.ndarray:
     rows = np.atleast_2d(np.asarray(torch.as_tensor(basis).detach().cpu(), dtype=float))
     _check_width(site, rows, width)
     if np.linalg.matrix_rank(rows) < len(rows):
-        raise ShapeError(
-            f"make a gallery of subspaces at {site}",
-            "a basis whose rows depend on one another",
-            "independent rows",
-            "give fewer",
-        )
+        given = "a basis whose rows depend on one another"
+        right = "independent rows"
+        raise ShapeError(f"make a gallery of subspaces at {site}", given, right, "give fewer")
     return np.linalg.qr(rows.T)[0].T
 
 
 def _check_width(site: str, rows: np.ndarray, width: int) -> None:
     if rows.ndim != 2 or rows.shape[1] != width:
-        raise ShapeError(
-            f"make a gallery at {site}",
-            f"shape {rows.shape}",
-            f'"direction feature" with {width} features',
-            "give directions of that site",
-        )
+        given = f"shape {rows.shape}"
+        right = f'"direction feature" with {width} features'
+        raise ShapeError(f"make a gallery at {site}", given, right, "give directions of that site")
 
 
 NOWHERE = -1

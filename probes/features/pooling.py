@@ -128,12 +128,10 @@ def pooling_site(tower: Tower) -> str:
         if site.endswith("pattern") and tower.axes(site) == ("batch", "head", "query", "key")
     ]
     if not found:
-        raise SiteError(
-            "pool by the tower's own attention",
-            "a tower without a site that ends in `pattern`",
-            "a tower whose attention is hooked",
-            f"choose another pool of {listed(POOLS)}",
-        )
+        given = "a tower without a site that ends in `pattern`"
+        right = "a tower whose attention is hooked"
+        do = f"choose another pool of {listed(POOLS)}"
+        raise SiteError("pool by the tower's own attention", given, right, do)
     return found[-1]
 
 
@@ -157,19 +155,13 @@ def refuse_unnamed(site: str, axes: tuple[str, ...]) -> None:
 def _check_axes(activation: Tensor, axes: Iterable[str]) -> None:
     names = tuple(axes)
     if activation.ndim != len(names):
-        raise SiteError(
-            "pool an activation",
-            f"shape {tuple(activation.shape)}",
-            f"the axes {listed(names)}",
-            "correct the tower's `axes`",
-        )
+        given = f"shape {tuple(activation.shape)}"
+        right = f"the axes {listed(names)}"
+        raise SiteError("pool an activation", given, right, "correct the tower's `axes`")
     if names[:1] != ("batch",):
-        raise SiteError(
-            "pool an activation",
-            f"the axes {listed(names)}",
-            "a row per picture, so that `batch` comes first",
-            "choose another site",
-        )
+        given = f"the axes {listed(names)}"
+        right = "a row per picture, so that `batch` comes first"
+        raise SiteError("pool an activation", given, right, "choose another site")
 
 
 def _on_map(weights: Tensor, size: tuple[int, ...]) -> Tensor:

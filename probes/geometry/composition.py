@@ -89,24 +89,18 @@ def composition(
         raise SpecificationError(asked, f"the domains {listed(names)}", "two", "name two domains")
     unknown = sorted(set(held_out) - set(chosen.frame["label"]))
     if unknown:
-        raise SpecificationError(
-            asked,
-            f"the held-out classes {listed(unknown)}, of which there is no picture",
-            "labels of the pictures",
-            "name others, or give their pictures",
-        )
+        given = f"the held-out classes {listed(unknown)}, of which there is no picture"
+        do = "name others, or give their pictures"
+        raise SpecificationError(asked, given, "labels of the pictures", do)
     frame = chosen.frame
     deals = [artist_halves(frame, names, seed=seed, split=split) for split in range(n_splits)]
     classes = halved_classes(frame, deals, names)
     held = np.isin(classes, list(held_out))
     for kind, n in (("seen", int((~held).sum())), ("held-out", int(held.sum()))):
         if n < LEAST[kind]:
-            raise SampleError(
-                asked,
-                f"{n} {kind} classes with pictures by two artists in both domains",
-                f"at least {LEAST[kind]}",
-                "give more classes, or pictures by more artists",
-            )
+            given = f"{n} {kind} classes with pictures by two artists in both domains"
+            do = "give more classes, or pictures by more artists"
+            raise SampleError(asked, given, f"at least {LEAST[kind]}", do)
     layouts = [CellLayout.of(frame, deal, classes, names) for deal in deals]
     found = [
         np.mean([_confusions(chosen.values[site], layout, held) for layout in layouts], axis=0)

@@ -26,7 +26,6 @@ from interp.probes.representational_similarity.halved_pairs import HalvedPair, r
 MEAN_DIFFERENCE, DISCRIMINANT = "cosine of mean differences", "cosine of LDA directions"
 
 LEAST_CLASSES = 4
-
 ESTIMAND = "how far a class differs from the others in one direction in two domains (rung R3)"
 
 
@@ -355,22 +354,16 @@ def class_cosines(
     middle = [site for site in inner if band_of(features.depth(site)) == "middle"]
     chosen = middle if sites is None else list(sites)
     if not chosen:
-        raise SampleError(
-            asked,
-            "no site in the middle layers",
-            "a site from a third to two thirds of the depth",
-            "collect one, or name `sites`",
-        )
+        given = "no site in the middle layers"
+        right = "a site from a third to two thirds of the depth"
+        raise SampleError(asked, given, right, "collect one, or name `sites`")
     frame = features.frame
     pair = _pair(features, names[0], names[1], n_splits, seed)
     classes, code = pair.classes, pair.code
     if len(classes) < LEAST_CLASSES:
-        raise SampleError(
-            asked,
-            f"{len(classes)} classes by two artists in both domains",
-            f"at least {LEAST_CLASSES}",
-            "give more classes, or pictures by more artists",
-        )
+        given = f"{len(classes)} classes by two artists in both domains"
+        right = f"at least {LEAST_CLASSES}"
+        raise SampleError(asked, given, right, "give more classes, or pictures by more artists")
     found = np.mean(
         [
             [_one_deal(features.values[site], pair, split) for split in range(n_splits)]

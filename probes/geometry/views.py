@@ -94,12 +94,9 @@ def umap_view(
     try:
         from umap import UMAP  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
-        raise SpecificationError(
-            "draw a UMAP view",
-            "an installation without umap-learn",
-            "the package umap-learn",
-            "run pip install umap-learn, or use pca_view",
-        ) from None
+        given = "an installation without umap-learn"
+        do = "run pip install umap-learn, or use pca_view"
+        raise SpecificationError("draw a UMAP view", given, "the package umap-learn", do) from None
 
     def project(site: str, x: np.ndarray) -> np.ndarray:
         near = min(n_neighbors, len(x) - 1)

@@ -70,12 +70,9 @@ def leave_one_domain_out(
     chosen = features.only(sites)
     names = check_domains(chosen, domains, "leave a domain out")
     if len(names) < 3:
-        raise SampleError(
-            "leave a domain out",
-            f"{len(names)} domains, {listed(names)}",
-            "three domains or more",
-            "measure `transfer` between two domains",
-        )
+        given = f"{len(names)} domains, {listed(names)}"
+        do = "measure `transfer` between two domains"
+        raise SampleError("leave a domain out", given, "three domains or more", do)
     here = chosen.rows(chosen.frame["domain"].isin(names))
     level = _centred(here)
     drawn = {"n_null": n_null, "n_permutations": n_permutations}

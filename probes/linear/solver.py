@@ -144,12 +144,9 @@ class _Problem:
             was, turned = turned, self.preconditioned(gradient)
             pairs = [*pairs, _Pair.of(step, gradient - before, turned - was)][-MEMORY:]
         else:
-            raise NumericsError(
-                "fit probes",
-                f"a loss that still falls after {max_iter} steps",
-                "an optimum",
-                "choose a smaller C or a larger tolerance",
-            )
+            given = f"a loss that still falls after {max_iter} steps"
+            do = "choose a smaller C or a larger tolerance"
+            raise NumericsError("fit probes", given, "an optimum", do)
         return w.double()
 
     def scores(self, w: Tensor) -> Tensor:

@@ -67,12 +67,10 @@ class ComparisonDesign:
             refuse_incomplete(find_measure(self.measure, asked))
             fits = self.rows != "class structure" or self.measure == "cka"
         if not fits:
-            raise SpecificationError(
-                asked,
-                f"measure={self.measure!r} with rows={self.rows!r}",
-                "class structure by cka alone, cross-validated CKA of class means alone",
-                "say rows='class mean', which every measure takes",
-            )
+            given = f"measure={self.measure!r} with rows={self.rows!r}"
+            right = "class structure by cka alone, cross-validated CKA of class means alone"
+            do = "say rows='class mean', which every measure takes"
+            raise SpecificationError(asked, given, right, do)
 
     @property
     def method(self) -> SimilarityMeasure:
@@ -193,12 +191,9 @@ def _structure(x: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndar
     covariances do not differ between classes, half of the kernel is then noise.)
     """
     if counts.min() < 2:
-        raise SampleError(
-            "compare class structure",
-            "one picture of a class in a half, which has no covariance",
-            "at least two in each half",
-            "give more pictures",
-        )
+        given = "one picture of a class in a half, which has no covariance"
+        right = "at least two in each half"
+        raise SampleError("compare class structure", given, right, "give more pictures")
     centred = _centred(x)
     means = _means(centred, starts, counts)
     off = centred - np.repeat(means, counts, axis=0)

@@ -156,12 +156,8 @@ def minibatch_cka(x: ArrayLike, y: ArrayLike, *, batch_size: int = 256, seed: in
     1.0
     """
     if batch_size < 4:
-        raise SampleError(
-            "measure minibatch CKA",
-            f"batches of {batch_size} rows",
-            "at least 4",
-            "raise batch_size",
-        )
+        given = f"batches of {batch_size} rows"
+        raise SampleError("measure minibatch CKA", given, "at least 4", "raise batch_size")
     a, b = paired_rows(x, y, "minibatch CKA", at_least=4)
     return _from_batches(a, b, dealt_batches(len(a), batch_size=batch_size, seed=seed))
 
@@ -241,12 +237,9 @@ def cross_validated_cka(x: ArrayLike, y: ArrayLike) -> float:
     for side in (x, y):
         halves = list(side)  # type: ignore[arg-type]
         if len(halves) != 2:
-            raise ShapeError(
-                "measure cross-validated CKA",
-                f"{len(halves)} halves",
-                '"half row feature" with two halves',
-                "deal the pictures into two halves, by artist_halves say",
-            )
+            right = '"half row feature" with two halves'
+            do = "deal the pictures into two halves, by artist_halves say"
+            raise ShapeError("measure cross-validated CKA", f"{len(halves)} halves", right, do)
         # one scale for both halves, or it would not cancel
         largest = float(np.abs(np.asarray(halves[0], dtype=np.float64)).max(initial=0.0)) or 1.0
         sides.append([np.asarray(half, dtype=np.float64) / largest for half in halves])
@@ -257,12 +250,10 @@ def cross_validated_cka(x: ArrayLike, y: ArrayLike) -> float:
         paired_rows(first, second, "cross-validated CKA", at_least=4)
         hsic[name] = _unbiased(first - first.mean(axis=0), second - second.mean(axis=0))
     if not (hsic["xx"] > 0 and hsic["yy"] > 0):
-        raise NumericsError(
-            "measure cross-validated CKA",
-            "two halves that do not agree",
-            "halves with a common geometry",
-            "give more pictures to each row",
-        )
+        given = "two halves that do not agree"
+        right = "halves with a common geometry"
+        do = "give more pictures to each row"
+        raise NumericsError("measure cross-validated CKA", given, right, do)
     return float(hsic["xy"] / np.sqrt(hsic["xx"] * hsic["yy"]))
 
 
@@ -317,10 +308,7 @@ def _overlap(x: np.ndarray, y: np.ndarray) -> float:
 
 def _ratio(above: float, below: float) -> float:
     if not below > 0:
-        raise NumericsError(
-            "measure CKA",
-            "features whose rows are all equally far apart",
-            "rows with some geometry",
-            "give more rows or another site",
-        )
+        given = "features whose rows are all equally far apart"
+        right = "rows with some geometry"
+        raise NumericsError("measure CKA", given, right, "give more rows or another site")
     return float(above / np.sqrt(below))

@@ -36,12 +36,9 @@ def null_deviation(n_classes: int) -> float:
     0.105
     """
     if n_classes < 4:
-        raise SpecificationError(
-            "foretell the deviation of CKA",
-            f"{n_classes} classes",
-            "at least 4",
-            "give more classes",
-        )
+        given = f"{n_classes} classes"
+        right = "at least 4"
+        raise SpecificationError("foretell the deviation of CKA", given, right, "give more classes")
     return math.sqrt(2 / (n_classes * (n_classes - 3)))
 
 
@@ -73,12 +70,9 @@ def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
     (22, 39)
     """
     if not (width > 0 and 0 < ceiling <= 1):
-        raise SpecificationError(
-            "foretell the classes needed",
-            f"width={width}, ceiling={ceiling}",
-            "a width above 0 and a ceiling above 0, at most 1",
-            "say width=0.4",
-        )
+        given = f"width={width}, ceiling={ceiling}"
+        right = "a width above 0 and a ceiling above 0, at most 1"
+        raise SpecificationError("foretell the classes needed", given, right, "say width=0.4")
     n = 5
     while interval_width(n, ceiling=ceiling) > width or ceiling < 3 * null_deviation(n):
         n += 1

@@ -127,12 +127,9 @@ def refuse_few_classes(n_classes: Iterable[int], least: int, asked: str, why: st
     """
     most = max(n_classes, default=0)
     if most < least:
-        raise SampleError(
-            asked,
-            f"at most {most} classes with pictures by two artists in both of two domains",
-            f"at least {least}{why}",
-            "give more classes, or two pictures of each class and domain",
-        )
+        given = f"at most {most} classes with pictures by two artists in both of two domains"
+        do = "give more classes, or two pictures of each class and domain"
+        raise SampleError(asked, given, f"at least {least}{why}", do)
 
 
 def balanced_pictures(

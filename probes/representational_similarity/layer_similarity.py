@@ -303,9 +303,6 @@ def same_pictures(features: Features, other: Features) -> None:
         if name in features.frame.columns and name in other.frame.columns
     )
     if not same:
-        raise ShapeError(
-            "compare two models",
-            f"features of {len(features)} and {len(other)} pictures that are not the same",
-            "the same pictures in the same order",
-            "collect both from one image table",
-        )
+        given = f"features of {len(features)} and {len(other)} pictures that are not the same"
+        right = "the same pictures in the same order"
+        raise ShapeError("compare two models", given, right, "collect both from one image table")

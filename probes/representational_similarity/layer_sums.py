@@ -226,12 +226,9 @@ class LayerSums:
             tensor = given.detach().to(at.device)
             if tensor.ndim != 2 or tensor.shape[1] != len(at) or len(tensor) != n:
                 shape = "nothing" if part is None else f"shape {tuple(tensor.shape)}"
-                raise ShapeError(
-                    f"add a batch of {name}",
-                    shape,
-                    f"(pictures, {len(at)}), as many pictures for each layer",
-                    "pool the activations to two axes",
-                )
+                right = f"(pictures, {len(at)}), as many pictures for each layer"
+                do = "pool the activations to two axes"
+                raise ShapeError(f"add a batch of {name}", shape, right, do)
             x.append(tensor)
         double = any(part.dtype == torch.float64 for part in x)
         return [part.double() if double else part.float() for part in x]
@@ -262,19 +259,13 @@ def ratios(
     own = hsic.diagonal()
     wild = np.flatnonzero(~np.isfinite(own))
     if len(wild):
-        raise NumericsError(
-            f"measure CKA of {names[wild[0]]}",
-            "a NaN or infinity, or features too large for their precision",
-            "finite features",
-            "look at that layer, or give float64",
-        )
+        given = "a NaN or infinity, or features too large for their precision"
+        do = "look at that layer, or give float64"
+        raise NumericsError(f"measure CKA of {names[wild[0]]}", given, "finite features", do)
     flat = np.flatnonzero(~(own > 1e-13 * scale))
     if len(flat):
-        raise NumericsError(
-            f"measure CKA of {names[flat[0]]}",
-            "constant features: every row is the same",
-            "features that vary",
-            "leave this site out",
-        )
+        given = "constant features: every row is the same"
+        right = "features that vary"
+        raise NumericsError(f"measure CKA of {names[flat[0]]}", given, right, "leave this site out")
     ratio = hsic / np.sqrt(np.outer(own, own))
     return ratio if n_first is None else ratio[:n_first, n_first:]

@@ -134,12 +134,9 @@ def neighbours(centred: np.ndarray, k: int) -> np.ndarray:
     """
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     if not (lengths > 1e-10 * lengths.max()).all():
-        raise NumericsError(
-            "find neighbours",
-            f"row {int(lengths.argmin())}, which is the mean of all rows and has no direction",
-            "rows that differ from their mean",
-            "leave the row out",
-        )
+        given = f"row {int(lengths.argmin())}, which is the mean of all rows and has no direction"
+        right = "rows that differ from their mean"
+        raise NumericsError("find neighbours", given, right, "leave the row out")
     cosine = (centred / lengths) @ (centred / lengths).T
     np.fill_diagonal(cosine, -np.inf)
     near = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
@@ -211,12 +208,9 @@ def ranked_distances(centred: np.ndarray, distance: str) -> np.ndarray:
     ranks = ranks - ranks.mean()
     length = np.sqrt(2 * (ranks**2).sum())
     if not length > 0:
-        raise NumericsError(
-            "measure RSA",
-            "rows whose dissimilarities are all the same",
-            "rows with some geometry",
-            "give more rows or another distance",
-        )
+        given = "rows whose dissimilarities are all the same"
+        right = "rows with some geometry"
+        raise NumericsError("measure RSA", given, right, "give more rows or another distance")
     return squareform(ranks / length)
 
 
@@ -225,12 +219,10 @@ def _refuse_without_direction(centred: np.ndarray, distance: str) -> None:
     spread = centred - centred.mean(axis=1, keepdims=True) if distance == "correlation" else centred
     flat = np.flatnonzero(np.abs(spread).max(axis=1) <= 1e-10 * np.abs(centred).max())
     if len(flat):
-        raise NumericsError(
-            f"measure {distance} dissimilarities",
-            f"row {flat[0]}, which is the same in every feature",
-            "rows that vary over at least two features",
-            "leave the row out or take distance='euclidean'",
-        )
+        given = f"row {flat[0]}, which is the same in every feature"
+        right = "rows that vary over at least two features"
+        do = "leave the row out or take distance='euclidean'"
+        raise NumericsError(f"measure {distance} dissimilarities", given, right, do)
 
 
 K = 10
@@ -283,12 +275,9 @@ class SimilarityMeasure:
 def _unit(matrix: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(matrix)
     if not length > 0:
-        raise NumericsError(
-            "compare rows",
-            "rows that are all equally far apart",
-            "rows with some geometry",
-            "give more rows or another site",
-        )
+        given = "rows that are all equally far apart"
+        right = "rows with some geometry"
+        raise NumericsError("compare rows", given, right, "give more rows or another site")
     return matrix / length
 
 
@@ -369,9 +358,7 @@ def refuse_incomplete(measure: SimilarityMeasure) -> None:
         SpecificationError: For a measure with neither `matrix` nor `in_orders`.
     """
     if measure.matrix is None and measure.in_orders is None:
-        raise SpecificationError(
-            f"compare domains by {measure.title}",
-            "an entry of MEASURES that has `estimate` alone",
-            "`matrix`, or `in_orders` for a measure without one, from which the null comes",
-            "add either, or compare layers, which takes any measure (layer_similarity)",
-        )
+        given = "an entry of MEASURES that has `estimate` alone"
+        right = "`matrix`, or `in_orders` for a measure without one, from which the null comes"
+        do = "add either, or compare layers, which takes any measure (layer_similarity)"
+        raise SpecificationError(f"compare domains by {measure.title}", given, right, do)

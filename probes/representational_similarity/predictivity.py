@@ -132,12 +132,9 @@ def _folds(n: int, groups: ArrayLike | None, folds: int, seed: int) -> np.ndarra
         )
     names, code = np.unique(who, return_inverse=True)
     if folds < 2 or len(names) < folds:
-        raise SampleError(
-            "measure predictivity",
-            f"{len(names)} groups and folds={folds}",
-            "at least two folds, and a group for each",
-            "give more groups or fewer folds",
-        )
+        given = f"{len(names)} groups and folds={folds}"
+        right = "at least two folds, and a group for each"
+        raise SampleError("measure predictivity", given, right, "give more groups or fewer folds")
     place = np.empty(len(names), dtype=int)
     place[rng("folds", seed).permutation(len(names))] = np.arange(len(names)) % folds
     return place[code]

@@ -238,12 +238,10 @@ def _fitting(features: Features, other: Features, layers: str) -> Features:
     same_pictures(features, other)
     if layers == "same":
         if set(features.sites) - set(other.sites):
-            raise SpecificationError(
-                "compare two models layer by layer",
-                f"the sites {listed(features.sites)} and {listed(other.sites)}",
-                "the same sites in both",
-                "pass layers='all'",
-            )
+            given = f"the sites {listed(features.sites)} and {listed(other.sites)}"
+            right = "the same sites in both"
+            do = "pass layers='all'"
+            raise SpecificationError("compare two models layer by layer", given, right, do)
         other = replace(other, values={site: other.values[site] for site in features.sites})
     return other
 

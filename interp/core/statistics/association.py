@@ -40,12 +40,9 @@ def spearman(
     """
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if x.shape != y.shape or x.ndim != 1:
-        raise ShapeError(
-            "correlate two numbers per unit",
-            f"shapes {x.shape} and {y.shape}",
-            "two lists of one length",
-            "give one pair of numbers per unit",
-        )
+        given = f"shapes {x.shape} and {y.shape}"
+        do = "give one pair of numbers per unit"
+        raise ShapeError("correlate two numbers per unit", given, "two lists of one length", do)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
     n = len(x)

@@ -274,12 +274,9 @@ def whole_blocks(answers: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     on what that leaves out."""
     rows = answers.dropna()
     if not len(rows):
-        raise SampleError(
-            "compare settings",
-            "no class of a block that all of them answered",
-            "a class, block and test domain in common",
-            "give models that answered the same question",
-        )
+        given = "no class of a block that all of them answered"
+        do = "give models that answered the same question"
+        raise SampleError("compare settings", given, "a class, block and test domain in common", do)
     seeds = rows.index.get_level_values("seed")
     asked = pd.Series(rows.index.get_level_values("test_domain"), index=seeds)
     n_domains = asked.groupby(level=0).nunique()

@@ -250,12 +250,9 @@ def replicated_rows(
     own = np.isfinite(numbers)
     numbers = numbers[own]
     if not len(numbers):
-        raise SampleError(
-            "average over classes and blocks",
-            "no class with a value",
-            "a value per class and block",
-            "give models that answered the same question",
-        )
+        right = "a value per class and block"
+        do = "give models that answered the same question"
+        raise SampleError("average over classes and blocks", "no class with a value", right, do)
     ways = (np.unique(np.asarray(each)[own], return_inverse=True) for each in (classes, blocks))
     (shown, row), (told, column) = ways
     n_classes, n_blocks = len(shown), len(told)
@@ -263,12 +260,10 @@ def replicated_rows(
     table[row, column] = numbers
     there = np.isfinite(table)
     if there.sum() < len(numbers):
-        raise SampleError(
-            "average over classes and blocks",
-            "two values of a class in one block",
-            "a value per class and block",
-            "average each class of a block first",
-        )
+        given = "two values of a class in one block"
+        right = "a value per class and block"
+        do = "average each class of a block first"
+        raise SampleError("average over classes and blocks", given, right, do)
     if n_blocks > 1 and (there.sum(axis=1) == 1).all():
         columns = [numbers[column == block] for block in range(n_blocks)]
         interval = nested_interval(columns, confidence=confidence)

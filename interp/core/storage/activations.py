@@ -59,12 +59,10 @@ def begin_activations(
         if not other:
             return
         if there.reach():
-            raise OutputError(
-                f"keep activations in {folder}",
-                f"a folder that holds those of another {' and '.join(other)}",
-                "an empty folder, or the one where this run was interrupted",
-                "choose another folder, or delete this one",
-            )
+            given = f"a folder that holds those of another {' and '.join(other)}"
+            right = "an empty folder, or the one where this run was interrupted"
+            do = "choose another folder, or delete this one"
+            raise OutputError(f"keep activations in {folder}", given, right, do)
         for path in there.files.values():  # of a run that has not written a row
             path.unlink()
     if n_rows is not None:
@@ -223,12 +221,10 @@ class ActivationWriter(StoredActivations):
         self.close()
         gaps = self.missing(range(n_rows))
         if gaps:
-            raise OutputError(
-                f"finish {self.folder}",
-                f"rows {gaps[0].start} to {gaps[0].stop - 1} that did not reach the disk",
-                "a disk that keeps what is written to it",
-                "run again; what was kept is used",
-            )
+            given = f"rows {gaps[0].start} to {gaps[0].stop - 1} that did not reach the disk"
+            right = "a disk that keeps what is written to it"
+            do = "run again; what was kept is used"
+            raise OutputError(f"finish {self.folder}", given, right, do)
         if self.finished:
             return
         with _told(self.folder):
@@ -318,12 +314,9 @@ def _told(folder: Path) -> Iterator[None]:
         with told_when_full(str(folder)):
             yield
     except OSError as error:
-        raise OutputError(
-            f"write activations to {folder}",
-            str(error),
-            "a disk that takes them",
-            "see to the disk and run again; what was finished is kept",
-        ) from None
+        right = "a disk that takes them"
+        do = "see to the disk and run again; what was finished is kept"
+        raise OutputError(f"write activations to {folder}", str(error), right, do) from None
 
 
 def _broken(path: Path, given: str, right: str = "the file as it was written") -> DataError:

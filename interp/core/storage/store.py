@@ -81,12 +81,10 @@ def writable(folder: Path, *, purpose: str) -> Path:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(
-            f"write {purpose} to {folder}",
-            error.strerror or str(error),
-            "a folder that can be written",
-            "choose another with --out",
-        ) from None
+        given = error.strerror or str(error)
+        right = "a folder that can be written"
+        do = "choose another with --out"
+        raise OutputError(f"write {purpose} to {folder}", given, right, do) from None
     return folder
 
 
@@ -142,12 +140,8 @@ def told_when_full(name: str) -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        raise OutputError(
-            f"write {name}",
-            "a disk that is full",
-            "free space",
-            "make room and run again; what was finished is kept",
-        ) from None
+        do = "make room and run again; what was finished is kept"
+        raise OutputError(f"write {name}", "a disk that is full", "free space", do) from None
 
 
 def check_room(folder: Path, rows: int, row_bytes: int) -> None:

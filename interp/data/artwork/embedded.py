@@ -1,13 +1,10 @@
 """The embedded study: real artwork rendered in six domains, once, into the user's cache folder.
 
 There are three splits. `train` and `test` share no artist within a class, so accuracy is accuracy
-on unseen drawings. `analysis` holds fresh renderings by all artists in which the same drawing in
-the same pose and style is in every domain (`drawing`, `warp`, `style`), and a style serves several
-classes; `held_back` marks artists whose drawings of the class are not trained on. Collections of
-photographs and paintings have no such pairs. Where asked for, a fourth, `base`, holds natural
-pictures that every mixture adds whole.
-
-The study is synthetic and must never be called DomainNet.
+on unseen drawings. `analysis` holds fresh renderings by all artists: the same drawing in the same
+pose and style is in every domain (`drawing`, `warp`, `style`), and a style serves several classes;
+`held_back` marks artists whose drawings of the class are not trained on. Where it is wanted, a
+fourth, `base`, holds natural pictures that every mixture adds whole. The study is synthetic.
 """
 
 import io
@@ -59,20 +56,15 @@ from interp.data.mixtures.settings import BASE, NATURAL
 from interp.data.mixtures.templates import sentence
 
 RENDERER = 4
-"""Raise when a picture is planned or drawn differently, so that old caches are not taken for new.
-"""
+"""Raise it when a picture is drawn differently, so that old caches are not taken for new."""
 
 INDEX = "index.csv"
 """The list of all pictures, written when the last one is there."""
-
 ENOUGH = 8
 """Artists of a class with whom halves, and a training and a test split, have hands enough."""
-
 STYLES = 48
-"""Styles of the analysis pictures, drawn anew for each class and picture. One style for the k-th
-picture of every class was tried: two halves of a class then hold what the other lacks of the same
-styles, which makes halves disagree (an untrained model's interaction read -.9 % of the variance).
-"""
+"""Styles of the analysis pictures, drawn anew for each class and picture: with one style for the
+k-th picture of every class, halves of a class disagree."""
 
 
 @dataclass(frozen=True)

@@ -72,12 +72,8 @@ class Artist:
         """
         folder = _folder(self.package)
         if folder is None:
-            raise DataError(
-                f"draw from {self.name}",
-                f"{_problem(self)}",
-                "the pinned package",
-                f"install {self.distribution}",
-            )
+            do = f"install {self.distribution}"
+            raise DataError(f"draw from {self.name}", f"{_problem(self)}", "the pinned package", do)
         return [folder / name for name, _ in self.files]
 
 
@@ -267,21 +263,14 @@ def ink(drawing: Drawing, size: int = 128) -> np.ndarray:
     artist = ARTISTS[drawing.artist]
     reason = missing_artists(edition=artist.editions[-1]).get(drawing.artist)
     if reason:
-        raise DataError(
-            f"draw {drawing.name}",
-            f"an artist whose package is amiss: {reason}",
-            "the pinned package",
-            f"install {artist.distribution}",
-        )
+        given = f"an artist whose package is amiss: {reason}"
+        right = "the pinned package"
+        raise DataError(f"draw {drawing.name}", given, right, f"install {artist.distribution}")
     raw = _raster(artist, drawing.glyph, 4 * size)
     box = raw.point([255 * (value > 16) for value in range(256)]).getbbox()
     if box is None:
-        raise DataError(
-            f"draw {drawing.name}",
-            "an empty glyph",
-            "one with ink in it",
-            f"check its line in {MANIFEST.name}",
-        )
+        do = f"check its line in {MANIFEST.name}"
+        raise DataError(f"draw {drawing.name}", "an empty glyph", "one with ink in it", do)
     zoom = FILL * size / max(box[2] - box[0], box[3] - box[1])
     width, height = (max(1, round(zoom * (box[i + 2] - box[i]))) for i in (0, 1))
     frame = Image.new("L", (size, size))
@@ -341,12 +330,9 @@ def _character(artist: Artist, glyph: str) -> tuple[Path, str]:
     for font, names in zip(places[::2], map(read, places[1::2]), strict=True):
         if glyph in names:
             return font, names[glyph]
-    raise DataError(
-        f"draw {artist.key}/{glyph}",
-        "a name that its font does not have",
-        "a glyph of the font",
-        f"check its line in {MANIFEST.name}",
-    )
+    given = "a name that its font does not have"
+    do = f"check its line in {MANIFEST.name}"
+    raise DataError(f"draw {artist.key}/{glyph}", given, "a glyph of the font", do)
 
 
 @lru_cache(maxsize=32)

@@ -53,12 +53,8 @@ def render(
     """
     check_known("render a drawing", "domain", [domain], DOMAINS)
     if ink.ndim != 2 or ink.shape[0] != ink.shape[1]:
-        raise ShapeError(
-            "render a drawing",
-            f"ink of shape {ink.shape}",
-            "[n, n] in 0..1",
-            "give a square drawing",
-        )
+        given = f"ink of shape {ink.shape}"
+        raise ShapeError("render a drawing", given, "[n, n] in 0..1", "give a square drawing")
     fields, solid = distance_fields(np.uint8(255 * ink + 0.5).tobytes(), ink.shape[0])
     warp, bend = draw_warp(warp_seed)
     scene = Scene(fields, solid, warp, bend, rng(f"render/{domain}", style_seed), size, hue)

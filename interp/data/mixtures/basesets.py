@@ -105,23 +105,17 @@ def read_base(source: str) -> Iterator[pd.DataFrame]:
                 paths = [p if p.startswith("/") else folder + p for p in chunk["filepath"]]
                 yield pd.DataFrame({"filepath": paths, "title": chunk["title"].to_numpy()})
     except (ValueError, OSError) as error:  # pandas' own parser errors are ValueErrors
-        raise DataError(
-            f"add the base set {source}",
-            f"a file that does not read ({error})",
-            "a TSV with the columns filepath and title",
-            "check the file",
-        ) from None
+        given = f"a file that does not read ({error})"
+        right = "a TSV with the columns filepath and title"
+        raise DataError(f"add the base set {source}", given, right, "check the file") from None
 
 
 def _check_columns(source: str, chunk: pd.DataFrame) -> None:
     missing = [name for name in ("filepath", "title") if name not in chunk.columns]
     if missing:
-        raise DataError(
-            f"add the base set {source}",
-            f"columns {listed(chunk.columns)} without {listed(missing)}",
-            "tab-separated columns filepath and title",
-            "mend its header",
-        )
+        given = f"columns {listed(chunk.columns)} without {listed(missing)}"
+        right = "tab-separated columns filepath and title"
+        raise DataError(f"add the base set {source}", given, right, "mend its header")
 
 
 def base_captions(source: str) -> Iterator[str]:
@@ -162,12 +156,9 @@ def _samples(path: Path) -> Iterator[str]:
                     last = (folder, key)
                     yield f"{folder}/{key}"
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(
-            f"read the shard {path}",
-            f"a file that is cut short or no tar ({error})",
-            "a WebDataset shard",
-            "fetch or write it again",
-        ) from None
+        given = f"a file that is cut short or no tar ({error})"
+        right = "a WebDataset shard"
+        raise DataError(f"read the shard {path}", given, right, "fetch or write it again") from None
 
 
 def _files(source: str) -> list[Path]:

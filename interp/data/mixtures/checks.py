@@ -142,12 +142,9 @@ def audit(
     own_base = mixture.own_base if mixture else _split(images, BASE)
     others = images[~images.split.isin(["train", BASE]).to_numpy()]
     if not len(train) or not len(others):
-        raise SampleError(
-            f"audit {images.source}",
-            f"{len(train)} training pictures and {len(others)} others",
-            "some of both",
-            "give pictures of the splits train and test",
-        )
+        given = f"{len(train)} training pictures and {len(others)} others"
+        do = "give pictures of the splits train and test"
+        raise SampleError(f"audit {images.source}", given, "some of both", do)
     spec = mixture.spec if mixture else None
     base_pictures = base if base is not None else _base_pictures(spec)
     groups = [group for group in (train, own_base, base_pictures) if group is not None]

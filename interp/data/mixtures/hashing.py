@@ -92,12 +92,9 @@ def nearest(
 def _near(mine: np.ndarray, other: np.ndarray, bits: int) -> np.ndarray:
     """Pairs of distinct hashes within `bits` of one another, and their distance."""
     if not 0 <= bits < BITS:
-        raise SpecificationError(
-            "look for pictures alike",
-            f"a distance of {bits} bits",
-            f"0 to {BITS - 1} of {BITS}",
-            "choose another number",
-        )
+        given = f"a distance of {bits} bits"
+        right = f"0 to {BITS - 1} of {BITS}"
+        raise SpecificationError("look for pictures alike", given, right, "choose another number")
     edges = np.linspace(0, BITS, bits + 2).astype(int)
     by_band = [_in_band(mine, other, int(low), int(high), bits) for low, high in pairwise(edges)]
     pairs = np.unique(np.concatenate(by_band), axis=0)

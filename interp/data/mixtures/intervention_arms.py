@@ -87,12 +87,10 @@ class InterventionSpec(Declared):
         check_known("intervene", "setting", [self.setting], named, SpecificationError)
         if named[self.setting].seen_share == 0:
             domain = named[self.setting].test_domain
-            raise SpecificationError(
-                f"intervene at {self.setting}",
-                f"a mixture without seen classes in {domain}",
-                f"one with C1 x {domain}, which is aligned and must stay equal in accuracy",
-                "choose a cg or upper-bound setting in [intervention]",
-            )
+            given = f"a mixture without seen classes in {domain}"
+            right = f"one with C1 x {domain}, which is aligned and must stay equal in accuracy"
+            do = "choose a cg or upper-bound setting in [intervention]"
+            raise SpecificationError(f"intervene at {self.setting}", given, right, do)
 
     def at(self, mixture: MixtureSpec) -> Iterator[Arm]:
         """The arms of a mixture: none unless it is the one intervened at."""

@@ -50,12 +50,9 @@ def check_manifest(manifest: Manifest) -> None:
     if isinstance(spec.domains, int) and len(others) > spec.domains:
         wrong.append(f"{len(others)} domains ({listed(sorted(others))}) for {spec.domains}")
     if wrong:
-        raise LeakError(
-            f"train on the mixture {spec.name}",
-            f"pictures of {listed(wrong)}",
-            "none of a withheld cell",
-            "make the mixture again from its specification",
-        )
+        given = f"pictures of {listed(wrong)}"
+        do = "make the mixture again from its specification"
+        raise LeakError(f"train on the mixture {spec.name}", given, "none of a withheld cell", do)
 
 
 def largest(domain: str, label: str, spec: MixtureSpec, manifest: Manifest) -> float:
@@ -97,21 +94,16 @@ def check_mixture(folder: Path) -> Manifest:
             dtype="category",
         )
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"open the mixture {folder}",
-            f"files that do not read ({error})",
-            "train.tsv and manifest.json",
-            "make the mixture again",
-        ) from None
+        given = f"files that do not read ({error})"
+        right = "train.tsv and manifest.json"
+        do = "make the mixture again"
+        raise DataError(f"open the mixture {folder}", given, right, do) from None
     own = tsv[(tsv["domain"] != BASE).to_numpy()]
     check_manifest({**manifest, "counts": counted(own["domain"], own["label"])})
     if file_hash(folder / "train.tsv") != manifest["tsv_hash"]:
-        raise LeakError(
-            f"train on {folder}",
-            "a train.tsv that its manifest does not describe",
-            "the TSV as it was written",
-            "make the mixture again",
-        )
+        given = "a train.tsv that its manifest does not describe"
+        right = "the TSV as it was written"
+        raise LeakError(f"train on {folder}", given, right, "make the mixture again")
     return manifest
 
 

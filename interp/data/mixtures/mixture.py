@@ -251,12 +251,9 @@ class _Table:
         frame = images.frame
         repeated = frame["path"][frame["path"].duplicated()]
         if len(repeated):
-            raise DataError(
-                f"make a mixture of {images.source}",
-                f"{len(repeated)} rows that stand there before ({listed(repeated, limit=3)})",
-                "every picture once",
-                "remove the repeated rows",
-            )
+            given = f"{len(repeated)} rows that stand there before ({listed(repeated, limit=3)})"
+            do = "remove the repeated rows"
+            raise DataError(f"make a mixture of {images.source}", given, "every picture once", do)
         is_train, is_base = ((frame["split"] == name).to_numpy() for name in ("train", BASE))
         self.images, self.domains, self.labels = images, images.domains, images.labels
         self.train = frame[is_train].reset_index(drop=True)
@@ -285,20 +282,15 @@ class _Table:
     def _base(self, spec: MixtureSpec) -> ImageTable:
         """The share of the table's own base set that is added: the first so many of an order."""
         if spec.base:
-            raise SpecificationError(
-                "make a mixture",
-                f"the base set {spec.base}, and {len(self.base)} pictures of the split {BASE!r}",
-                "one base set",
-                "leave base out, or set base_dose = 0 (for the embedded study, n_base = 0)",
-            )
+            given = f"the base set {spec.base}, and {len(self.base)} pictures of the split {BASE!r}"
+            do = "leave base out, or set base_dose = 0 (for the embedded study, n_base = 0)"
+            raise SpecificationError("make a mixture", given, "one base set", do)
         others = sorted(set(_words(self.base["domain"])) - {spec.natural})
         if others:
-            raise LeakError(
-                f"train on the mixture {spec.name}",
-                f"pictures of {listed(others)} in the split {BASE!r}",
-                f"pictures of {spec.natural} alone, since every mixture holds them",
-                "move the others to the split train",
-            )
+            given = f"pictures of {listed(others)} in the split {BASE!r}"
+            right = f"pictures of {spec.natural} alone, since every mixture holds them"
+            do = "move the others to the split train"
+            raise LeakError(f"train on the mixture {spec.name}", given, right, do)
         order = rng("base set", spec.seed).permutation(len(self.base))
         rows = np.sort(order[: round(spec.base_dose * len(self.base))])
         _check_apart(self.base.take(rows), self.is_base_twin[rows])
@@ -330,12 +322,9 @@ class _Table:
     def _check(self, spec: MixtureSpec) -> None:
         check_known("make a mixture", "domain", [spec.test_domain, spec.natural], self.domains)
         if BASE in self.domains:
-            raise DataError(
-                "make a mixture",
-                f"pictures of a domain called {BASE!r}",
-                "another name, for this one is the base set's",
-                "rename the domain",
-            )
+            given = f"pictures of a domain called {BASE!r}"
+            right = "another name, for this one is the base set's"
+            raise DataError("make a mixture", given, right, "rename the domain")
         check_known("hold out a class", "class", spec.held_out, self.labels)
         check_known("take in a foreign class", "class", spec.foreign, self.labels)
         check_known("ask for a class", "class", spec.labels, self.labels)
@@ -365,9 +354,6 @@ def _check_apart(chosen: pd.DataFrame, is_twin: np.ndarray) -> None:
     """No training picture may stand among those that models are tested or analysed on."""
     if is_twin.any():
         twins = chosen[is_twin]
-        raise LeakError(
-            "train on these pictures",
-            f"{len(twins)} that are also kept for testing ({listed(twins['path'])})",
-            "train and test pictures that differ",
-            "remove the duplicates",
-        )
+        given = f"{len(twins)} that are also kept for testing ({listed(twins['path'])})"
+        right = "train and test pictures that differ"
+        raise LeakError("train on these pictures", given, right, "remove the duplicates")

@@ -259,12 +259,9 @@ class MixtureSpec(Declared):
             check_known("add a domain", "domain", self.domains, there)
             return self.domains
         if self.domains > len(there):
-            raise DataError(
-                f"add {self.domains} domains",
-                f"pictures of {listed(there)} beside {self.natural} and {self.test_domain}",
-                f"at most {len(there)}",
-                "choose a smaller number",
-            )
+            given = f"pictures of {listed(there)} beside {self.natural} and {self.test_domain}"
+            right = f"at most {len(there)}"
+            raise DataError(f"add {self.domains} domains", given, right, "choose a smaller number")
         # the test domain takes part in the draw, so that two test domains share one order
         order = drawn([domain for domain in known if domain != self.natural], "domains", self.seed)
         return tuple(domain for domain in order if domain != self.test_domain)[: self.domains]
@@ -315,36 +312,25 @@ def _domain_words(domains: tuple[str, ...] | int | None) -> str:
 
 def _check_domains(spec: MixtureSpec) -> None:
     if spec.test_domain == spec.natural:
-        raise SpecificationError(
-            "make a mixture",
-            f"test domain {spec.test_domain!r}",
-            "a domain other than the natural one",
-            "choose another test domain",
-        )
+        given = f"test domain {spec.test_domain!r}"
+        right = "a domain other than the natural one"
+        raise SpecificationError("make a mixture", given, right, "choose another test domain")
     if BASE in (spec.test_domain, spec.natural):
-        raise SpecificationError(
-            "make a mixture",
-            f"a domain called {BASE!r}",
-            "another name, for this one is the base set's",
-            "rename the domain",
-        )
+        given = f"a domain called {BASE!r}"
+        right = "another name, for this one is the base set's"
+        raise SpecificationError("make a mixture", given, right, "rename the domain")
     if spec.domains is None:
         return
     if not spec.kind.others:
-        raise SpecificationError(
-            f"choose the domains of {spec.setting}",
-            f"domains = {spec.domains!r}",
-            f"nothing, for it is {spec.kind.meaning}",
-            "leave domains out, or choose cg-high, leave-out-domain or upper-bound-high",
-        )
+        given = f"domains = {spec.domains!r}"
+        right = f"nothing, for it is {spec.kind.meaning}"
+        do = "leave domains out, or choose cg-high, leave-out-domain or upper-bound-high"
+        raise SpecificationError(f"choose the domains of {spec.setting}", given, right, do)
     names = set(spec.domains) if isinstance(spec.domains, tuple) else set()
     if {spec.natural, spec.test_domain} & names:
-        raise SpecificationError(
-            "add domains to a mixture",
-            f"domains = {spec.domains!r}",
-            f"others than {spec.natural} and {spec.test_domain}, or how many of them",
-            "mend the list",
-        )
+        given = f"domains = {spec.domains!r}"
+        right = f"others than {spec.natural} and {spec.test_domain}, or how many of them"
+        raise SpecificationError("add domains to a mixture", given, right, "mend the list")
 
 
 def _check_doses(spec: MixtureSpec) -> None:
@@ -356,38 +342,29 @@ def _check_doses(spec: MixtureSpec) -> None:
     }
     for name, (dose, applies, idle, where) in doses.items():
         if not applies and dose not in (None, idle):
-            raise SpecificationError(
-                f"change {name} in {spec.setting}",
-                f"{name} = {dose:g}",
-                f"nothing, for it is {kind.meaning}",
-                f"leave it out, or choose {where}",
-            )
+            given = f"{name} = {dose:g}"
+            right = f"nothing, for it is {kind.meaning}"
+            do = f"leave it out, or choose {where}"
+            raise SpecificationError(f"change {name} in {spec.setting}", given, right, do)
 
 
 def _check_classes(spec: MixtureSpec) -> None:
     if spec.overlap < 1 and not spec.foreign:
-        raise SpecificationError(
-            "make a class-overlap mixture",
-            f"overlap = {spec.overlap:g} and no foreign classes",
-            "the classes that take the places of those that leave",
-            "name them in foreign, or leave overlap at 1",
-        )
+        given = f"overlap = {spec.overlap:g} and no foreign classes"
+        right = "the classes that take the places of those that leave"
+        do = "name them in foreign, or leave overlap at 1"
+        raise SpecificationError("make a class-overlap mixture", given, right, do)
     both = sorted(set(spec.foreign) & ({*spec.held_out, *spec.labels}))
     if both:
-        raise SpecificationError(
-            "make a class-overlap mixture",
-            f"foreign classes that are in the label set ({listed(both)})",
-            "classes that models are never asked for",
-            "choose other foreign classes",
-        )
+        given = f"foreign classes that are in the label set ({listed(both)})"
+        right = "classes that models are never asked for"
+        do = "choose other foreign classes"
+        raise SpecificationError("make a class-overlap mixture", given, right, do)
     stray = sorted(set(spec.held_out) - set(spec.labels)) if spec.labels else []
     if stray:
-        raise SpecificationError(
-            "hold out a class",
-            f"{listed(stray)}, which labels leaves out",
-            "classes of the label set",
-            "add them to labels",
-        )
+        given = f"{listed(stray)}, which labels leaves out"
+        right = "classes of the label set"
+        raise SpecificationError("hold out a class", given, right, "add them to labels")
 
 
 PAPER_HELD_OUT = tuple(
@@ -406,12 +383,9 @@ def choose_held_out(labels: Sequence[str], n: int, *, seed: int = 0) -> tuple[st
     ('dog',)
     """
     if not 1 <= n < len(labels):
-        raise SpecificationError(
-            "hold out classes",
-            f"{n} of {len(labels)}",
-            f"1 to {len(labels) - 1}",
-            "choose another number",
-        )
+        given = f"{n} of {len(labels)}"
+        right = f"1 to {len(labels) - 1}"
+        raise SpecificationError("hold out classes", given, right, "choose another number")
     order = rng("held-out classes", seed).permutation(sorted(labels))
     return tuple(str(label) for label in np.sort(order[:n]))
 
@@ -429,12 +403,9 @@ def class_folds(
     """
     names = sorted(set(labels))
     if not 2 <= n_folds <= len(names):
-        raise SpecificationError(
-            "deal classes into folds",
-            f"{n_folds} folds of {len(names)} classes",
-            f"2 to {len(names)} folds",
-            "choose another number",
-        )
+        given = f"{n_folds} folds of {len(names)} classes"
+        right = f"2 to {len(names)} folds"
+        raise SpecificationError("deal classes into folds", given, right, "choose another number")
     order = rng("class folds", seed).permutation(names)
     return tuple(
         tuple(sorted(str(label) for label in order[fold::n_folds])) for fold in range(n_folds)

@@ -150,12 +150,9 @@ def quotas(cells: MixtureCells, spec: MixtureSpec) -> Int[np.ndarray, "domain la
     """
     admitted = pool(cells, spec)
     if admitted.sum() == 0:
-        raise SampleError(
-            f"make the mixture {spec.name}",
-            "no training picture in its cells",
-            "at least one",
-            "give more pictures or another setting",
-        )
+        given = "no training picture in its cells"
+        do = "give more pictures or another setting"
+        raise SampleError(f"make the mixture {spec.name}", given, "at least one", do)
     if spec.hold == "steps" or not spec.kind.size_matched:
         return admitted
     reference = pool(cells, cg_low(spec))

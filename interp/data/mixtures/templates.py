@@ -165,12 +165,8 @@ def prompts(name: str, *, domain: str = "", domains: Sequence[str] = ()) -> list
         "domain-averaged": tuple(word for each in domains for word in words_for(each)),
     }[name]
     if not words or (name == "domain-specific" and not domain):
-        raise SpecificationError(
-            f"make {name} prompts",
-            "no domain",
-            "the domains to speak of",
-            "pass domain= or domains=",
-        )
+        do = "pass domain= or domains="
+        raise SpecificationError(f"make {name} prompts", "no domain", "the domains to speak of", do)
     return [template.replace("TERM", word) for template in TEMPLATES for word in words]
 
 

@@ -167,12 +167,8 @@ def check_parts(parts: Parts, asked: str) -> None:
         if isinstance(part, (str, bytes, Path)):
             raise DataError(asked, f"the path {part}", right, "open each path by itself")
         if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
-            raise DataError(
-                asked,
-                "a stream, which has no items by number",
-                right,
-                "load it without streaming, or pass the tars behind the stream",
-            )
+            do = "load it without streaming, or pass the tars behind the stream"
+            raise DataError(asked, "a stream, which has no items by number", right, do)
 
 
 def _picture_key(parts: Parts, opening: Opening, asked: str) -> str | int:
@@ -186,12 +182,9 @@ def _picture_key(parts: Parts, opening: Opening, asked: str) -> str | int:
         return opening.columns["image"]
     candidates = [name for name in IMAGE if name in known]
     if not candidates:
-        raise DataError(
-            asked,
-            f"items without a picture ({listed(known)})",
-            f"a picture under {listed(IMAGE)}",
-            'name it: columns={"image": "..."}',
-        )
+        given = f"items without a picture ({listed(known)})"
+        right = f"a picture under {listed(IMAGE)}"
+        raise DataError(asked, given, right, 'name it: columns={"image": "..."}')
     return candidates[0]
 
 
@@ -250,12 +243,9 @@ def _refuse_random(images: ImageTable, asked: str) -> None:
         except PictureError:
             continue  # `whole` counts it
         if once.size != again.size or once.tobytes() != again.tobytes():
-            raise DataError(
-                asked,
-                "pictures that differ when they are read twice",
-                "one picture for each item",
-                "leave the random transform out of the data set",
-            )
+            given = "pictures that differ when they are read twice"
+            right = "one picture for each item"
+            raise DataError(asked, given, right, "leave the random transform out of the data set")
 
 
 def is_hub(source: object) -> bool:
@@ -355,12 +345,9 @@ def _picture_column(part: Any, opening: Opening, asked: str) -> str:
     typed = [name for name, kind in part.features.items() if type(kind).__name__ == "Image"]
     candidates = typed + [name for name in IMAGE if name in known]
     if not candidates:
-        raise DataError(
-            asked,
-            f"no column of pictures ({listed(known)})",
-            "a column of type Image",
-            'cast it, or name it: columns={"image": "..."}',
-        )
+        given = f"no column of pictures ({listed(known)})"
+        right = "a column of type Image"
+        raise DataError(asked, given, right, 'cast it, or name it: columns={"image": "..."}')
     return candidates[0]
 
 

@@ -39,21 +39,16 @@ def open_folder(
     chosen = opening or Opening(test_share=test_share, seed=seed)
     folder = Path(root)
     if not folder.is_dir():
-        raise DataError(
-            f"read pictures from {folder}",
-            "a file" if folder.exists() else "a folder that does not exist",
-            "a folder laid out as domain/class/*.jpg",
-            "check the path",
-        )
+        given = "a file" if folder.exists() else "a folder that does not exist"
+        right = "a folder laid out as domain/class/*.jpg"
+        raise DataError(f"read pictures from {folder}", given, right, "check the path")
     flat = chosen.domain is not None and _holds_pictures(folder, "*/*")
     paths = _pictures(folder, flat=flat)
     if not paths:
-        raise DataError(
-            f"read pictures from {folder}",
-            f"no picture in it{_found(folder)}",
-            "a folder laid out as domain/class/*.jpg",
-            "point at the folder of domains, or say domain= for a folder of classes",
-        )
+        given = f"no picture in it{_found(folder)}"
+        right = "a folder laid out as domain/class/*.jpg"
+        do = "point at the folder of domains, or say domain= for a folder of classes"
+        raise DataError(f"read pictures from {folder}", given, right, do)
     frame = pd.DataFrame(
         {
             "path": [str(path.relative_to(folder)) for path in paths],

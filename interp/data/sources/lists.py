@@ -122,12 +122,9 @@ def _read(path: Path, domain: str, split: str) -> pd.DataFrame:
         name, _, number = line.strip().rpartition(" ")
         parts = name.strip().split("/")
         if len(parts) != 3 or parts[0] != domain or not number.isdigit():
-            raise DataError(
-                f"read the list {path}",
-                f"line {line_number}, {line.strip()!r}",
-                f"{domain}/class/picture.jpg and the number of its class",
-                "correct the line",
-            )
+            given = f"line {line_number}, {line.strip()!r}"
+            right = f"{domain}/class/picture.jpg and the number of its class"
+            raise DataError(f"read the list {path}", given, right, "correct the line")
         rows.append(name.strip())
         labels.append(parts[1])
         numbers.append(int(number))
@@ -143,12 +140,9 @@ def _check_numbers(frame: pd.DataFrame, asked: str) -> None:
         twice = pairs[pairs[column].duplicated(keep=False)].sort_values([column, other])
         if len(twice):
             conflicts = [f"{row.label} is {row.class_id}" for row in twice.itertuples()]
-            raise DataError(
-                asked,
-                f"numbers that contradict the folders ({listed(conflicts, limit=4)})",
-                "one number for each class",
-                "use lists and folders of one release",
-            )
+            given = f"numbers that contradict the folders ({listed(conflicts, limit=4)})"
+            right = "one number for each class"
+            raise DataError(asked, given, right, "use lists and folders of one release")
 
 
 def _with_pictures(images: ImageTable, asked: str) -> ImageTable:
@@ -197,12 +191,8 @@ def open_table(source: str | Path, opening: Opening | None = None) -> ImageTable
         keep = readable(files, strays)
         strays.report(path)
         if not any(keep):
-            raise DataError(
-                asked,
-                f"{len(frame)} files, none of which is a picture",
-                "jpg, png or other pictures",
-                "check the column of paths",
-            )
+            given = f"{len(frame)} files, none of which is a picture"
+            raise DataError(asked, given, "jpg, png or other pictures", "check the column of paths")
         frame = frame[keep].reset_index(drop=True)
         sizes = [each.stat().st_size for each, good in zip(files, keep, strict=True) if good]
     key = fingerprint(file_hash(path), chosen.plain(), sizes)

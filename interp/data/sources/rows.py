@@ -119,12 +119,8 @@ def check_case(frame: pd.DataFrame, asked: str) -> None:
         names = pd.Series([str(name) for name in frame[column].unique()], dtype=object)
         twins = names[names.str.casefold().duplicated(keep=False)]
         if len(twins):
-            raise DataError(
-                asked,
-                f"{column}s that differ only by case ({listed(sorted(twins))})",
-                "one spelling for each",
-                "rename them at the source",
-            )
+            given = f"{column}s that differ only by case ({listed(sorted(twins))})"
+            raise DataError(asked, given, "one spelling for each", "rename them at the source")
 
 
 def draw_split(frame: pd.DataFrame, test_share: float, seed: int) -> pd.Series:
@@ -202,24 +198,17 @@ def _names(
     by_word = {str(number): name for number, name in numbered.items()}
     unknown = sorted(set(map(str, words.unique())) - set(by_word))
     if unknown:
-        raise DataError(
-            asked,
-            f"classes without a name in labels ({listed(unknown)})",
-            f"the numbers {listed(by_word)}",
-            "pass labels= with a name for every number",
-        )
+        given = f"classes without a name in labels ({listed(unknown)})"
+        right = f"the numbers {listed(by_word)}"
+        raise DataError(asked, given, right, "pass labels= with a name for every number")
     return words.map(by_word)
 
 
 def _refuse_blank(frame: pd.DataFrame, column: str, asked: str) -> None:
     blank = np.flatnonzero((frame[column].astype(str).str.strip() == "").to_numpy())
     if len(blank):
-        raise DataError(
-            asked,
-            f"{len(blank)} rows without a {column} (rows {listed(blank, limit=3)}, from 0)",
-            f"a {column} in every row",
-            "fill or remove them",
-        )
+        given = f"{len(blank)} rows without a {column} (rows {listed(blank, limit=3)}, from 0)"
+        raise DataError(asked, given, f"a {column} in every row", "fill or remove them")
 
 
 def _refuse_contradictions(frame: pd.DataFrame, asked: str) -> pd.DataFrame:

@@ -93,12 +93,10 @@ def find_shards(source: str | Path | Sequence[str | Path]) -> list[Path]:
     shards = [path for one in many for path in _expand(one)]
     gone = [path for path in shards if not path.is_file()]
     if gone or not shards:
-        raise DataError(
-            f"read shards from {listed(many, limit=2)}",
-            f"{len(gone)} of {len(shards)} tars that are not there ({listed(gone, limit=3)})",
-            "a folder of tars, or a pattern such as shards-{000000..000003}.tar",
-            "check the path and the numbers",
-        )
+        given = f"{len(gone)} of {len(shards)} tars that are not there ({listed(gone, limit=3)})"
+        right = "a folder of tars, or a pattern such as shards-{000000..000003}.tar"
+        do = "check the path and the numbers"
+        raise DataError(f"read shards from {listed(many, limit=2)}", given, right, do)
     return shards
 
 
@@ -108,12 +106,9 @@ def _expand(source: str | Path) -> list[Path]:
     try:
         return [Path(each) for each in braceexpand(str(source))]
     except ValueError:  # braces that do not close
-        raise DataError(
-            f"read shards from {source}",
-            "braces that do not close",
-            "a pattern such as shards-{000000..000003}.tar",
-            "close them",
-        ) from None
+        given = "braces that do not close"
+        right = "a pattern such as shards-{000000..000003}.tar"
+        raise DataError(f"read shards from {source}", given, right, "close them") from None
 
 
 def open_shards(
@@ -151,12 +146,8 @@ def open_shards(
                 strays.add(kind, Path(name))
     strays.report(root)
     if not rows:
-        raise DataError(
-            asked,
-            f"no picture in {len(shards)} tars",
-            f"members that end in {listed(SUFFIXES)}",
-            "check what was packed",
-        )
+        right = f"members that end in {listed(SUFFIXES)}"
+        raise DataError(asked, f"no picture in {len(shards)} tars", right, "check what was packed")
     frame = complete_rows(pd.DataFrame(rows), chosen, asked)
     key = fingerprint([(path.name, path.stat().st_size) for path in shards], rows, chosen.plain())
     return ImageTable(frame, root, root.name, key, ShardReader(root))
@@ -311,12 +302,9 @@ def write_shards(
     """
     words = list(images.caption) if captions is None else list(captions)
     if len(words) != len(images) or per_shard < 1 or not len(images):
-        raise DataError(
-            "write shards",
-            f"{len(images)} pictures, {len(words)} captions, per_shard = {per_shard}",
-            "a caption for each of at least one picture, and at least one picture in a shard",
-            "correct them",
-        )
+        given = f"{len(images)} pictures, {len(words)} captions, per_shard = {per_shard}"
+        right = "a caption for each of at least one picture, and at least one picture in a shard"
+        raise DataError("write shards", given, right, "correct them")
     target = writable(Path(folder), purpose="shards")
     order = np.arange(len(images)) if seed is None else rng("shards", seed).permutation(len(images))
     starts = range(0, len(images), per_shard)

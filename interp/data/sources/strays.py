@@ -94,12 +94,10 @@ def whole(images: ImageTable) -> ImageTable:
             keep[row] = False
     strays.report(images.source)
     if not keep.any():
-        raise DataError(
-            f"read pictures from {images.source}",
-            f"{len(images)} rows, none of which holds a picture",
-            "pictures that can be decoded",
-            "look at the source with another program",
-        )
+        given = f"{len(images)} rows, none of which holds a picture"
+        right = "pictures that can be decoded"
+        do = "look at the source with another program"
+        raise DataError(f"read pictures from {images.source}", given, right, do)
     columns = images.frame[list(COLUMNS)].to_csv(index=False)
     key = fingerprint(images.fingerprint, columns, seen.hexdigest())
     return replace(images if keep.all() else images[keep], fingerprint=key)

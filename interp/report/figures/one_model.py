@@ -200,12 +200,10 @@ def draw_match(
     rows = table.frame
     rows = rows[rows["measure"] == "circuit alone"].sort_values("share", kind="stable")
     if rows["value"].isna().all():
-        raise SpecificationError(
-            "draw how much of the match is kept",
-            f"{len(rows)} rows without a number ({rows['reason'].iloc[0]})",
-            "a match that is surely not 0",
-            "give more pairs, of more classes, or a model that tells them apart",
-        )
+        given = f"{len(rows)} rows without a number ({rows['reason'].iloc[0]})"
+        right = "a match that is surely not 0"
+        do = "give more pairs, of more classes, or a model that tells them apart"
+        raise SpecificationError("draw how much of the match is kept", given, right, do)
     looks = {
         "both": ("in both towers", BLUE),
         "visual": ("in the image tower", ORANGE),

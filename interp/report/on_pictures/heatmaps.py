@@ -98,12 +98,9 @@ def draw_pairs(maps: Heatmaps, picture: int, sentence: int, title: str) -> "go.F
     _check(maps, "picture", picture, len(maps.logits))
     _check(maps, "sentence", sentence, len(maps.question.names))
     if not maps.pairs:
-        raise SpecificationError(
-            "draw pairs of words and patches",
-            "maps without pairs",
-            "explain(..., pairs=True)",
-            "make them again with pairs",
-        )
+        right = "explain(..., pairs=True)"
+        do = "make them again with pairs"
+        raise SpecificationError("draw pairs of words and patches", "maps without pairs", right, do)
     pairs = maps.pairs[sentence][picture].float().cpu().numpy()
     words, across = maps.words[sentence], min(len(pairs), 5)
     down = -(-len(pairs) // across)

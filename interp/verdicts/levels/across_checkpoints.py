@@ -78,12 +78,9 @@ class Verdict:
         found = rows[rows["rung"] == rung] if rung else rows
         found = found[found["measure"] == measure] if measure else found
         if found.empty:
-            raise SpecificationError(
-                "read the verdict",
-                f"{level} {rung}".strip(),
-                f"one of the rungs {listed(dict.fromkeys(rows['rung']))}",
-                "name another",
-            )
+            given = f"{level} {rung}".strip()
+            right = f"one of the rungs {listed(dict.fromkeys(rows['rung']))}"
+            raise SpecificationError("read the verdict", given, right, "name another")
         return found.iloc[0]
 
 
@@ -173,12 +170,9 @@ def _of_one_architecture(tables: Mapping[str, Table]) -> dict[str, pd.DataFrame]
         for name in frame["architecture"].dropna().unique()
     }
     if len(known) > 1:
-        raise SpecificationError(
-            "give a verdict across checkpoints",
-            f"tables of {' and '.join(sorted(known))}",
-            "one architecture",
-            "take one: open_runs(folder, architecture=...)",
-        )
+        given = f"tables of {' and '.join(sorted(known))}"
+        do = "take one: open_runs(folder, architecture=...)"
+        raise SpecificationError("give a verdict across checkpoints", given, "one architecture", do)
     return frames
 
 
@@ -192,20 +186,14 @@ COLUMNS = (
 def _check(frame: pd.DataFrame, needed: list[str], key: list[str]) -> None:
     missing = [name for name in needed if name not in frame]
     if missing:
-        raise DataError(
-            "give a verdict across checkpoints",
-            f"a frame without {listed(missing)}",
-            f"the columns {listed(needed, limit=12)}",
-            "see `from_tables`",
-        )
+        given = f"a frame without {listed(missing)}"
+        right = f"the columns {listed(needed, limit=12)}"
+        raise DataError("give a verdict across checkpoints", given, right, "see `from_tables`")
     twice = frame.duplicated(key)
     if twice.any():
-        raise DataError(
-            "give a verdict across checkpoints",
-            f"{int(twice.sum())} rows more than models",
-            f"one row for each {listed(key)}",
-            "take means first",
-        )
+        given = f"{int(twice.sum())} rows more than models"
+        right = f"one row for each {listed(key)}"
+        raise DataError("give a verdict across checkpoints", given, right, "take means first")
 
 
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:

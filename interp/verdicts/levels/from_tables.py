@@ -42,12 +42,9 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
     `accuracy_by_class` and `exposure_classes` likewise. Raises `DataError` without `accuracy`.
     """
     if "accuracy" not in frames:
-        raise DataError(
-            "hold accuracy against sharing",
-            f"the tables {listed(frames)}",
-            "accuracy among them",
-            "measure accuracy",
-        )
+        right = "accuracy among them"
+        do = "measure accuracy"
+        raise DataError("hold accuracy against sharing", f"the tables {listed(frames)}", right, do)
     frames = {name: _plain(frame) for name, frame in frames.items()}
     shared = _sharing(frames, natural)
     runs = shared.merge(asked_accuracies(frames, natural), on=RUN, how="inner")

@@ -113,12 +113,9 @@ def in_common(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
     """
     whole = np.all([np.isfinite(each).all(axis=0) for each in tables], axis=0)  # domain block
     if not whole.any(axis=1).all():
-        raise SampleError(
-            "correlate mixtures",
-            "mixtures without a block in common",
-            "a block that all mixtures have, in every domain",
-            "train the missing models, or leave mixtures out",
-        )
+        right = "a block that all mixtures have, in every domain"
+        do = "train the missing models, or leave mixtures out"
+        raise SampleError("correlate mixtures", "mixtures without a block in common", right, do)
     return [np.where(whole, each, np.nan) for each in tables]
 
 
@@ -141,12 +138,9 @@ def panels(
     tables = [np.asarray(each, float) for each in (sharing, accuracy, given) if each is not None]
     shapes = {each.shape for each in tables}
     if len(shapes) > 1 or tables[0].ndim != 3:
-        raise ShapeError(
-            asked,
-            f"shapes {sorted(shapes)}",
-            "one shape, mixture by domain by block",
-            "give a number per mixture, domain and block, NaN where none was measured",
-        )
+        right = "one shape, mixture by domain by block"
+        do = "give a number per mixture, domain and block, NaN where none was measured"
+        raise ShapeError(asked, f"shapes {sorted(shapes)}", right, do)
     return tables
 
 
@@ -156,12 +150,9 @@ def check_varies(numbers: Sequence[np.ndarray], over: str) -> None:
         numbers, ("sharing", "accuracy", "what is held constant"), strict=False
     ):
         if np.abs(values).max(initial=0) <= 1e-12:
-            raise SampleError(
-                "correlate accuracy with sharing",
-                f"{what} that is the same for all {over}",
-                "a number that varies",
-                "look whether it was measured at all",
-            )
+            given = f"{what} that is the same for all {over}"
+            do = "look whether it was measured at all"
+            raise SampleError("correlate accuracy with sharing", given, "a number that varies", do)
 
 
 def rank_link(x: np.ndarray, y: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:

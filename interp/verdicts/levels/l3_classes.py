@@ -76,12 +76,9 @@ def among_classes(
     own = take_out(list(numbers.values()), codes)
     for name, values in zip(("sharing", "accuracy"), (own.x, own.y), strict=True):
         if (values**2).sum() <= 1e-18 * len(values):
-            raise SampleError(
-                "compare classes",
-                f"{name} that does not vary within classes and runs",
-                "a number that varies",
-                "look whether it was measured at all",
-            )
+            given = f"{name} that does not vary within classes and runs"
+            do = "look whether it was measured at all"
+            raise SampleError("compare classes", given, "a number that varies", do)
     square = float((own.x**2).sum())
     error, degrees = clustered(own), min(n.values()) - 1
     ratio = float(np.sqrt(square / (own.y**2).sum()))
@@ -111,28 +108,19 @@ def among_classes(
 def _check(numbers: dict[str, np.ndarray], codes: Sequence[np.ndarray]) -> None:
     lengths = {each.shape for each in (*numbers.values(), *codes)}
     if len(lengths) > 1 or numbers["sharing"].ndim != 1:
-        raise ShapeError(
-            "compare classes",
-            f"columns of shapes {sorted(lengths)}",
-            "one length",
-            "give a row per class and run",
-        )
+        given = f"columns of shapes {sorted(lengths)}"
+        raise ShapeError("compare classes", given, "one length", "give a row per class and run")
     for name, values in numbers.items():
         if not np.isfinite(values).all():
-            raise NumericsError(
-                "compare classes",
-                f"{name} that is missing in {(~np.isfinite(values)).sum()} rows",
-                "a number in every row",
-                "leave those rows out",
-            )
+            given = f"{name} that is missing in {(~np.isfinite(values)).sum()} rows"
+            right = "a number in every row"
+            raise NumericsError("compare classes", given, right, "leave those rows out")
     classes, runs = (int(each.max(initial=-1)) + 1 for each in codes)
     if classes < 3 or runs < 2:
-        raise SampleError(
-            "compare classes",
-            f"{classes} {plural('class', classes)} in {runs} {plural('run', runs)}",
-            f"{LEAST['class']} classes in {LEAST['run']} runs",
-            "hold out more classes, or train more models",
-        )
+        given = f"{classes} {plural('class', classes)} in {runs} {plural('run', runs)}"
+        right = f"{LEAST['class']} classes in {LEAST['run']} runs"
+        do = "hold out more classes, or train more models"
+        raise SampleError("compare classes", given, right, do)
 
 
 def take_out(

@@ -29,7 +29,6 @@ MARGIN = 0.02
 """Accuracies that differ by less count as equal: two points."""
 
 NONE, SLOPE = "none", "per unit of weight"
-
 Frames = dict[str, pd.DataFrame]
 KEYS = [*CELL]
 

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from interp import circuits
 from interp.circuits.planted.certification import draw_partners, margin_task
+from interp.circuits.planted.model import MarginTask
 from interp.circuits.planted.world import DOMAINS
 from tests.circuits.planted_models import model
 
@@ -32,7 +33,7 @@ BARS = {
 
 
 @cache
-def runs(condition: str, domain: str) -> dict[str, Any]:
+def runs(condition: str, domain: str) -> MarginTask:
     """Pictures of a domain, and partners that share neither P nor Q, other places and nuisances."""
     planted, _ = model(condition)
     return margin_task(planted, *draw_partners(planted.world, domain, 16, seed=5))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from interp.circuits import channel_scores
 from interp.circuits.planted.certification import CUTS, draw_partners, margin_task
 from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.model import ChannelTruth
+from interp.circuits.planted.model import ChannelTruth, MarginTask
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
 from interp.circuits.units.unit_faithfulness import measure_units
 from interp.core.errors import DataError, SpecificationError
@@ -62,7 +61,7 @@ def model(condition: str) -> tuple[PlantedResNet, HookedResNet]:
     return planted, HookedResNet(planted.source)
 
 
-def runs(condition: str, domain: str, n: int = 16) -> dict[str, Any]:
+def runs(condition: str, domain: str, n: int = 16) -> MarginTask:
     planted, _ = model(condition)
     return margin_task(planted, *draw_partners(planted.world, domain, n, seed=7))
 

@@ -1,7 +1,6 @@
 """Training by strict interchange: exchanges are exact, and a model comes to be what is asked."""
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from interp.circuits.planted.certification import (
 )
 from interp.circuits.planted.conditions import CONDITIONS, TRAINED
 from interp.circuits.planted.disguises import disguise
+from interp.circuits.planted.model import MarginTask
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.weights import LAYERS
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
@@ -239,7 +239,7 @@ def test_what_was_trained_is_certified() -> None:
 
 
 @cache
-def runs(domain: str) -> dict[str, Any]:
+def runs(domain: str) -> MarginTask:
     """Pictures of a domain, and partners that share neither P nor Q, and what tells them apart."""
     planted = one()
     return margin_task(planted, *draw_partners(planted.world, domain, 16, seed=5))

@@ -286,7 +286,9 @@ def test_an_overlap_replaces_classes_one_for_one_and_as_many_pictures() -> None:
         lost = sum(whole["sketch", label] for label in gone)
         there = sum(whole["sketch", label] for label in joined)
         assert here["label"].isin(FOREIGN).sum() == min(lost, there)
-        pairs = set(mixture.resolved["replaced"].items())
+        replaced = mixture.resolved["replaced"]
+        assert isinstance(replaced, dict)
+        pairs = set(replaced.items())
         assert {left for left, _ in pairs} == gone and {new for _, new in pairs} == joined
         assert pairs_before <= pairs
         pairs_before = pairs
