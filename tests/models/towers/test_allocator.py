@@ -105,7 +105,9 @@ def test_elsewhere_it_does_nothing_and_says_so(monkeypatch):
 def test_the_setting_ends_when_the_block_raises(monkeypatch):
     calls: list[int] = []
 
-    class Library:
+    class Library(ctypes.CDLL):
+        def __init__(self) -> None: ...
+
         def mallopt(self, name: int, value: int) -> int:
             calls.append(value)
             return 1
