@@ -403,7 +403,7 @@ def _of_domain(
             terms = np.column_stack(
                 [leaving_out(each) for each in (own, by_class[nulls[kind]], top)]
             )
-            row = about.judged(terms)
+            row = about.with_verdict(terms)
             row |= {} if kind == STITCHED else {"verdict": ""}
         else:
             spread = jackknife(float(own.mean()), leaving_out(own)[1:])

@@ -325,7 +325,7 @@ def _row(both: _Both, chosen: np.ndarray, seed: int, p: float) -> dict[str, obje
     )
     if small:
         terms, means = np.full_like(terms, np.nan), np.full_like(means, np.nan)
-    row = about.judged(terms, index=index, p=p)
+    row = about.with_verdict(terms, index=index, p=p)
     core = {"core": means[5], "core_share": float(runs.common[chosen].mean())}
     return row | {"own": means[2], "random": means[4], **core}
 

@@ -91,7 +91,7 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
     if index.reason.startswith(READER):
         p = np.nan
     about = _about("circuits", null_kind, n, seed)
-    return {"measure": name, **about.judged(terms, index=index, p=p)}
+    return {"measure": name, **about.with_verdict(terms, index=index, p=p)}
 
 
 def _verdict(terms: np.ndarray, p: float, binary: bool) -> Index:
@@ -179,7 +179,7 @@ def rewired_row(given: Compared, ends: np.ndarray, seed: int) -> dict[str, objec
     rewired = f"mean of {REWIRINGS} rewirings of the class's edges between its own nodes"
     about = _about("edges", rewired, n, seed)
     p = permutation_p(terms[0][0], np.mean(drawn, axis=1))
-    return {"measure": "jaccard, nodes given", **about.judged(terms, index=given.silent, p=p)}
+    return {"measure": "jaccard, nodes given", **about.with_verdict(terms, index=given.silent, p=p)}
 
 
 def circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, object]:

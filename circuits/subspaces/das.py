@@ -325,7 +325,7 @@ def _summarise(
         here, there = tried[b], tried[a]
         ceiling, whole = own.mean(here["own"]), own.mean(here["whole"])
         reader, does = own.strongest(here.of_floors("fitted") or {"": np.full(own.n, np.nan)})
-        row = replace(about, null_kind=f"{about.null_kind}: {each.null_kind}").judged(
+        row = replace(about, null_kind=f"{about.null_kind}: {each.null_kind}").with_verdict(
             np.vstack([each.means, each.left]),
             index=each.index,
             p=np.nan if by_reader(each.index) else float(p),

@@ -253,7 +253,7 @@ def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[st
         null_kind=f"the strongest: {judged.null_kind}",
         ceiling_kind="B's own subspace, fitted on as many pictures",
     )
-    row = about.judged(np.vstack([judged.means, judged.left]), index=index)
+    row = about.with_verdict(np.vstack([judged.means, judged.left]), index=index)
     depth = [depths(each.tower, [each.site])[0] for each in (a, b)]
     place = {"site": a.site, "site_b": b.site, "layer": a.tower.layer(a.site)}
     return (

@@ -76,7 +76,7 @@ class MeasureSpec:
             asked, "table with evidence", list(self.evidence), self.tables, SpecificationError
         )
 
-    def asked(self, options: object) -> bool:
+    def wanted_by(self, options: object) -> bool:
         """Whether the options of `[analysis]` ask for it."""
         return not self.option or bool(getattr(options, self.option))
 

@@ -236,7 +236,7 @@ def _named_rows(told: pd.DataFrame) -> pd.DataFrame:
     return told.assign(name=names + told["quantity"].map({"index": " (index)"}).fillna(""))
 
 
-def _said(row: Any) -> str:
+def _hover(row: Any) -> str:
     lines = [plain(row.name, 120), f"{number(row.value_a, 3)} → {number(row.value_b, 3)}"]
     if pd.notna(row.p):
         lines.append(
@@ -258,14 +258,14 @@ def _forest(rows: pd.DataFrame, place: int) -> Trace:
         "textfont": {"size": 10},
         "cliponaxis": False,
         "error_x": error_bars(rows, color=GREY),
-        "hovertext": [_said(row) for row in rows.itertuples(index=False)],
+        "hovertext": [_hover(row) for row in rows.itertuples(index=False)],
         "hovertemplate": "%{hovertext}<extra></extra>",
         "showlegend": False,
     }
 
 
 def _cloud(rows: pd.DataFrame, kind: str, colour: str, place: int) -> Trace:
-    said = [_said(row) for row in rows.itertuples(index=False)]
+    said = [_hover(row) for row in rows.itertuples(index=False)]
     look = colour, "circle"
     trace = points(kind, look, rows["value_a"], rows["value_b"], said, [place], size=7)
     trace["marker"]["opacity"] = 0.7

@@ -152,7 +152,7 @@ def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
     Counted are classes that two domains have in common, of the two that have most. Whether each has
     pictures by artists enough is found out when it is measured.
     """
-    asked = [each for each in all_measures() if each.asked(spec.analysis) and not each.by_name]
+    asked = [each for each in all_measures() if each.wanted_by(spec.analysis) and not each.by_name]
     most = max(asked, key=lambda measure: measure.least_classes)  # some are always asked
     fewer = "more folds" if spec.folds else "more blocks, or a smaller held_out"
     for block in blocks:

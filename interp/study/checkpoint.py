@@ -67,7 +67,7 @@ class Checkpoint:
             measure
             for measure in all_measures()
             if kind in measure.of
-            and measure.asked(self.analysis)
+            and measure.wanted_by(self.analysis)
             and (not self.only or measure.name in self.only)
             and (not measure.by_name or measure.name in named)
         ]

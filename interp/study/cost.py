@@ -205,7 +205,7 @@ def cost_of_study(
     asked = [
         measure
         for measure in all_measures()
-        if measure.asked(spec.analysis) and (measuring or measure.name == "accuracy")
+        if measure.wanted_by(spec.analysis) and (measuring or measure.name == "accuracy")
     ]
     paired = {"own": 0, "one model": 1, "all": each}[spec.analysis.pairs]
     times = {"pairs": paired * kinds}  # of what is taken by name alone

@@ -172,7 +172,7 @@ class Grid:
         return [
             spec
             for domain in mixtures.test_domains
-            for spec in mixtures.made(
+            for spec in mixtures.mixture_specs(
                 domain, block.held_out, foreign=block.foreign, seed=block.seed
             )
         ]

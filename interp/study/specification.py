@@ -154,10 +154,10 @@ class MixturesSpec(Declared):
 
     def names(self, test_domain: str) -> list[str]:
         """What the mixtures for a test domain are called."""
-        anything = self.made(test_domain, (), foreign=("a foreign class",))
+        anything = self.mixture_specs(test_domain, (), foreign=("a foreign class",))
         return [mixture.name for mixture in anything]
 
-    def made(
+    def mixture_specs(
         self,
         test_domain: str,
         held_out: Sequence[str],
@@ -333,7 +333,7 @@ class Specification(Declared):
 
     def __post_init__(self) -> None:
         for domain in self.mixtures.test_domains:
-            made = self.mixtures.made(domain, (), foreign=("a foreign class",))
+            made = self.mixtures.mixture_specs(domain, (), foreign=("a foreign class",))
             self.intervention.check(made)
             self.comparison.check([mixture.name for mixture in made])
         aligned = [each.name for each in self.architectures if each.align]

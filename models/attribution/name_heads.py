@@ -244,7 +244,7 @@ def _evidence(about: Evidence, word: HeldOutWord, p: float, is_name: bool) -> di
     why = "the word before it is no name"
     if not p < LEVEL:
         why = f"no better than the best of the words turned at random (p = {p:.2g})"
-    return about.judged(word.terms, index=index, p=float(p), notes=["" if is_name else why])
+    return about.with_verdict(word.terms, index=index, p=float(p), notes=["" if is_name else why])
 
 
 def _silent(about: Evidence, written: float) -> dict[str, object]:

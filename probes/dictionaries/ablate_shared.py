@@ -327,6 +327,6 @@ def _evidence(
     p = sign_flip_p(lost, seed=seed)
     if name != source and ablated != LESS and len(lost) == len(at_home):
         carried = replace(about, ceiling_kind="what the same features cost in the source domain")
-        return carried.judged(leaving_out(np.stack([lost, control, at_home], axis=1)), p=p)
+        return carried.with_verdict(leaving_out(np.stack([lost, control, at_home], axis=1)), p=p)
     value, *left = leaving_out(lost)
     return about.row(jackknife(value, left), null=float(control.mean()), p=p)

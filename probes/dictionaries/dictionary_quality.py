@@ -190,7 +190,7 @@ def recovered_accuracy(
                 "sparsity": dictionary.facts.get("sparsity", ""),
                 "domain": domain,
             }
-            | about.judged(leaving_out(np.stack(each, axis=1)))
+            | about.with_verdict(leaving_out(np.stack(each, axis=1)))
             | {"verdict": ""}
         )
     return Table.with_evidence("recovered accuracy", pd.DataFrame(rows))

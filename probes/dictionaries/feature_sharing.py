@@ -255,7 +255,7 @@ def _evidence(
         terms = np.array([found.terms(n_matched, one) for one in range(-1, n)])
         p = permutation_p(terms[0, 0], found.drawn(n_matched, n_permutations, seed))
     about = _about(pair.frame, n_matched, seed, pair.counts)
-    return about.judged(terms, p=p, refused=few, notes=[pair.fewer])
+    return about.with_verdict(terms, p=p, refused=few, notes=[pair.fewer])
 
 
 def _about(frame: pd.DataFrame, n_matched: int, seed: int, counts: Counts) -> Evidence:

@@ -127,7 +127,7 @@ def composition(
             [leaving_out(each[0]), np.full(1 + len(at), 1 / k), leaving_out(each[1])]
         )
         where = chosen.place(site, control)
-        row = about.judged(terms, p=float(adjusted)) | {"verdict": ""}
+        row = about.with_verdict(terms, p=float(adjusted)) | {"verdict": ""}
         ends = {"domain_a": names[0], "domain_b": names[1]}
         rows.append({"measure": MEASURE} | where | ends | row)
     facts = {**features.facts, "n_splits": n_splits, "n_permutations": n_permutations}

@@ -283,7 +283,7 @@ def _rows(
         {"measure": kind, "site": site}
         | {"layer": features.layer(site), "depth": features.depth(site)}
         | {"domain_a": pair.a, "domain_b": pair.b}
-        | about.judged(
+        | about.with_verdict(
             cell.evidence, p=float(each), refused=cell.reason, notes=[] if few else [pair.fewer]
         )
         | dict(zip(("half_1", "half_2"), cell.halves.tolist(), strict=True))

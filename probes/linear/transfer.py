@@ -181,13 +181,13 @@ class _Cell:
         """Value, null, ceiling, index, intervals and verdict from accuracies per class."""
         terms = leaving_out(np.column_stack([np.diag(self.confusion), self.null, self.ceiling]))
         if len(self.classes) < LEAST_CLASSES:
-            return about.judged(terms, p=p, refused=self.reason)
+            return about.with_verdict(terms, p=p, refused=self.reason)
         within, refused = pair[0] == pair[1], ""
         if within:
             refused = "one domain: rung R1 has no ceiling or index"
         elif self.reads_nothing:
             refused = f"a probe of {pair[0]} reads no class in {pair[0]} either"
-        row = about.judged(terms, p=p, refused=refused, notes=[self.reason, note])
+        row = about.with_verdict(terms, p=p, refused=refused, notes=[self.reason, note])
         return row | ({"ceiling": np.nan, "verdict": ""} if within else {})
 
 

@@ -337,7 +337,7 @@ class Comparison:
             reason = "halves of a domain do not agree"
         fewer = "" if reason else self.pair.fewer
         errors = None if found.errors is None else tuple(found.errors[:, s, t].tolist())
-        row = about.judged(terms, errors=errors, p=p, refused=reason, notes=[fewer])
+        row = about.with_verdict(terms, errors=errors, p=p, refused=reason, notes=[fewer])
         if cross_validated:
             value, _, ceiling = terms.T
             scaled = np.divide(value, ceiling, out=np.full_like(value, np.nan), where=ceiling > 0)

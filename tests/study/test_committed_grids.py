@@ -106,7 +106,7 @@ def compared(name: str) -> pd.DataFrame:
     mixtures = [
         mixture
         for domain in spec.mixtures.test_domains
-        for mixture in spec.mixtures.made(domain, (), foreign=("a foreign class",))
+        for mixture in spec.mixtures.mixture_specs(domain, (), foreign=("a foreign class",))
     ]
     answers = tables.get("accuracy_by_class")
     if answers is None:  # of whole runs where no classes are kept

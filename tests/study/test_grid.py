@@ -215,7 +215,7 @@ def test_the_mixtures_of_the_committed_grids_can_be_made(name: str) -> None:
     own, foreign = labels[: spec.images.n_classes], labels[spec.images.n_classes :]
     for held_out in class_folds(own, spec.blocks):
         for domain in spec.mixtures.test_domains:
-            specs = spec.mixtures.made(domain, held_out, foreign=foreign)
+            specs = spec.mixtures.mixture_specs(domain, held_out, foreign=foreign)
             made = list(make_mixtures(pool, specs))
             assert len({mixture.spec.name for mixture in made}) == len(spec.mixtures.settings)
 

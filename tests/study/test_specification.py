@@ -202,7 +202,7 @@ def test_paths_are_looked_for_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(
         "[mixtures]\nbase = 'a.tsv'\nsettings = ['cg-low', { setting = 'cg-high', base = 'b.tsv' }]"
     )
-    made = Specification.from_toml(tmp_path / "study.toml").mixtures.made("sketch", ())
+    made = Specification.from_toml(tmp_path / "study.toml").mixtures.mixture_specs("sketch", ())
     assert [spec.base for spec in made] == [str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv")]
 
 

@@ -185,7 +185,7 @@ def _tower_of(value: Any, kinds: Sequence[Any], arguments: Mapping[str, object])
 
 
 def _wrong(function: str, name: str, value: object, kinds: Sequence[Any]) -> SpecificationError:
-    said = [_said(kind) for kind in kinds if kind is not NoneType]
+    said = [_kind_name(kind) for kind in kinds if kind is not NoneType]
     said += ["None"] if NoneType in kinds else []
     shown = repr(value)
     short = shown if len(shown) < 60 else f"a {type(value).__name__}"
@@ -200,7 +200,7 @@ def _wrong(function: str, name: str, value: object, kinds: Sequence[Any]) -> Spe
     )
 
 
-def _said(kind: Any) -> str:
+def _kind_name(kind: Any) -> str:
     if get_origin(kind) is Callable:
         return "a function"
     return SAID.get(_key(kind)) or f"a {kind.__name__}"

@@ -100,7 +100,7 @@ class Evidence:
             "reason": reason,
         }
 
-    def judged(
+    def with_verdict(
         self,
         terms: ArrayLike,
         *,
@@ -125,7 +125,7 @@ class Evidence:
             The row, by column, with the jackknife interval of the value and of the index.
 
         >>> about = Evidence(estimand="", null_kind="", seed=0, n_units=4, n_pictures=4)
-        >>> row = about.judged(leaving_out([[0.8, 0.0, 0.9], [0.9, 0.0, 1.0]] * 2))
+        >>> row = about.with_verdict(leaving_out([[0.8, 0.0, 0.9], [0.9, 0.0, 1.0]] * 2))
         >>> round(row["value"], 2), row["verdict"]
         (0.85, 'shared')
         """

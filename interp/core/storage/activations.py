@@ -67,7 +67,7 @@ def begin_activations(
             path.unlink()
     if n_rows is not None:
         check_room(folder, n_rows, sum(map(_row_bytes, sites.values())))
-    with _told(folder):
+    with _full_disk_errors(folder):
         for path in _files(folder, sites).values():
             path.touch()  # not emptied: another process may have begun the same run
     _write_facts(folder, sites, identity, rows=None)
@@ -193,7 +193,7 @@ class ActivationWriter(StoredActivations):
             for site, about in self.layout.items()
         }
         check_room(self.folder, len(rows), sum(map(_row_bytes, self.layout.values())))
-        with _told(self.folder):
+        with _full_disk_errors(self.folder):
             for site, block in blocks.items():
                 about, handle = self.layout[site], self._handle(site)
                 handle.seek(len(_header(about, 0)) + rows.start * _row_bytes(about))
@@ -207,7 +207,7 @@ class ActivationWriter(StoredActivations):
     def close(self) -> None:
         """See that what was written is on the disk, and let the files go."""
         handles, self._open = self._open, {}
-        with _told(self.folder):
+        with _full_disk_errors(self.folder):
             for handle in handles.values():
                 with handle:
                     os.fsync(handle.fileno())
@@ -227,7 +227,7 @@ class ActivationWriter(StoredActivations):
             raise OutputError(f"finish {self.folder}", given, right, do)
         if self.finished:
             return
-        with _told(self.folder):
+        with _full_disk_errors(self.folder):
             for site, path in self.files.items():
                 header = _header(self.layout[site], n_rows)
                 with path.open("r+b") as handle:
@@ -308,7 +308,7 @@ def _first_form(facts: Facts, *, finished: bool) -> Facts:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _full_disk_errors(folder: Path) -> Iterator[None]:
     """Say in our own words that a disk does not take what is written."""
     try:
         with told_when_full(str(folder)):

@@ -45,7 +45,7 @@ def open_folder(
     flat = chosen.domain is not None and _holds_pictures(folder, "*/*")
     paths = _pictures(folder, flat=flat)
     if not paths:
-        given = f"no picture in it{_found(folder)}"
+        given = f"no picture in it{_other_place(folder)}"
         right = "a folder laid out as domain/class/*.jpg"
         do = "point at the folder of domains, or say domain= for a folder of classes"
         raise DataError(f"read pictures from {folder}", given, right, do)
@@ -113,7 +113,7 @@ def _is_candidate(path: Path, strays: Strays) -> bool:
     return False
 
 
-def _found(folder: Path) -> str:
+def _other_place(folder: Path) -> str:
     """Where pictures are instead, in words, if they are one level off."""
     if _holds_pictures(folder, "*"):
         return " at the second level (there are some in the folder itself)"

@@ -67,8 +67,8 @@ def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell"
         for name in along[1:]:
             places = places + f", {name} " + rows[name].astype(int).astype(str)
         rows = rows.assign(site=places)
-        return _map(rows, along[0], scale, _said(title, rows, "intervals on hover"), unit)
-    return _points(rows, scale, _said(title, rows, "95 % intervals"), unit)
+        return _map(rows, along[0], scale, _title(title, rows, "intervals on hover"), unit)
+    return _points(rows, scale, _title(title, rows, "95 % intervals"), unit)
 
 
 def _n(rows: pd.DataFrame) -> str:
@@ -77,7 +77,7 @@ def _n(rows: pd.DataFrame) -> str:
     return f"n = {n} {plural(unit, n)}"
 
 
-def _said(title: str, rows: pd.DataFrame, intervals: str) -> str:
+def _title(title: str, rows: pd.DataFrame, intervals: str) -> str:
     withheld = int(rows["index"].isna().sum())
     gaps = f"; {withheld} of {len(rows)} indices withheld" if withheld else ""
     return f"{title}<br><sup>{_n(rows)}; {intervals}{gaps}</sup>"
@@ -220,4 +220,4 @@ def draw_match(
             _floor(figure, own, "random, in both towers")
     across = {"title": "size, as a share of the parts", "tickformat": ".0%", "range": [0, 1.03]}
     up = {"title": "share of the match that remains", "tickformat": ".0%"}
-    return _laid_out(figure, _said(title, rows, "95 % intervals"), across, up)
+    return _laid_out(figure, _title(title, rows, "95 % intervals"), across, up)

@@ -86,7 +86,7 @@ def _curve(rows: Frame, view: View) -> list[Trace]:
         colour = COLOURS[int(LEVELS[verdict])]
         if own.empty:
             continue
-        at = own["at"], own["index"], _said(own)
+        at = own["at"], own["index"], _hover(own)
         trace = pieces.points(verdict, (colour, symbol), *at, view.meta, size=7)
         trace["marker"]["line"] = {
             "width": 1.6 if symbol.endswith("open") else 0.8,
@@ -97,7 +97,7 @@ def _curve(rows: Frame, view: View) -> list[Trace]:
     return drawn
 
 
-def _said(rows: Frame) -> list[str]:
+def _hover(rows: Frame) -> list[str]:
     """What a point says: its index, verdict, and the options."""
     said = []
     for row in row_records(rows):
@@ -143,7 +143,7 @@ def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Meta) -> list[Trace]:
     name, ends = "the ladder's choice", (USUAL, "circle-open")
     through = pieces.level_line(name, [at, at], [-0.5, len(lines) - 0.5], meta, **look)
     through |= {"yaxis": "y2", "hoverinfo": "skip", "showlegend": False}
-    ring = pieces.points(name, ends, [at], own["index"], _said(own), meta, size=16)
+    ring = pieces.points(name, ends, [at], own["index"], _hover(own), meta, size=16)
     ring["marker"]["line"] = look
     return [through, ring]
 

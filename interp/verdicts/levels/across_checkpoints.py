@@ -143,9 +143,9 @@ def verdict(
     if len(given):
         needed = [*RUN, "label", "measure", "sharing", "accuracy"]
         _check(given, needed, [*RUN, "label", "measure"])
-    given = _asked(given)
+    given = _without_bounds(given)
     rows: list[tuple[dict[str, object], LevelRow]] = []
-    for (rung, measure), own in _asked(runs).groupby(["rung", "measure"], sort=False):
+    for (rung, measure), own in _without_bounds(runs).groupby(["rung", "measure"], sort=False):
         known = own.dropna(subset=["index", "accuracy"])
         study = Checkpoints(known, seed, n_permutations)
         named = {"rung": rung, "measure": measure}
@@ -196,7 +196,7 @@ def _check(frame: pd.DataFrame, needed: list[str], key: list[str]) -> None:
         raise DataError("give a verdict across checkpoints", given, right, "take means first")
 
 
-def _asked(frame: pd.DataFrame) -> pd.DataFrame:
+def _without_bounds(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of models that never saw the held-out classes in the test domain."""
     if frame.empty:
         return frame

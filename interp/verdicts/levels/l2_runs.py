@@ -70,7 +70,7 @@ def within_mixtures(
             f"two mixtures or more in {LEAST['block']} blocks",
             "repeat the study in more blocks",
         )
-    own = [centred(_kept(each, kept)) for each in tables]
+    own = [centred(_selected(each, kept)) for each in tables]
     check_varies(own, "blocks of a mixture")
     x, y, *_ = own if given is None else [without(each, own[2]) for each in own[:2]]
     value = float(correlation(x, y))
@@ -90,7 +90,7 @@ def within_mixtures(
         slope=float((x * y).sum() / (x**2).sum()) / divisor,
         reliability=reliability,
         reliability_kind=kind,
-        flips=_flips([_kept(each, kept) for each in tables], value, names_of(names, kept[0])),
+        flips=_flips([_selected(each, kept) for each in tables], value, names_of(names, kept[0])),
     )
 
 
@@ -129,7 +129,7 @@ def complete_blocks(tables: Sequence[Panel]) -> Kept:
     return max(found, key=size)
 
 
-def _kept(table: np.ndarray, kept: Kept) -> Panel:
+def _selected(table: np.ndarray, kept: Kept) -> Panel:
     return table[kept[0]][:, :, kept[1]]
 
 
@@ -147,12 +147,12 @@ def _reliability(
     """
     total = float((sharing**2).sum())
     if halves is not None:
-        two = [_kept(np.asarray(each, dtype=float), kept) for each in halves]
+        two = [_selected(np.asarray(each, dtype=float), kept) for each in halves]
         if np.isfinite(two).all():
             known = of_halves(*(centred(each) for each in two))
             return max(1 - (1 - known) * total / left, 0.0), HALVES
     if square_error is not None:
-        noise = _kept(np.asarray(square_error, dtype=float), kept)
+        noise = _selected(np.asarray(square_error, dtype=float), kept)
         if np.isfinite(noise).any():
             return max(1 - float(np.nanmean(noise)) / (left / free), 0.0), INTERVALS
     return np.nan, ""

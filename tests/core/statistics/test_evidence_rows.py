@@ -21,14 +21,16 @@ def terms(n: int = 6) -> np.ndarray:
 
 
 def test_a_row_has_every_column_of_evidence_and_no_undeclared_one() -> None:
-    for row in (ABOUT.row(Interval(1.0, 0.1, 0.8, 1.2), null=0.0), ABOUT.judged(terms())):
+    for row in (ABOUT.row(Interval(1.0, 0.1, 0.8, 1.2), null=0.0), ABOUT.with_verdict(terms())):
         assert set(EVIDENCE) <= set(row) <= set(COLUMNS)
         assert (row["unit"], row["n_runs"], row["seed"], row["n_drawings"]) == ("class", 1, 3, 9)
 
 
 def test_a_judged_row_is_that_of_jackknife_and_index() -> None:
     whole, left = terms()[0], terms()[1:]
-    row = ABOUT.judged(terms(), p=0.01, notes=["", "one class left out", "one class left out"])
+    row = ABOUT.with_verdict(
+        terms(), p=0.01, notes=["", "one class left out", "one class left out"]
+    )
     spread, index = jackknife(whole[0], left[:, 0]), sharing_index(*whole, left_out=left)
     assert (row["value"], row["low"], row["high"]) == (spread.value, spread.low, spread.high)
     assert (row["index"], row["index_low"], row["verdict"]) == (
@@ -41,7 +43,7 @@ def test_a_judged_row_is_that_of_jackknife_and_index() -> None:
 
 
 def test_what_is_refused_has_no_index_but_a_reason() -> None:
-    row = ABOUT.judged(terms(), refused="constant features", notes=["two classes left out"])
+    row = ABOUT.with_verdict(terms(), refused="constant features", notes=["two classes left out"])
     assert np.isnan([row["index"], row["index_low"], row["index_high"]]).all()
     assert row["verdict"] == CANNOT_TELL and np.isfinite(row["value"])
     assert row["reason"] == "constant features; two classes left out"
@@ -49,7 +51,7 @@ def test_what_is_refused_has_no_index_but_a_reason() -> None:
 
 def test_another_index_may_be_given() -> None:
     index = sharing_index(0.1, 0.0, 1.0, left_out=[[0.1, 0.0, 1.0]] * 5)
-    row = ABOUT.judged(terms(), index=index)
+    row = ABOUT.with_verdict(terms(), index=index)
     assert row["index"] == 0.1 and row["verdict"] == "not shared"
 
 

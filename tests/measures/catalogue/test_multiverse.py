@@ -33,8 +33,8 @@ def opened(small_images: ImageTable, tmp_path: Path) -> Subject:
 
 
 def test_it_is_asked_where_a_study_says_so() -> None:
-    assert not multiverse.MEASURE.asked(AnalysisSpec())
-    assert multiverse.MEASURE.asked(AnalysisSpec(multiverse=True))
+    assert not multiverse.MEASURE.wanted_by(AnalysisSpec())
+    assert multiverse.MEASURE.wanted_by(AnalysisSpec(multiverse=True))
 
 
 @pytest.mark.slow
