@@ -124,7 +124,7 @@ def test_tables_give_way_where_the_rest_is_large(
 ) -> None:
     whole = build_page(reach).stat().st_size
     assert whole < PAGE_BYTES
-    monkeypatch.setattr("interp.report.page.PAGE_BYTES", whole - 300_000)
+    monkeypatch.setattr("interp.report.embedding.PAGE_BYTES", whole - 300_000)
     text = build_page(reach).read_text()
     assert len(text.encode()) < whole
     assert 'href="tables/' in text and "too large for this page" in text
