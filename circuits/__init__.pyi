@@ -1,3 +1,7 @@
+from .cross_modal.matches import Matches as Matches
+from .cross_modal.matches import match_faithfulness as match_faithfulness
+from .cross_modal.matches import match_parts as match_parts
+from .cross_modal.matches import read_matches as read_matches
 from .discovery.circuit import Circuit as Circuit
 from .discovery.discover import DISCOVERERS as DISCOVERERS
 from .discovery.discover import Runs as Runs
@@ -84,10 +88,6 @@ from .subspaces.das_between import das_between as das_between
 from .subspaces.fit_subspace import fit_subspace as fit_subspace
 from .subspaces.subspace import Subspace as Subspace
 from .subspaces.subspace import interchange as interchange
-from .tasks.matches import Matches as Matches
-from .tasks.matches import match_faithfulness as match_faithfulness
-from .tasks.matches import match_parts as match_parts
-from .tasks.matches import read_matches as read_matches
 from .tasks.metrics import METRICS as METRICS
 from .tasks.metrics import Classifier as Classifier
 from .tasks.metrics import Metric as Metric

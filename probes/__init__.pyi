@@ -34,11 +34,11 @@ from .features.features import PIXELS as PIXELS
 from .features.features import Features as Features
 from .features.features import open_features as open_features
 from .features.features import save_features as save_features
-from .features.gallery import Gallery as Gallery
-from .features.gallery import gallery as gallery
-from .features.gallery import open_gallery as open_gallery
-from .features.name_units import name_units as name_units
 from .features.pooling import POOLS as POOLS
+from .galleries.gallery import Gallery as Gallery
+from .galleries.gallery import gallery as gallery
+from .galleries.gallery import open_gallery as open_gallery
+from .galleries.name_units import name_units as name_units
 from .geometry.composition import composition as composition
 from .geometry.directions import class_cosines as class_cosines
 from .geometry.directions import directions as directions

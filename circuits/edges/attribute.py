@@ -7,7 +7,6 @@ from typing import Unpack
 
 import numpy as np
 
-from interp.circuits.discovery.hard_gates import mean_ranks
 from interp.circuits.edges.edge_mask_scores import fitted_masks
 from interp.circuits.edges.edge_scores import (
     EdgeTask,
@@ -19,6 +18,7 @@ from interp.circuits.edges.edge_scores import (
     in_batches,
     relp,
 )
+from interp.circuits.edges.hard_gates import mean_ranks
 from interp.circuits.edges.wire import Wiring
 from interp.circuits.patching.localise import class_mean
 from interp.circuits.patching.sweep import check_inputs

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.discovery import hard_gates
+from interp.circuits.edges import hard_gates
 from interp.circuits.edges.edge_scores import EdgeTask, eap_ig_inputs, in_batches
 from interp.circuits.edges.wire import Wiring, check_ends, open_run, run_gated
 from interp.circuits.patching.sweep import check_inputs

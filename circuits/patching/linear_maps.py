@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.subspaces.subspace import feature_axis
-from interp.core.errors import ShapeError
+from interp.core.errors import ShapeError, SiteError, listed
 from interp.core.seeds import rng
+
+FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel", "feature")
+"""The axes along which a subspace may lie, and a map goes."""
 
 MAP = ("batch", "channel", "row", "column")
 
@@ -202,3 +204,21 @@ def as_before(flat: Tensor, like: Tensor, axes: Sequence[str]) -> Tensor:
     at = list(axes).index(feature_axis(axes))
     shape = like.movedim(at, -1).shape
     return flat.reshape(shape).movedim(-1, at).to(like)
+
+
+def feature_axis(axes: Sequence[str]) -> str:
+    """The axis along which a subspace lies; `SiteError` for a site that has none.
+
+    >>> feature_axis(("batch", "channel", "row", "column"))
+    'channel'
+    """
+    for axis in FEATURES:
+        if axis in axes:
+            return axis
+    raise SiteError(
+        "find a subspace",
+        f"a site with the axes {listed(axes)}",
+        f"a site with one of {listed(FEATURES)}",
+        "choose a residual stream, an attention's or an MLP's output, or a feature map; a traced "
+        "module's axes are named by open_tower(..., axes=...)",
+    )

@@ -9,13 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.patching.engine import hold
-from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
+from interp.circuits.patching.linear_maps import feature_axis
+from interp.core.errors import ShapeError, SpecificationError, listed
 from interp.core.faces.doors import door
 from interp.core.parallel import Batching
 from interp.core.tower import Tower, part
-
-FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel", "feature")
-"""The axes along which a subspace may lie."""
 
 TINY = 1e-300
 
@@ -118,24 +116,6 @@ def place_of(
     """The index of a subspace's place, and which axis of what it gives are the features."""
     rest = [axis for axis in axes if axis not in where]
     return part(where, axes=axes, site="a subspace"), rest.index(feature_axis(axes))
-
-
-def feature_axis(axes: Sequence[str]) -> str:
-    """The axis along which a subspace lies; `SiteError` for a site that has none.
-
-    >>> feature_axis(("batch", "channel", "row", "column"))
-    'channel'
-    """
-    for axis in FEATURES:
-        if axis in axes:
-            return axis
-    raise SiteError(
-        "find a subspace",
-        f"a site with the axes {listed(axes)}",
-        f"a site with one of {listed(FEATURES)}",
-        "choose a residual stream, an attention's or an MLP's output, or a feature map; a traced "
-        "module's axes are named by open_tower(..., axes=...)",
-    )
 
 
 def effective(

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.patching.engine import hold
+from interp.circuits.patching.linear_maps import feature_axis
 from interp.circuits.patching.localise import class_mean, index_of, leave_out
 from interp.circuits.patching.patched_cells import probe
 from interp.circuits.subspaces.fit_subspace import (
@@ -21,7 +22,7 @@ from interp.circuits.subspaces.fit_subspace import (
     varied,
 )
 from interp.circuits.subspaces.interchanges import DasTask, Domain, HeldOut, Material
-from interp.circuits.subspaces.subspace import Subspace, check_k, feature_axis
+from interp.circuits.subspaces.subspace import Subspace, check_k
 from interp.circuits.tasks.metrics import check_finite, measure
 from interp.core.parallel import Batching
 from interp.core.seeds import rng

@@ -1,1 +1,1 @@
-"""What a circuit is asked to do: pairs of pictures, corruptions, metrics, matches with captions."""
+"""What a circuit is asked to do: pairs of pictures, corruptions, metrics."""

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.discovery import hard_gates
 from interp.circuits.discovery.curves import units_of
-from interp.circuits.discovery.hard_gates import mean_ranks
+from interp.circuits.edges import hard_gates
+from interp.circuits.edges.hard_gates import mean_ranks
 from interp.circuits.patching.ablate import ablate
 from interp.circuits.patching.engine import Change, Prefix
 from interp.circuits.patching.screen import gradients

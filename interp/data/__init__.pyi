@@ -1,8 +1,8 @@
 from .artwork.embedded import EmbeddedSpec as EmbeddedSpec
 from .artwork.embedded import open_embedded as open_embedded
+from .leakage.checks import Audit as Audit
+from .leakage.checks import audit as audit
 from .mixtures.basesets import open_base as open_base
-from .mixtures.checks import Audit as Audit
-from .mixtures.checks import audit as audit
 from .mixtures.manifest import diff_manifests as diff_manifests
 from .mixtures.mixture import Mixture as Mixture
 from .mixtures.mixture import make_mixture as make_mixture

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp.circuits import Matches, effects, read_matches, sweep
+from interp.circuits.cross_modal.matches import MatchMetric
 from interp.circuits.discovery.curves import share_rows
 from interp.circuits.sharing.cuts import Cut
-from interp.circuits.tasks.matches import MatchMetric
 from interp.core.artists import artist_sides
 from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say

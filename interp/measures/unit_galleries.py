@@ -25,7 +25,7 @@ from interp.declared.writing import between, number, plain
 from interp.measures.circuit_tables import circuits_of, cuts_of, places
 from interp.measures.subject import Frames, Subject
 from interp.probes import Gallery, gallery, name_units
-from interp.probes.features.unit_selectivity import FOR_CLASS
+from interp.probes.galleries.unit_selectivity import FOR_CLASS
 
 BOTH, DRAWN = "serves both domains", "drawn at random"
 

@@ -20,15 +20,28 @@ from interp.verdicts.rungs import RUNGS, RungMeasure
 SCALE = 10_000
 """Numbers are stored as whole multiples of 1 / SCALE: a figure shows two or three decimals."""
 
-OWN_NAMES = ("value", "low", "high", "null", "ceiling", "index")
-NUMBERS = {name: name for name in OWN_NAMES} | {"from": "index_low", "to": "index_high", "p": "p"}
+NUMBERS = {
+    "value": "value",
+    "low": "low",
+    "high": "high",
+    "null": "null",
+    "ceiling": "ceiling",
+    "index": "index",
+    "from": "index_low",
+    "to": "index_high",
+    "p": "p",
+}
 """The columns of numbers, as the page calls them and as the tables do."""
 
 WHOLE = "whole tower"
 BAND_NAMES = {"early": "early third", "middle": "middle third", "late": "late third", "": WHOLE}
 BAND_DEPTHS = {name: (low + high) / 2 for name, (low, high) in BANDS.items()}
-LEVELS = {"d_mlp": "neurons", "feature": "neurons"} | {
-    name: f"{name}s" for name in ("channel", "edge", "head")
+LEVELS = {
+    "channel": "channels",
+    "d_mlp": "neurons",
+    "feature": "neurons",
+    "edge": "edges",
+    "head": "heads",
 }
 MODEL = ["setting", "test_domain", "seed", "control"]
 """Columns that tell models apart."""

@@ -19,8 +19,8 @@ from interp.core.errors import DataError, SpecificationError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.storage.store import fingerprint
+from interp.data.leakage.checks import audit
 from interp.data.mixtures.basesets import open_base
-from interp.data.mixtures.checks import audit
 from interp.data.mixtures.intervention_arms import Arm
 from interp.data.mixtures.manifest import Manifest, check_mixture, diff_manifests
 from interp.data.mixtures.mixture import make_mixture, make_mixtures

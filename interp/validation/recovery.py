@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from interp.circuits import METHODS, ablate, attribute, channel_scores, mask_scores, wire
-from interp.circuits.discovery.hard_gates import mean_ranks
+from interp.circuits.edges.hard_gates import mean_ranks
 from interp.circuits.planted.expectations import findable
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS

@@ -41,8 +41,8 @@ from interp.probes.concept_erasure.edits import (
 )
 from interp.probes.dictionaries.dictionary_quality import by_label
 from interp.probes.dictionaries.feature_roles import roles
-from interp.probes.dictionaries.linear_code import Code
 from interp.probes.dictionaries.usage import checked_activity
+from interp.probes.features.features import Code
 from interp.probes.representational_similarity.halved_pairs import HalvedPair
 
 Ask = Callable[[np.ndarray, Mapping[str, Edit]], EditedAnswers]

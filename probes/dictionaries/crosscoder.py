@@ -22,8 +22,8 @@ from interp.probes.dictionaries.linear_code import Cells, training_rows
 from interp.probes.dictionaries.train_dictionaries import DescentKeywords, train_dictionaries
 from interp.probes.dictionaries.usage import only_site
 from interp.probes.features.features import Features
-from interp.probes.features.gallery import N_RANDOM, Gallery, gallery_of
-from interp.probes.features.peaks import Peaks
+from interp.probes.galleries.gallery import N_RANDOM, Gallery, gallery_of
+from interp.probes.galleries.peaks import Peaks
 from interp.probes.representational_similarity.layer_similarity import same_pictures
 
 SHARED, ONLY_A, ONLY_B, UNCLEAR = "shared", "only A", "only B", "unclear"

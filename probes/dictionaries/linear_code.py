@@ -7,7 +7,6 @@ gives two features: how far it is above its mean, and how far below.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -51,23 +50,6 @@ def training_rows(frame: pd.DataFrame, withheld: Cells | None) -> np.ndarray:
         do = "name those cells in `withheld` too; to use them, drop the column `withheld`"
         raise LeakError("fit features to these pictures", given, right, do)
     return np.flatnonzero(~named)
-
-
-@runtime_checkable
-class Code(Protocol):
-    """Features of activations that can be written back: a `Dictionary`, `units` or `pca`."""
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Activations "... d_in" as features "... feature"."""
-        ...
-
-    def reconstruct(self, x: Tensor, features: Tensor | None = None) -> Tensor:
-        """What features make of an activation."""
-        ...
-
-    def __call__(self, values: ArrayLike) -> np.ndarray:
-        """Activations "picture d_in" as features "picture feature", in numpy."""
-        ...
 
 
 @dataclass(frozen=True)

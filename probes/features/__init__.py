@@ -1,1 +1,1 @@
-"""Features of pictures: one pass through a tower, pooled, kept or stored; what activates them."""
+"""Features of pictures: one pass through a tower, pooled, kept in memory or stored."""

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from interp.core.errors import (
     DataError,
@@ -24,6 +26,23 @@ from interp.core.storage.store import complete
 
 PIXELS = "pixels"
 """The site that stands for the raw picture: a floor under every tower."""
+
+
+@runtime_checkable
+class Code(Protocol):
+    """Features of activations that can be written back: a `Dictionary`, `units` or `pca`."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Activations "... d_in" as features "... feature"."""
+        ...
+
+    def reconstruct(self, x: Tensor, features: Tensor | None = None) -> Tensor:
+        """What features make of an activation."""
+        ...
+
+    def __call__(self, values: ArrayLike) -> np.ndarray:
+        """Activations "picture d_in" as features "picture feature", in numpy."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Training distributions: settings, captions, base sets, subsampling, manifests, the audit."""
+"""Training distributions: settings, captions, base sets, subsampling, manifests."""

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits import Edges, Matches, Units, match_faithfulness, match_parts
+from interp.circuits.cross_modal.matches import TEXT, VISUAL
 from interp.circuits.edges.wire import OUTPUT, node_of
 from interp.circuits.sharing.cuts import Cut
-from interp.circuits.tasks.matches import TEXT, VISUAL
 from interp.core.errors import DataError, SampleError
 from interp.core.progress import say
 from interp.core.tower import Wired

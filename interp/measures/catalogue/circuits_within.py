@@ -39,7 +39,7 @@ from interp.declared.writing import number
 from interp.measures.sites import present
 from interp.measures.subject import Frames, Subject
 from interp.models.attribution.overlays import square
-from interp.probes.features.peaks import HEADS, find_peaks
+from interp.probes.galleries.peaks import HEADS, find_peaks
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits on the page's curve."""

@@ -131,7 +131,7 @@ def test_planted_circuits_are_learned() -> None:
 
 def test_a_mask_is_never_worse_on_its_pictures_than_what_it_started_from(monkeypatch) -> None:
     """Steps so large that they throw the order about: what is lost by them is not kept."""
-    monkeypatch.setattr("interp.circuits.discovery.hard_gates.FLAT", 0.0)
+    monkeypatch.setattr("interp.circuits.edges.hard_gates.FLAT", 0.0)
     tower, (read, _) = model()[1], found("all shared", "edge", "A").halves
     task = replace(task_of(tower, {**read.words}), labels=read.pairs.clean.label.tolist())
     _, place = np.unique(task.labels, return_inverse=True)

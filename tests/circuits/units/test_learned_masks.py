@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import ClassCircuits, Units, mask_scores
-from interp.circuits.discovery.hard_gates import hard_gate
+from interp.circuits.edges.hard_gates import hard_gate
 from interp.circuits.tasks.pairs import PairTask
 from interp.circuits.units.unit_faithfulness import measure_units
 from interp.circuits.units.unit_methods import _alone

@@ -10,7 +10,7 @@ from PIL import Image
 from interp.core.errors import DataError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import Table
-from tests.probes.features.test_gallery import DEAD, PRIVATE, SHARED, found
+from tests.probes.galleries.test_gallery import DEAD, PRIVATE, SHARED, found
 
 
 def drawn(unit: int, **words: Any) -> Any:

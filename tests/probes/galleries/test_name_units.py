@@ -17,8 +17,8 @@ from interp.core.errors import SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.probes import Gallery, name_units
-from interp.probes.features.name_units import ALL_DOMAINS, NO_NAME
-from interp.probes.features.peaks import Peaks
+from interp.probes.galleries.name_units import ALL_DOMAINS, NO_NAME
+from interp.probes.galleries.peaks import Peaks
 from tests.probes.conftest import make_frame
 from tests.refusals import refuses
 from tests.tables import picture_of

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.core.artists import artist_sides
-from interp.probes.features.unit_selectivity import (
+from interp.probes.galleries.unit_selectivity import (
     Ranked,
     Selectivity,
     clusters,

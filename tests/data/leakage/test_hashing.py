@@ -9,8 +9,8 @@ from PIL import Image, ImageEnhance
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
-from interp.data.mixtures import hashing as perceptual
-from interp.data.mixtures.hashing import nearest, perceptual_hash
+from interp.data.leakage import hashing as perceptual
+from interp.data.leakage.hashing import nearest, perceptual_hash
 
 
 def scene(seed: int) -> Image.Image:

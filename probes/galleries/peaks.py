@@ -15,7 +15,7 @@ from interp.core.errors import ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
 from interp.core.tower import Tower
-from interp.probes.dictionaries.linear_code import Code
+from interp.probes.features.features import Code
 from interp.probes.features.pooling import parameter, places, reading_runs, tokens
 
 KINDS = ("unit", "head", "feature", "direction", "subspace")

@@ -12,13 +12,13 @@ from PIL import Image
 from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable
 from interp.core.tables import Table
-from interp.data.mixtures import hashing as hashes
-from interp.data.mixtures.checks import Audit, audit
-from interp.data.mixtures.hashing import picture_hashes
+from interp.data.leakage import hashing as hashes
+from interp.data.leakage.checks import Audit, audit
+from interp.data.leakage.hashing import picture_hashes
 from interp.data.mixtures.mixture import Mixture, make_mixture
 from interp.data.mixtures.settings import MixtureSpec
+from tests.data.leakage.test_hashing import scene
 from tests.data.mixtures.test_basesets import write_shards
-from tests.data.mixtures.test_hashing import scene
 
 DOMAINS = ("real", "sketch", "clipart")
 LABELS = ("axe", "bed", "lion", "zebra")

@@ -16,8 +16,8 @@ from interp.core.errors import SampleError, listed
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.tables import Table
+from interp.data.leakage.hashing import nearest, picture_hashes
 from interp.data.mixtures.basesets import base_captions, is_shards, open_base, read_base
-from interp.data.mixtures.hashing import nearest, picture_hashes
 from interp.data.mixtures.manifest import largest
 from interp.data.mixtures.mixture import Mixture
 from interp.data.mixtures.settings import BASE, MixtureSpec

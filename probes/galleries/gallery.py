@@ -20,8 +20,8 @@ from interp.core.storage.pictures import UNREADABLE
 from interp.core.storage.store import complete
 from interp.core.tables import Table
 from interp.core.tower import Tower, check_evaluation
-from interp.probes.features.peaks import Peaks, find_peaks
-from interp.probes.features.unit_selectivity import FOR_CLASS, Selectivity
+from interp.probes.galleries.peaks import Peaks, find_peaks
+from interp.probes.galleries.unit_selectivity import FOR_CLASS, Selectivity
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

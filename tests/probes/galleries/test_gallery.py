@@ -183,7 +183,7 @@ def test_heads_are_told_by_the_length_of_what_they_write() -> None:
 
 
 def test_random_directions_are_of_length_one_and_drawn_again_alike() -> None:
-    from interp.probes.features.peaks import units_at
+    from interp.probes.galleries.peaks import units_at
 
     plain = units_at(None, "s", ("batch", "channel"), (1, 9), 9)
     one, two, other = (plain.at_random(9, 200, seed=seed).read(torch.eye(9)) for seed in (1, 1, 2))

@@ -23,8 +23,8 @@ from interp.core.storage.pictures import Preprocess
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.features.collect import collect
-from interp.probes.features.gallery import Gallery
-from interp.probes.features.unit_selectivity import (
+from interp.probes.galleries.gallery import Gallery
+from interp.probes.galleries.unit_selectivity import (
     Ranked,
     clusters,
     clusters_in,
@@ -94,7 +94,7 @@ def name_units(
     ...                       "caption": "", "artist": sorted("abcdefgh" * 10)})
     >>> frame = frame.assign(path=frame.index.astype(str))
     >>> from interp.core.images import ImageTable
-    >>> from interp.probes.features.peaks import Peaks
+    >>> from interp.probes.galleries.peaks import Peaks
     >>> values = np.stack([frame["label"] == "dog", frame.index % 7], axis=1).astype(float)
     >>> shown = Gallery(ImageTable(frame), "s", "unit", Peaks(values, values.astype(int), None),
     ...                 ("real",), Table("gallery", pd.DataFrame()))

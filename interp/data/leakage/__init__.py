@@ -1,0 +1,1 @@
+"""Leaks between training and test: pictures that look alike, captions that name withheld things."""

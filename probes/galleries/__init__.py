@@ -1,0 +1,1 @@
+"""Galleries: what activates a unit, a head, a feature or a direction, domains side by side."""
