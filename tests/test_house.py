@@ -238,7 +238,7 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "fmt: skip": (10, 10),
     "Any": (400, 400),
     "short private functions called once": (120, 120),
-    "names that are participles": (1, 0),
+    "names that are participles": (0, 0),
     "lines of tests": (49_000, 45_000),
     "words of documentation": (26_000, 26_000),
     "files of the repository": (1_450, 1_700),

@@ -100,7 +100,7 @@ def run_circuits(
     left = set() if beside else {"core"} if removed else set(BESIDE)
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
-    kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
+    kept = [(source.masks(share, classes), target.masks(share, classes)) for share in shares]
     lifted = [None if removed else source.lifted(share, classes) for share in shares]
     generator = rng("random parts", seed)
     halves, matched = [], np.ones((2, len(shares)))

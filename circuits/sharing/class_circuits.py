@@ -99,7 +99,7 @@ class ClassCircuits:
     ...     return torch.tensor([image.getpixel((0, 0))]) / 255
     >>> cut = Edges(Chain([torch.nn.Identity()]))
     >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
-    >>> found.kept(0.5).shape  # class, half, edge
+    >>> found.masks(0.5).shape  # class, half, edge
     (4, 2, 3)
     """
 
@@ -171,7 +171,7 @@ class ClassCircuits:
             readouts = one, two
         return replace(self, cut=cut, values=(first, second), readouts=readouts)
 
-    def kept(
+    def masks(
         self, share: float, classes: Sequence[str] | None = None, *, signed: bool = False
     ) -> np.ndarray:
         """The circuits of each class and half: the best share of each group's parts.
@@ -239,7 +239,7 @@ class ClassCircuits:
         if scores.readout is None:
             return None
         means, others = scores.means(names), scores.readout.means(names)
-        return reach(self.kept(share, names), means, others, self.cut.groups)
+        return reach(self.masks(share, names), means, others, self.cut.groups)
 
 
 def check_classes(asked: str, n: int) -> None:

@@ -150,7 +150,7 @@ def _half(
     others = (place[:, None] + steps) % len(classes)
     generator, masks = rng("random parts", seed), []
     for share in shares:
-        own = found.kept(share, signed=signed)[:, 1 - side]
+        own = found.masks(share, signed=signed)[:, 1 - side]
         chance = shuffled_in_groups(own, found.cut.groups, generator)
         absent = found.read_out(share, signed=signed)
         absent = np.zeros_like(own) if absent is None else absent[:, 1 - side]

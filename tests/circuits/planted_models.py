@@ -53,7 +53,7 @@ def both(condition: str, level: str) -> list[ClassCircuits]:
 
 def kept_on_others(circuits: ClassCircuits, share: float) -> float:
     """The share of the metric that circuits of one half of the artists keep for the other half."""
-    kept, work, gaps = circuits.kept(share), [], []
+    kept, work, gaps = circuits.masks(share), [], []
     for side, read in enumerate(circuits.halves):
         rows = [circuits.classes.index(name) for name in read.pairs.clean.label]
         values, ends = circuits.cut.run(read, kept[rows, 1 - side][None])

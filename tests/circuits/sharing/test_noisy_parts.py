@@ -128,7 +128,7 @@ def test_necessity_is_not_held_against_the_other_domains_own_parts() -> None:
 
 def test_what_is_lifted_reaches_the_least_of_its_circuit() -> None:
     a, _ = found(0.3, 0.5)
-    lifted, kept = a.lifted(0.1), a.kept(0.1)
+    lifted, kept = a.lifted(0.1), a.masks(0.1)
     assert lifted is not None and a.scores.readout is not None
     own, absent = (np.abs(each.means(a.classes)) for each in (a.scores, a.scores.readout))
     for label in range(CLASSES):

@@ -124,7 +124,7 @@ def test_a_row_is_what_a_plain_loop_gives(removed: bool) -> None:
     a, b = (scrambled(one, seed) for seed, one in enumerate(both("all shared", "edge")))
     share = 0.2
     row = circuit_transfer(a, b, shares=(share,), removed=removed, n_null=7).frame.iloc[0]
-    kept_a, kept_b, lifted = a.kept(share), b.kept(share), a.lifted(share)
+    kept_a, kept_b, lifted = a.masks(share), b.masks(share), a.lifted(share)
     assert lifted is not None
     rows = []
     for side in (0, 1):
@@ -175,7 +175,7 @@ def test_how_sparse_circuits_are_is_read_off_their_curve() -> None:
     shares = (0.01, 0.02, 0.05, 0.2)
     ends = both("all shared", "d_mlp")
     table = circuit_transfer(*ends, shares=shares, seed=1).frame
-    sizes = {each.domain: [each.kept(share).mean() for share in shares] for each in ends}
+    sizes = {each.domain: [each.masks(share).mean() for share in shares] for each in ends}
     assert max(*sizes["A"], *sizes["B"]) < 0.1  # little matters, and a fifth is never filled up
     curves = table[table["measure"] == "circuit transfer"].groupby("domain_b")
     for bar, name in SMALLEST.items():
@@ -280,7 +280,7 @@ def rename(found: ClassCircuits, names: dict[str, str]) -> ClassCircuits:
 
 def test_rewiring_keeps_every_nodes_number_of_edges_in_every_group() -> None:
     a = found("all separate", "edge", "A")
-    kept, ends = a.kept(0.1)[0, 0], a.cut.wiring.edges  # type: ignore[attr-defined]
+    kept, ends = a.masks(0.1)[0, 0], a.cut.wiring.edges  # type: ignore[attr-defined]
     moved = 0
     for seed in range(5):
         rewired = rewire(kept, ends, a.cut.groups, np.random.default_rng(seed))

@@ -56,7 +56,7 @@ def _of_next_class(circuits: ClassCircuits, side: int) -> np.ndarray:
 def test_a_row_is_what_a_plain_loop_gives() -> None:
     circuits, share = scrambled(neurons(), 1), 0.1
     row = class_faithfulness(circuits, shares=(share,), n_null=7).frame.iloc[0]
-    kept = circuits.kept(share)
+    kept = circuits.masks(share)
     sums: dict[str, list[tuple[float, ...]]] = {name: [] for name in circuits.classes}
     for side, read in enumerate(circuits.halves):
         for place, name in enumerate(read.pairs.clean.label):
@@ -82,7 +82,7 @@ def test_sizes_and_nulls_that_cannot_be_are_refused() -> None:
 def test_signed_circuits_hold_only_what_raises_the_metric() -> None:
     circuits = scrambled(neurons(), 2)
     means = circuits.scores.means(circuits.classes)
-    signed, plain = circuits.kept(0.2, signed=True), circuits.kept(0.2)
+    signed, plain = circuits.masks(0.2, signed=True), circuits.masks(0.2)
     assert (means[signed] > 0).all() and (means[plain] < 0).any()
     assert (signed.sum(axis=-1) <= plain.sum(axis=-1)).all()
     lowest = np.where(signed, means, np.inf)
@@ -93,7 +93,7 @@ def test_signed_circuits_hold_only_what_raises_the_metric() -> None:
         assert (lowest[..., here].min(axis=-1) >= left_out)[full].all()
         assert (left_out <= 0)[~full].all()  # fewer only where no other part raises it
     negative = replace(circuits, values=tuple(-np.abs(each) for each in circuits.values))
-    assert not negative.kept(0.5, signed=True).any() and negative.kept(0.5).any()
+    assert not negative.masks(0.5, signed=True).any() and negative.masks(0.5).any()
 
 
 def noisy(level: str, noise: float = 2.0) -> ClassCircuits:
@@ -116,7 +116,7 @@ def test_true_parts_are_consistent_and_decoys_are_not(level: str) -> None:
         inside = {f"blocks.{layer}.mlp.hook_post.{unit}" for layer, unit in truth.neurons}
         true = np.isin(circuits.cut.names, list(inside))
     share = 0.2 if level == "edge" else 0.1
-    chosen, plain = consistent_parts(circuits, share=share, bar=0.9), circuits.kept(share)
+    chosen, plain = consistent_parts(circuits, share=share, bar=0.9), circuits.masks(share)
     assert (chosen & ~plain).sum() == 0  # what is nearly always in is in the circuit itself
     assert chosen[..., true].mean() > 2 * chosen[..., ~true].mean()
     assert chosen[..., ~true].mean() < 0.7 * plain[..., ~true].mean()
@@ -132,7 +132,7 @@ def test_noise_is_not_consistent_and_certainty_is() -> None:
     blind = tuple(generator.normal(size=each.shape) for each in circuits.values)
     assert consistent_parts(replace(circuits, values=blind), bar=0.95).mean() < 0.02
     sure = replace(circuits, values=tuple(_of_next_class(circuits, side) for side in (0, 1)))
-    assert np.array_equal(consistent_parts(sure, bar=1.0, n=20), sure.kept(0.1))
+    assert np.array_equal(consistent_parts(sure, bar=1.0, n=20), sure.masks(0.1))
 
 
 def test_the_bar_and_the_seed_count() -> None:

@@ -43,7 +43,7 @@ def true_heads() -> np.ndarray:
 def test_every_method_finds_the_planted_heads(method: str) -> None:
     """Half of the heads of each block hold all that are planted, and do the work alone."""
     circuits = found("all shared", "head", "A", method)
-    kept, true = circuits.kept(0.5), true_heads()
+    kept, true = circuits.masks(0.5), true_heads()
     assert 0 < true.sum() < 8 and len(true) == len(circuits.cut.names)
     per_block = true.reshape(4, 4).sum(axis=1)
     assert per_block.max() <= 2
