@@ -2,15 +2,10 @@
 
 python -m tests.benchmarks                 all of them (an hour and a half on two cores)
 python -m tests.benchmarks start train     some of them
-python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
-python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
-python -m tests.benchmarks null            the ladder where nothing is shared; only when named
-python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
 python -m tests.benchmarks seed_pairs      two seeds of a mixture, compared; only when named
 python -m tests.benchmarks findings        docs/tables, from the kept tables; only when named
-python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
 
 import os
@@ -20,40 +15,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
 from tests.benchmarks.channels import channels
 from tests.benchmarks.comparing import compared
-from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
 from tests.benchmarks.encoding import encoders
 from tests.benchmarks.findings import findings
-from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
-from tests.benchmarks.layers import layers, many
-from tests.benchmarks.mapping import heatmaps
-from tests.benchmarks.naming import head_names
-from tests.benchmarks.nulls import nulls
+from tests.benchmarks.layers import layers
 from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
-from tests.benchmarks.probing import one_probe, probe_grid, probe_power
+from tests.benchmarks.probing import one_probe, probe_grid
 from tests.benchmarks.seed_pairs import seed_pairs
 from tests.benchmarks.standing import leaderboard
 from tests.benchmarks.streaming import stream
 from tests.benchmarks.sweeping import sweeping
-from tests.benchmarks.training import train, vits
-
-FOLDER = Path("interp-report") / "benchmarks"
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+from tests.benchmarks.timing import seconds
+from tests.benchmarks.training import train
 
 
 def start() -> None:
@@ -116,21 +97,6 @@ def _watch(process: "subprocess.Popen[bytes]", peak: list[float]) -> None:
         time.sleep(0.5)
 
 
-def seeds() -> None:
-    """Do the paper's orderings hold, over seeds 0-2, for two test domains?"""
-    from interp.study.study import Study
-
-    spec = Path(__file__).with_name("seeds.toml")
-    frame = Study.from_toml(spec).run(FOLDER / "seeds").tables["differences"].frame
-    frame = frame[frame["candidates"] == "all"]
-    for row in frame.sort_values(["prompts", "test_domain"]).itertuples():
-        print(
-            f"seeds: {row.test_domain:10} {row.prompts:16} {row.setting:34} "
-            f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}] over {row.n_units} classes "
-            f"and {int(row.n_runs) // 2} seeds"
-        )
-
-
 def certificates() -> None:
     """The worst site of every form of architecture in small, and of some in full size."""
     import open_clip
@@ -162,31 +128,24 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = (
-    "vits",
-    "grids",
-    "truth",
-    "null",
-    "names",
-    "heatmaps",
-    "leaderboard",
-    "seed_pairs",
-    "encoders",
-    "findings",
-)
-BENCHMARKS = {
+WHEN_NAMED = {
+    "truth": truth,
+    "leaderboard": leaderboard,
+    "seed_pairs": seed_pairs,
+    "findings": findings,
+    "encoders": encoders,
+}
+"""What takes hours or is asked seldom; each returns what is to be printed."""
+
+ALWAYS = {
     "certificates": certificates,
     "channels": channels,
-    "dictionaries": dictionaries,
     "start": start,
     "train": train,
-    "vits": vits,
     "open": open_,
     "probes": probe_grid,
     "probe": one_probe,
-    "power": probe_power,
     "layers": layers,
-    "many": many,
     "peers": peers,
     "sweep": sweeping,
     "edges": edges,
@@ -194,18 +153,14 @@ BENCHMARKS = {
     "page": page,
     "stream": stream,
     "study": study,
-    "seeds": seeds,
-    "grids": grids,
-    "truth": lambda: print(truth()),
-    "null": lambda: print(nulls()),
-    "names": lambda: print(head_names()),
-    "heatmaps": lambda: print(heatmaps()),
-    "leaderboard": lambda: print(leaderboard()),
-    "seed_pairs": lambda: print(seed_pairs()),
-    "findings": lambda: print(findings()),
-    "encoders": lambda: print(encoders()),
 }
+"""What prints as it goes."""
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or [name for name in BENCHMARKS if name not in WHEN_NAMED]:
-        BENCHMARKS[chosen]()
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="*", help=f"of {', '.join((*ALWAYS, *WHEN_NAMED))}")
+    for chosen in parser.parse_args().name or ALWAYS:
+        if chosen in ALWAYS:
+            ALWAYS[chosen]()
+        else:
+            print(WHEN_NAMED[chosen]())

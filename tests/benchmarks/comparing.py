@@ -1,12 +1,12 @@
 """What comparing two models costs, as multiples of reading both models' layers once."""
 
 import statistics
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from tests.benchmarks.opening import bare_clip
+from tests.benchmarks.timing import alternate, ratio
 
 CLASSES, PICTURES, ROUNDS = 16, 8, 3
 DOMAINS = ("real", "sketch")
@@ -42,18 +42,12 @@ def compared() -> None:
         f"{len(SITES)} sites": whole(sites=SITES),
         f"{len(SITES)} sites with untrained controls": whole(sites=SITES, controls=controls),
     }
-    taken: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(ROUNDS):
-        for name, each in arms.items():
-            start = time.process_time()
-            each()
-            taken[name].append(time.process_time() - start)
+    taken = alternate(arms, ROUNDS)
     for name, times in taken.items():
-        pairs = zip(times, taken["reading both"], strict=True)
-        ratio = statistics.median(one / other for one, other in pairs)
         print(
             f"compare: {name}: {statistics.median(times):.1f} s for {len(images)} pictures of "
-            f"{CLASSES} classes in {len(DOMAINS)} domains, {ratio:.1f}x"
+            f"{CLASSES} classes in {len(DOMAINS)} domains, "
+            f"{ratio(times, taken['reading both']):.1f}x"
         )
 
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from interp.circuits import attribute, wire
 from interp.core.tower import parameters_at_rest
 from interp.models.towers.open_tower import keep_freed_memory
 from interp.models.towers.vit import HookedViT
+from tests.benchmarks.timing import alternate, ratio
 
 TOWERS = {
     "small ViT": (
@@ -65,18 +65,13 @@ def _compare(
             method: lambda m=method: attribute(tower, **words, method=m, steps=5) for method in bars
         },
     }
-    taken: dict[str, list[float]] = {each: [] for each in work}
-    for _ in range(repeats):
-        for each, run in work.items():
-            start = time.process_time()
-            run()
-            taken[each].append(time.process_time() - start)
+    taken = alternate(work, repeats)
     unit = taken["two forwards, one backward"]
     for each, bar in bars.items():
-        ratio = statistics.median(a / b for a, b in zip(taken[each], unit, strict=True))
         print(
             f"edges: {name}, {wire(tower).n_edges:,} edges, {each:14} "
-            f"{statistics.median(taken[each]):6.2f} s, {ratio:.2f} of the runs (bar {bar})"
+            f"{statistics.median(taken[each]):6.2f} s, {ratio(taken[each], unit):.2f} of the runs "
+            f"(bar {bar})"
         )
 
 

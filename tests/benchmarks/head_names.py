@@ -133,26 +133,3 @@ def _read_by(planted: PlantedModel[Any], reading: str) -> Any:
         more = more @ basis @ basis.T
     source.proj += more
     return source
-
-
-def tally(cells: pd.DataFrame) -> pd.DataFrame:
-    """For each model, reading and domain how many parts write classes, and how many have a name.
-
-    `right` and `wrong` are names of parts that write, `false` those of the other parts.
-
-    >>> cells = pd.DataFrame({"reading": "as planted", "condition": "rewired", "tier": "easy",
-    ...     "dose": None, "seed": 1, "domain": "A", "part": ["m3", "m2"], "writes": [True, False],
-    ...     "named": [True, True], "right": [True, False]})
-    >>> tally(cells)[["writing", "right", "wrong", "others", "false"]].to_numpy().tolist()
-    [[1, 1, 0, 1, 1]]
-    """
-    writes, named, right = (cells[name].astype(bool) for name in ("writes", "named", "right"))
-    counted = cells[[*MODEL, "reading", "domain"]].assign(
-        writing=writes,
-        right=writes & right,
-        wrong=writes & named & ~right,
-        others=~writes,
-        false=~writes & named,
-    )
-    keys = [*MODEL, "reading", "domain"]
-    return counted.groupby(keys, dropna=False, sort=False).sum().reset_index()

@@ -1,17 +1,14 @@
-"""Probe grids against scikit-learn at an equal gap, and how often verdicts are right."""
+"""Probe grids against scikit-learn at an equal gap."""
 
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-    from interp.probes import Features
 
 LAYERS, DOMAINS, CLASSES, PICTURES, WIDTH = 13, 6, 20, 2000, 768
 LABELS = np.arange(PICTURES) % CLASSES
@@ -122,75 +119,6 @@ def _print_arms(strength: float, frame: pd.DataFrame) -> None:
             f"{points.median():.2f}",
             flush=True,
         )
-
-
-def probe_power(studies: int = 30) -> None:
-    """Verdicts on planted activations of the embedded study's size, where the truth is known.
-
-    40 classes, two domains, six artists, one or two pictures each, width 192; noise such that
-    probes within a domain tell half or nine tenths of the pictures. Shared: the same class means.
-    Separate: other class means in the second domain. Rotated: the same geometry, turned, which CKA
-    is blind to: to it, that is shared.
-    """
-    from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
-
-    truths = {"shared": SHARED, "separate": NOT_SHARED, "rotated": NOT_SHARED}
-    for copies, noise in ((1, 3.0), (2, 3.0), (2, 1.5)):
-        for name, truth in truths.items():
-            rows = pd.concat(_verdicts(_planted(name, copies, noise, s), s) for s in range(studies))
-            for measure, each in rows.groupby("measure"):
-                blind = measure == "debiased CKA" and name == "rotated"
-                right = each["verdict"] == (SHARED if blind else truth)
-                print(
-                    f"power: {copies} a drawing, accuracy {each['at_home'].mean():.2f}: {name}: "
-                    f"{measure}: right {right.mean():.0%}, abstains "
-                    f"{(each['verdict'] == CANNOT_TELL).mean():.0%} of {len(each)}; index "
-                    f"{each['index'].mean():+.2f} (sd {each['index'].std():.2f}); p < .05 in "
-                    f"{(each['p'] < 0.05).mean():.0%}"
-                )
-
-
-def _verdicts(features: "Features", seed: int) -> pd.DataFrame:
-    """What each measure says of one study, with the accuracy of probes at home."""
-    from interp.probes import directions, factorisation, similarity, transfer
-
-    moved = transfer(features, n_null=2, n_permutations=199, seed=seed).frame
-    at_home = moved.loc[moved["train_domain"] == moved["domain"], "value"].mean()
-    moved = moved[moved["centred"] & (moved["train_domain"] != moved["domain"])]
-    found = [moved]
-    for measure in (directions, similarity, factorisation):
-        found.append(measure(features, n_permutations=199, seed=seed).frame)
-    found[-1] = found[-1][found[-1]["factor"] == "class"].assign(measure="class factor")
-    columns = ["measure", "verdict", "index", "p"]
-    return pd.concat([each[columns] for each in found]).assign(at_home=at_home)
-
-
-def _planted(name: str, copies: int, noise: float, seed: int) -> "Features":
-    """Features of two domains whose class means are the same, others, or turned."""
-    from interp.probes import Features
-
-    generator, width, k = np.random.default_rng(seed), 192, 40
-    rows = [
-        (f"c{c:02d}", domain, f"artist{a}", f"artist{a}/c{c:02d}")
-        for domain in ("real", "sketch")
-        for c in range(k)
-        for a in range(6)
-        for _ in range(copies)
-    ]
-    frame = pd.DataFrame(rows, columns=["label", "domain", "artist", "drawing"])
-    means = generator.normal(size=(k, width))
-    turn = np.linalg.qr(generator.normal(size=(width, width)))[0]
-    others = {
-        "shared": means,
-        "separate": generator.normal(size=means.shape),
-        "rotated": means @ turn,
-    }
-    label, drawing = (pd.factorize(frame[each])[0] for each in ("label", "drawing"))
-    sketch = (frame["domain"] == "sketch").to_numpy()[:, None]
-    marks = generator.normal(size=(drawing.max() + 1, width))[drawing]
-    x = np.where(sketch, others[name][label] + 1.0, means[label])
-    x = x + noise * (0.6 * marks + 0.8 * generator.normal(size=x.shape))
-    return Features({"site": x.astype(np.float32)}, frame)
 
 
 def _domains(layer: int) -> Iterator[Domain]:

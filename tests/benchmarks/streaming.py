@@ -9,6 +9,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from tests.benchmarks.timing import alternate, ratio
+
 PICTURES, BATCH, ROUNDS = 256, 256, 3
 FEW = 4000
 SITES = ("blocks.0.hook_resid_pre", "blocks.*.hook_resid_post")
@@ -54,23 +56,17 @@ def _time() -> None:
         "collect and layer_similarity, class": lambda: _collected(tower, images, show, "class"),
         "batches into LayerSums, mean": lambda: _summed(tower, images, show),
     }
-    taken: dict[str, list[float]] = {name: [] for name in arms}
-    apart: list[tuple[float, float]] = []
-    for _ in range(ROUNDS):
-        for name, each in arms.items():
-            start = time.process_time()
-            each()
-            taken[name].append(time.process_time() - start)
-        apart.append(_added_and_read())
-        taken["batches into LayerSums, mean"][-1] += apart[-1][0] * PICTURES
+    taken = alternate(arms, ROUNDS)
+    apart = zip(*(_added_and_read() for _ in range(ROUNDS)), strict=True)
+    added, read = map(statistics.median, apart)
+    summed = taken["batches into LayerSums, mean"]
+    summed[:] = [each + added * PICTURES for each in summed]
     for name, times in taken.items():
-        ratio = statistics.median(a / b for a, b in zip(times, taken["encode_image"], strict=True))
         bar = "" if name.startswith("encode") else " (bar 1.05)"
         print(
             f"stream: {name}: {statistics.median(times):.2f} s for {PICTURES} pictures in batches "
-            f"of {BATCH}, {ratio:.3f}x{bar}"
+            f"of {BATCH}, {ratio(times, taken['encode_image']):.3f}x{bar}"
         )
-    added, read = (statistics.median(times) for times in zip(*apart, strict=True))
     print(
         f"stream: of it the products, {1e3 * added:.2f} ms a picture; reading CKA off the sums, "
         f"once for any number of pictures: {read:.2f} s"

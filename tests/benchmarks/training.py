@@ -1,27 +1,15 @@
-"""What training costs: loading against the bare model, waiting for data, and which ViT learns."""
+"""What training costs: loading against the bare model, and waiting for data."""
 
-import dataclasses
-import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PRESETS, STEPS, SIZE = "INTERP_BENCH_PRESETS", "INTERP_BENCH_STEPS", "INTERP_BENCH_SIZE"
-"""Which presets `vits` trains (words apart by commas), for how many steps, on pictures of how many
-pixels; by default all small ViTs, their recipe's steps, 48."""
+from tests.benchmarks.timing import ratio, seconds
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def prepared(folder: Path, *, size: int = 48, preset: str = "resnet-small") -> tuple[Any, Any, Any]:
+def prepared(folder: Path, *, size: int = 48) -> tuple[Any, Any, Any]:
     """The embedded study's pictures, its widest mixture, and a model folder."""
     from interp.data import open_images
     from interp.data.artwork.embedded import EmbeddedSpec
@@ -35,9 +23,8 @@ def prepared(folder: Path, *, size: int = 48, preset: str = "resnet-small") -> t
     tsv = make_mixture(images, MixtureSpec("cg-high", "sketch", held_out)).write(folder / "m")
     named = images.labels, images.domains
     words, longest = vocabulary(*named), longest_caption(*named)
-    model = write_model_folder(
-        folder / preset, preset, words=words, longest=longest, image_size=size
-    )
+    preset, shape = "resnet-small", {"words": words, "longest": longest, "image_size": size}
+    model = write_model_folder(folder / preset, preset, **shape)
     return images, tsv, model
 
 
@@ -54,11 +41,11 @@ def train() -> None:
         _, tsv, model = prepared(Path(name))
         step, bare = _loaded_and_bare(model, tsv, precision, batch, Path(name))
         pairs = [(seconds(step), seconds(bare)) for _ in range(15)][3:]
-    ours, theirs = (batch / statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b in pairs)
+    ours, theirs = zip(*pairs, strict=True)
     print(
-        f"train: {ours:.0f} pictures/s with loading, loss and optimizer; bare forward and backward "
-        f"{theirs:.0f}; ratio {ratio:.2f} (bar 0.70); {precision}, channels_last, one thread"
+        f"train: {batch / statistics.median(ours):.0f} pictures/s with loading, loss, optimizer; "
+        f"bare forward and backward {batch / statistics.median(theirs):.0f}; ratio "
+        f"{ratio(theirs, ours):.2f} (bar 0.70); {precision}, channels_last, one thread"
     )
     for size, workers in ((48, 0), (64, 0), (64, 1)):
         _print_waiting(size, workers)
@@ -135,43 +122,3 @@ def _loaded_and_bare(
         total.backward()
 
     return step, bare
-
-
-def vits() -> None:
-    """Which small ViT learns: balanced top-1 of the seen classes in each training domain, and the
-    minutes that it took on one core. Not part of a plain run."""
-    from interp.models.loading.presets import PRESETS as KNOWN
-    from interp.models.training.recipes import RECIPES
-
-    chosen = os.environ.get(PRESETS) or ",".join(name for name in KNOWN if name.startswith("vit-"))
-    recipe = RECIPES["small-vit"]
-    if os.environ.get(STEPS):
-        steps = int(os.environ[STEPS])
-        recipe = dataclasses.replace(recipe, steps=steps, warmup=steps // 10)
-    for preset in chosen.split(","):
-        _print_accuracy(preset, recipe, int(os.environ.get(SIZE, "48")))
-
-
-def _print_accuracy(preset: str, recipe: Any, size: int) -> None:
-    from interp.measures.catalogue.zero_shot import prompt_sets
-    from interp.models.evaluation.accuracy import accuracy
-    from interp.models.evaluation.ask import ask
-    from interp.models.loading.load_clip import load_clip
-    from interp.models.training.run import Run
-    from interp.models.training.train import train
-
-    with tempfile.TemporaryDirectory() as name:
-        images, tsv, model = prepared(Path(name), size=size, preset=preset)
-        rows = len(tsv.read_text().splitlines()) - 1
-        run = Run(preset, model, tsv, rows, Path(name) / "out", recipe)
-        taken = seconds(lambda: train([run], jobs=1, device="cpu"))
-        clip, test = load_clip(run.final), images.select(split="test")
-        neutral = {"neutral": prompt_sets(images.domains)["neutral"]}
-        frame = accuracy(ask(clip, test, neutral, class_names=images.labels, held_out=()))
-    by_domain = frame.groupby("domain")["value"].mean()
-    words = ", ".join(f"{domain} {value:.2f}" for domain, value in by_domain.items())
-    print(
-        f"vits: {preset:18} {by_domain.mean():.3f} (bar 0.70 within 20 minutes), "
-        f"{taken / 60:.1f} minutes, {recipe.steps} steps at {recipe.lr}: {words}",
-        flush=True,
-    )

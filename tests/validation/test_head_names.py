@@ -1,6 +1,5 @@
-"""Names of heads held against planted truth: a few models here, many by the benchmark `names`."""
+"""Names of heads held against planted truth: a few models here."""
 
-import pandas as pd
 import pytest
 import torch
 
@@ -8,7 +7,6 @@ from interp.circuits.planted.vit import Blueprint
 from interp.circuits.planted.world import as_tensor
 from interp.models import decompose
 from interp.validation.puzzles import Opened, open_planted
-from tests.benchmarks import naming
 from tests.benchmarks.head_names import (
     AMONG_CLASSES,
     ANYWHERE,
@@ -17,9 +15,7 @@ from tests.benchmarks.head_names import (
     READINGS,
     _read_by,
     score_names,
-    tally,
 )
-from tests.benchmarks.judging import TRUTH, as_csv
 
 
 @pytest.mark.parametrize("reading", [AS_PLANTED, ANYWHERE])
@@ -55,37 +51,3 @@ def test_another_read_out_leaves_what_the_class_is_read_by() -> None:
     mixed = others[1].parts - others[1].parts.mean(dim=0)
     # a constant is read too, in a direction of its own, and wavers with the last norm
     torch.testing.assert_close(mixed @ basis @ basis.T, mixed, rtol=0, atol=1e-3)
-
-
-def test_tables_count_right_and_false_names() -> None:
-    cells = pd.DataFrame({
-        "condition": "rewired", "tier": "easy", "dose": None, "seed": [20, 20, 20, 21, 21, 21],
-        "reading": "as planted", "domain": "A", "part": ["m3", "m2", "m1"] * 2,
-        "writes": [True, False, False] * 2, "word": "w",
-        "named": [True, False, False, True, True, True],
-        "right": [True, False, False, False, False, False],
-    })  # fmt: skip
-    rows = tally(cells).set_index("seed")
-    assert rows.loc[20, ["writing", "right", "wrong", "others", "false"]].tolist() == [
-        1,
-        1,
-        0,
-        2,
-        0,
-    ]
-    assert rows.loc[21, ["writing", "right", "wrong", "others", "false"]].tolist() == [
-        1,
-        0,
-        1,
-        2,
-        2,
-    ]
-    said = naming.table(tally(cells), "condition").splitlines()[-1]
-    assert said == "| rewired | 1 of 2 (50.0%) | 1 of 2 (50.0%) | 2 of 4 (50.0%) | 1 of 2 (50.0%) |"
-
-
-def test_what_the_docs_say_was_counted() -> None:
-    """The table of docs/tables is that of the counts beside the benchmark."""
-    counts = pd.read_csv(naming.TALLIES)
-    assert as_csv(naming.table(counts, "reading")) == (TRUTH / "head_names.csv").read_text()
-    assert counts["seed"].min() >= naming.FIRST
