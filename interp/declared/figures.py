@@ -86,6 +86,8 @@ def threshold_lines(bars: AnswerBars = AMOUNT) -> tuple[LineSpec, LineSpec]:
 
 
 ZERO = (LineSpec(0),)
+NO_CHANGE = (LineSpec(0, dash="solid"),)
+NONE_TO_WHOLE = (LineSpec(0), LineSpec(1))
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
 """Colours of Okabe and Ito, told apart by colour-blind readers, for lines that are no subjects."""
@@ -130,6 +132,11 @@ class ChoiceSpec:
     slider: bool = False
 
 
+def looks(rows: Mapping[str, Where]) -> tuple[Look, ...]:
+    """Options by what they are called: the rows that each shows."""
+    return tuple(Look(label, where) for label, where in rows.items())
+
+
 TEST_DOMAIN = ChoiceSpec("Test domain", "test_domain")
 SETTING = ChoiceSpec("Setting", "setting")
 SITE = ChoiceSpec("Site", "site")
@@ -138,11 +145,12 @@ PICTURES = ChoiceSpec("Pictures", "domain")
 LAID_OVER = "both domains, laid over one another"
 """The option that shows what is of two domains at once."""
 
+OF_MODEL = (TEST_DOMAIN, MODEL, PICTURES)
+OF_CIRCUIT = (TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER}))
 SEEN_BY = ChoiceSpec(
     "Seen by",
-    looks=(
-        Look("from natural domain", {"domain_a": NATURAL}),
-        Look("from the other domain", {"domain_a": OTHER}),
+    looks=looks(
+        {"from natural domain": {"domain_a": NATURAL}, "from the other domain": {"domain_a": OTHER}}
     ),
 )
 
@@ -158,6 +166,20 @@ class SeriesSpec:
     dash: str = "solid"
     symbol: str = "circle"
     mode: str = "lines+markers"
+
+
+def null_series(name: str, where: Where | None = None) -> SeriesSpec:
+    """The line of what chance, or another class, does: grey, without marks or interval."""
+    return SeriesSpec(name, Scale("null"), GREY, where or {}, "dot", mode="lines")
+
+
+ALT = {
+    "depth": "Lines over depth for {names}",
+    "forest": "Forest of {rows} rows, of {subjects} beside one another",
+    "curve": "Lines over {points} places",
+    "circuit": "Graph of up to {most} edges between columns of nodes",
+}
+"""What a figure shows, for whoever cannot see it, by its kind."""
 
 
 @dataclass(frozen=True)
@@ -176,15 +198,15 @@ class FigureSpec:
         method: How it was made, in a sentence.
         null: What the numbers are held against, in a sentence.
         caption: What stands under it, with n and interval.
-        alt: What it shows, for whoever cannot see it.
+        alt: What it shows, for whoever cannot see it; empty: as `ALT` says of its kind.
         empty: What is said where there is nothing to draw.
         facts: Further fields of its patterns, worked out from the loaded result and the rows.
         where: The rows that are read.
         keep: Filters of rows that the report knows by name, one after the other.
         needs: Columns in which a row must have a number.
         scale: The columns drawn.
-        subjects: What is drawn beside one another: `"pairs"` of domains in a model, `"settings"`,
-            a column's values, or nothing.
+        subjects: What is drawn beside one another: `"pairs"` of domains in a model (as always
+            over depth), `"settings"`, a column's values, or nothing.
         subject_names: What the values of that column are called, in order.
         least: How many subjects there must be.
         ends: Columns that must name the subject's domains.
@@ -237,6 +259,12 @@ class FigureSpec:
     lines: Sequence[LineSpec] = ()
     height: int = 0
 
+    def __post_init__(self) -> None:
+        of_kind = {"alt": ALT.get(self.kind, ""), "subjects": self.kind == "depth" and "pairs"}
+        for name, usual in of_kind.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, usual or "")
+
 
 PARTS = ("verdict", "models", "accuracy", "ladder", "sharing", "checks")
 """Parts of the page, in their order; within one, sections stand in the order of their measures."""
@@ -276,7 +304,7 @@ class SectionSpec:
         words: Tables of verdicts in words, by the report's names, each with what it is asked.
         note: What the numbers do not say.
         study_only: Whether one checkpoint alone has no such section.
-        optional: Tables that a run may do without.
+        optional: Tables that a run may do without; empty: the other ones that its figures draw.
         part: The part of the page that it stands in, one of `PARTS`.
         gist: Its answer in one sentence; None where its title names the rungs that give one.
         also: Other words by which the search finds it.
@@ -298,11 +326,24 @@ class SectionSpec:
     def __post_init__(self) -> None:
         asked = f"declare the section {self.anchor}"
         check_known(asked, "part of the page", [self.part], PARTS, SpecificationError)
+        if not self.optional:
+            drawn = dict.fromkeys(name for figure in self.figures for name in figure.tables)
+            others = tuple(name for name in drawn if name not in self.tables)
+            object.__setattr__(self, "optional", others)
 
 
 CHANCE = "Chance among the classes that were asked about, and the untrained model."
 
 SHARE = AxisSpec("balanced accuracy", percent=True, from_zero=True)
+INDEX_AXIS = AxisSpec("index (0 null, 1 ceiling)")
+
+
+def size_axis(title: str, sizes: Sequence[float]) -> AxisSpec:
+    """An axis of shares, as far apart as they differ by factors."""
+    return AxisSpec(
+        title, percent=True, log=True, ticks={size: f"{100 * size:g} %" for size in sizes}
+    )
+
 
 CLASSES = ChoiceSpec("Classes", "class_set", CLASS_SETS)
 FREE = "None: these are counts or readings, held against nothing."
@@ -336,11 +377,9 @@ def profile_spec(
         method,
         null,
         PROFILE,
-        "Lines of the index over depth for {names}",
         scale=INDEX,
-        subjects="pairs",
         ends=ends,
         choices=(TEST_DOMAIN, *((seen,) if seen else ())),
-        y=AxisSpec("index (0 null, 1 ceiling)"),
+        y=INDEX_AXIS,
         lines=threshold_lines(bars),
     )

@@ -45,7 +45,7 @@ class MeasureSpec:
         tables: Names of the tables that it makes and the page shows.
         seconds: What one small ResNet takes of one core, on the embedded study's analysis pictures.
         on_vits: How many times as long a small ViT takes.
-        evidence: Tables of similarities or effects, refused without their evidence.
+        bare: Tables that are no similarities or effects; others are refused without evidence.
         of: Kinds of models that it is asked of.
         option: The flag of `[analysis]` that leaves it out; empty: none does.
         by_name: Whether it is taken only where it is asked for by name.
@@ -59,7 +59,7 @@ class MeasureSpec:
     function: Callable[[Any], Mapping[str, Any]]
     tables: Sequence[str]
     seconds: float
-    evidence: Sequence[str] = ()
+    bare: Sequence[str] = ()
     of: Sequence[str] = WITHOUT_TEXT
     option: str = ""
     by_name: bool = False
@@ -72,9 +72,12 @@ class MeasureSpec:
     def __post_init__(self) -> None:
         asked = f"declare the measure {self.name}"
         check_known(asked, "kind of model", list(self.of), EVERY_KIND, SpecificationError)
-        check_known(
-            asked, "table with evidence", list(self.evidence), self.tables, SpecificationError
-        )
+        check_known(asked, "bare table", list(self.bare), self.tables, SpecificationError)
+
+    @property
+    def evidence(self) -> list[str]:
+        """Its tables of similarities or effects."""
+        return [name for name in self.tables if name not in self.bare]
 
     def wanted_by(self, options: object) -> bool:
         """Whether the options of `[analysis]` ask for it."""

@@ -202,10 +202,6 @@ def _tells(row: pd.Series) -> str:
     )
 
 
-def _units_class(row: figures.Row) -> str:
-    return f"class chosen in {plain(row['domain_a'])}, told in {plain(row['domain_b'])}"
-
-
 TOLD = figures.FigureSpec(
     "unit-galleries",
     "What single units tell",
@@ -216,12 +212,12 @@ TOLD = figures.FigureSpec(
     null="The mean over the other classes (column null of the table).",
     caption="{n}; bars are 95 % intervals. 0.5 is chance. Units are chosen by what they do for "
     "a class in pictures by other artists. {kinds}",
-    alt="Forest of AUROCs for {labels} and each of {subjects} models",
     where={"measure": FOR_CLASS},
-    scale=figures.RAW,
     subjects="settings",
     choices=(figures.TEST_DOMAIN, figures.ChoiceSpec("Unit", "role")),
-    labels=_units_class,
+    labels=lambda row: (
+        f"class chosen in {plain(row['domain_a'])}, told in {plain(row['domain_b'])}"
+    ),
     x=figures.AxisSpec("AUROC of the class", limits=(0, 1)),
 )
 
@@ -238,7 +234,6 @@ UNIT_GALLERIES = figures.SectionSpec(
     (TOLD,),
     also=("shared units", "private units", "single units, neurons, channels", "galleries"),
     note="What a unit responds to is no proof of what it does: R5 and R6 say that.",
-    optional=("unit_galleries",),
     gist=figures.GistSpec(
         "unit_galleries",
         "The unit that does most for a class in both domains tells a class with an AUROC of "

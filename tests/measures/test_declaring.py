@@ -45,7 +45,6 @@ BRIGHTNESS = MeasureSpec(
     "brightness",
     brightness,
     tables=("brightness",),
-    evidence=("brightness",),
     seconds=600_000.0,
     sections=(
         SectionSpec(
@@ -161,6 +160,6 @@ def test_values_without_evidence_are_refused(
         Study(BRIEF).run(result.folder, jobs=1)
 
 
-def test_a_table_with_evidence_must_be_one_that_is_made() -> None:
-    with pytest.raises(SpecificationError, match="table with evidence"):
-        replace(BRIGHTNESS, evidence=("brightnes",))
+def test_a_bare_table_must_be_one_that_is_made() -> None:
+    with pytest.raises(SpecificationError, match="bare table"):
+        replace(BRIGHTNESS, bare=("brightnes",))

@@ -20,20 +20,18 @@ LINEAR = figures.FigureSpec(
     "variation within a class and domain.",
     caption=f"{figures.LINES} Linearity is 1 where every class has one effect in all domains. A "
     "rank of r is that of r equally strong directions.",
-    alt="Lines over depth for {names}",
-    subjects="pairs",
     choices=(
         figures.TEST_DOMAIN,
         figures.ChoiceSpec(
             "Number",
-            looks=[
-                figures.Look(
-                    "linearity, in units of the spread within cells", {"measure": WHITENED}
-                ),
-                figures.Look("linearity", {"measure": LINEARITY}),
-                figures.Look("effective rank of class effects", {"measure": CLASS_RANK}),
-                figures.Look("effective rank of domain effects", {"measure": DOMAIN_RANK}),
-            ],
+            looks=figures.looks(
+                {
+                    "linearity, in units of the spread within cells": {"measure": WHITENED},
+                    "linearity": {"measure": LINEARITY},
+                    "effective rank of class effects": {"measure": CLASS_RANK},
+                    "effective rank of domain effects": {"measure": DOMAIN_RANK},
+                }
+            ),
         ),
     ),
     y=figures.AxisSpec("share of variance, or number of directions", from_zero=True),
@@ -49,10 +47,7 @@ COMPOSED = figures.FigureSpec(
     null=figures.PERMUTED,
     caption=f"{figures.LINES} Accuracy among all classes; the ceiling takes each class's own "
     "mean in the domain, which no model was trained on.",
-    alt="Lines over depth for {names}",
-    subjects="pairs",
     ends=figures.PAIR,
-    choices=(figures.TEST_DOMAIN,),
     y=figures.AxisSpec("balanced accuracy, held-out classes", percent=True, from_zero=True),
     lines=figures.ZERO,
 )
@@ -67,7 +62,6 @@ FACTORS = figures.SectionSpec(
     (LINEAR, COMPOSED),
     note="Whether this foretells accuracy better than sharing does is under “Does generalization "
     "go with sharing?”.",
-    optional=("linear_factors", "composition"),
     gist=figures.GistSpec(
         "linear_factors",
         "In the middle layers class and domain effects that add up make up {range} of the variance "
@@ -105,7 +99,6 @@ MEASURE = MeasureSpec(
     "linear-factors",
     measure,
     tables=("linear_factors", "composition"),
-    evidence=("linear_factors", "composition"),
     of=EVERY_KIND,
     option="representation",
     seconds=7.0,

@@ -14,9 +14,8 @@ from interp.core.progress import say
 from interp.core.tower import Wired
 from interp.declared import figures
 from interp.declared.measures import TRAINED, MeasureSpec
-from interp.declared.writing import number, percent
 from interp.measures.captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
-from interp.measures.catalogue.circuits_within import CHANNELS
+from interp.measures.catalogue.circuits_within import ALONE, CHANNELS, size_words
 from interp.measures.sites import present
 from interp.measures.subject import Frames, Subject
 
@@ -133,15 +132,6 @@ def _cuts(subject: Subject) -> Sequence[Cut]:
     return Units.of(clip.visual, sites, one), Edges(clip.text)
 
 
-def _sized(row: figures.Row) -> str:
-    ends = f" ({percent(row['low'])} to {percent(row['high'])})"
-    index = f"<br>index {number(row['index'])}" if row["index"] == row["index"] else ""
-    return f"{row['n_edges']:,.0f} parts: {percent(row['value'])}{ends}{index}"
-
-
-ALONE = {"measure": "circuit alone"}
-SIZES = {size: f"{100 * size:g} %" for size in (0.02, *SHARES, 1.0)}
-
 LAST_SETTING = figures.ChoiceSpec("Setting", "setting", first=lambda rows, names: len(names) - 1)
 """Which setting, the last one first: its captions name the most domains."""
 
@@ -158,10 +148,9 @@ KEPT = figures.FigureSpec(
     null="Random circuits as large, with as many parts in each layer.",
     caption="{n}; bars are 95 % intervals, a class left out at a time. Circuits were chosen on "
     "pictures by other artists. 1 is the whole model's match. {kinds}",
-    alt="Lines over {points} sizes of circuit, in both towers, in either, and at random",
     where=ALONE,
     needs=("value",),
-    choices=(figures.TEST_DOMAIN, figures.MODEL, figures.PICTURES),
+    choices=figures.OF_MODEL,
     across="share",
     series=(
         figures.SeriesSpec("in both towers", figures.RAW, figures.BLUE, {"tower": "both"}),
@@ -169,21 +158,14 @@ KEPT = figures.FigureSpec(
             "in the image tower", figures.RAW, figures.ORANGE, {"tower": "visual"}, "dash", "x"
         ),
         figures.SeriesSpec(
-            "in the text tower", figures.RAW, "#009E73", {"tower": "text"}, "dash", "diamond"
+            "in the text tower", figures.RAW, figures.GREEN, {"tower": "text"}, "dash", "diamond"
         ),
-        figures.SeriesSpec(
-            "random, in both towers",
-            figures.Scale("null"),
-            figures.GREY,
-            {"tower": "both"},
-            "dot",
-            mode="lines",
-        ),
+        figures.null_series("random, in both towers", {"tower": "both"}),
     ),
-    hover=_sized,
-    x=figures.AxisSpec("size, as a share of the parts", percent=True, log=True, ticks=SIZES),
+    hover=size_words,
+    x=figures.size_axis("size, as a share of the parts", (0.02, *SHARES, 1.0)),
     y=figures.AxisSpec("share of the match that remains", percent=True, within=(-0.5, 1.6)),
-    lines=(figures.LineSpec(0), figures.LineSpec(1)),
+    lines=figures.NONE_TO_WHOLE,
 )
 
 MEETING = figures.FigureSpec(
@@ -199,13 +181,8 @@ MEETING = figures.FigureSpec(
     "tower from the left, the text tower from the right. Of both domains: green what serves both, "
     "blue what serves natural pictures alone, orange the test domain's. a0.h1 is head 1 of block "
     "0, m0 its MLP; numbers are channels. Scores have no interval here.",
-    alt="Graph of up to {most} edges of two towers that meet in one node",
     needs=("score",),
-    choices=(
-        figures.TEST_DOMAIN,
-        figures.MODEL,
-        figures.ChoiceSpec("Pictures", "domain", {figures.LAID_OVER: figures.LAID_OVER}),
-    ),
+    choices=figures.OF_CIRCUIT,
     keep=("first block",),
 )
 
@@ -219,13 +196,12 @@ WORDS = figures.FigureSpec(
     null="The same word in captions of other classes, or of the other domain.",
     caption="{n}; bars are 95 % intervals, a class left out at a time. Shares of the whole "
     "caption; they sum to 1. {withheld}",
-    alt="{rows} kinds of words for {subjects} questions",
     choices=(figures.TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
     subjects="told_apart",
     subject_names={CLASSES: "telling classes apart", DOMAINS: "telling domains apart"},
     labels="part",
     x=figures.AxisSpec("share of what the caption tells apart", percent=True, within=(-1.0, 2.0)),
-    lines=(figures.LineSpec(0), figures.LineSpec(1)),
+    lines=figures.NONE_TO_WHOLE,
 )
 
 HEADS = figures.FigureSpec(
@@ -238,14 +214,13 @@ HEADS = figures.FigureSpec(
     null="A caption of a third class, or a third domain; index 0 stands for it.",
     caption="{n}; bars are 95 % intervals, a class left out at a time. 1 is what exchanging the "
     "whole caption does. {kinds} {withheld}",
-    alt="{rows} parts of the text tower for {subjects} questions",
     scale=figures.INDEX,
     choices=(figures.TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
     subjects="told_apart",
     subject_names={CLASSES: "another class", DOMAINS: "another domain"},
     labels="part",
     x=figures.AxisSpec("share of the exchange beyond the null (index)", within=(-1.0, 2.0)),
-    lines=(figures.LineSpec(0), figures.LineSpec(1)),
+    lines=figures.NONE_TO_WHOLE,
 )
 
 SECTION = figures.SectionSpec(
@@ -258,13 +233,12 @@ SECTION = figures.SectionSpec(
     (KEPT, MEETING, WORDS, HEADS),
     note="Where captions never name a domain (aligned captions, or a domain never trained on), the "
     "word for it is noise: then it tells nothing apart, and its figures are withheld.",
-    optional=("match_faithfulness", "match_circuits", "caption_words", "caption_patching"),
     also=("text tower", "words of captions", "image and text", "cross-modal circuits"),
     gist=figures.GistSpec(
         "match_faithfulness",
         "Half of the image tower's parts keep {range} of the match of a picture and its caption, "
         "the rest running as in another class.",
-        {"measure": "circuit alone", "tower": "visual", "share": 0.5},
+        ALONE | {"tower": "visual", "share": 0.5},
         form="percent",
     ),
 )
@@ -273,7 +247,7 @@ MEASURE = MeasureSpec(
     "captions",
     measure,
     tables=("match_faithfulness", "match_circuits", "caption_words", "caption_patching"),
-    evidence=("match_faithfulness", "caption_words", "caption_patching"),
+    bare=("match_circuits",),
     of=(TRAINED,),
     option="circuits",
     seconds=2.5,

@@ -39,6 +39,7 @@ MEASURE = MeasureSpec(
     "certificate",
     measure,
     tables=("certificate",),
+    bare=("certificate",),
     option="patching",
     seconds=0.4,
     sections=(CERTIFICATE,),

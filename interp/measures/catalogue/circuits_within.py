@@ -148,17 +148,18 @@ def over_classes(scores: Tensor, labels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.abs(means).mean(axis=0))
 
 
-SIZES = {
-    size: f"{100 * size:g} %" for size in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
-}
+SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Sizes that the curve's axis names."""
 
 ALONE = {"measure": "circuit alone"}
+WITHOUT = {"measure": "model without the circuit"}
 
 
-def _sized(row: figures.Row) -> str:
+def size_words(row: figures.Row) -> str:
+    """What a point of a curve over sizes says: parts, what they keep, and the index."""
     ends = f" ({number(row['low'])} to {number(row['high'])})"
     index = f"<br>index {number(row['index'])}" if row["index"] == row["index"] else ""
-    return f"{row['n_edges']:,.0f} of them: {number(row['value'], 3)}{ends}{index}"
+    return f"{row['n_edges']:,.0f} parts: {number(row['value'], 3)}{ends}{index}"
 
 
 FAITHFUL = figures.FigureSpec(
@@ -171,36 +172,21 @@ FAITHFUL = figures.FigureSpec(
     caption="{n}; bars are 95 % intervals, a class left out at a time. Circuits were chosen on "
     "other pictures. 1 is the whole model, 0 the model that sees a picture of another class. "
     "{kinds} Areas under the curve (CPR) are in the table.",
-    alt="Lines over {points} sizes of circuit, alone, absent, and at random",
-    where={"measure": ["circuit alone", "model without the circuit"]},
+    where={"measure": [ALONE["measure"], WITHOUT["measure"]]},
     needs=("value",),
-    choices=(figures.TEST_DOMAIN, figures.MODEL, figures.PICTURES),
+    choices=figures.OF_MODEL,
     across="share",
     series=(
         figures.SeriesSpec("circuit alone", figures.RAW, figures.BLUE, ALONE),
         figures.SeriesSpec(
-            "model without the circuit",
-            figures.RAW,
-            figures.ORANGE,
-            {"measure": "model without the circuit"},
-            "dash",
-            "x",
+            "model without the circuit", figures.RAW, figures.ORANGE, WITHOUT, "dash", "x"
         ),
-        figures.SeriesSpec(
-            "random circuits of the same size",
-            figures.Scale("null"),
-            figures.GREY,
-            ALONE,
-            "dot",
-            mode="lines",
-        ),
+        figures.null_series("random circuits of the same size", ALONE),
     ),
-    hover=_sized,
-    x=figures.AxisSpec(
-        "size, as a share of all edges (or channels)", percent=True, log=True, ticks=SIZES
-    ),
+    hover=size_words,
+    x=figures.size_axis("size, as a share of all edges (or channels)", SIZES),
     y=figures.AxisSpec("share of the metric that remains", within=(-0.5, 1.6)),
-    lines=(figures.LineSpec(0), figures.LineSpec(1)),
+    lines=figures.NONE_TO_WHOLE,
 )
 
 STRONGEST = figures.FigureSpec(
@@ -217,13 +203,8 @@ STRONGEST = figures.FigureSpec(
     "what is scored (the metric; of a ResNet's edge, the change of the receiving channel), orange "
     "where it lowers it. Pointed at, a node shows what it responds to. Scores are estimates "
     "without an interval; whether such a circuit does the work is for the figure above to say.",
-    alt="Graph of up to {most} edges between columns of nodes",
     needs=("score",),
-    choices=(
-        figures.TEST_DOMAIN,
-        figures.MODEL,
-        figures.ChoiceSpec("Pictures", "domain", {figures.LAID_OVER: figures.LAID_OVER}),
-    ),
+    choices=figures.OF_CIRCUIT,
     keep=("first block",),
 )
 
@@ -237,7 +218,6 @@ CIRCUITS = figures.SectionSpec(
     (FAITHFUL, STRONGEST),
     note="A circuit is faithful where it does what the model does, and complete where nothing "
     "is left without it. Whether two domains have the same one is another question.",
-    optional=("faithfulness", "circuits"),
     gist=figures.GistSpec(
         "faithfulness",
         "Over all sizes, circuits alone keep {range} of the model's metric (CPR; 1 keeps all).",
@@ -331,7 +311,7 @@ MEASURE = MeasureSpec(
     "circuits",
     measure,
     tables=("faithfulness", "circuits"),
-    evidence=("faithfulness",),
+    bare=("circuits",),
     option="circuits",
     seconds=5.3,
     sections=(CIRCUITS,),

@@ -1,7 +1,6 @@
 """Probes of the class between domains: whether they have the same directions (rungs R1 and R3)."""
 
 from dataclasses import replace
-from itertools import product
 
 from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec
@@ -16,19 +15,16 @@ PROBED = figures.profile_spec(
     "The same probe on permuted labels; index 0 stands for it.",
     figures.ChoiceSpec(
         "Seen by",
-        looks=[
-            figures.Look(
-                f"{way}{', each domain centred' if centred else ''}",
-                {"train_domain": ends[0], "domain": ends[1], "centred": centred},
-            )
-            for centred, (way, ends) in product(
-                (False, True),
-                (
-                    ("natural to the other domain", (figures.NATURAL, figures.OTHER)),
-                    ("the other domain to natural", (figures.OTHER, figures.NATURAL)),
-                ),
-            )
-        ],
+        looks=figures.looks(
+            {
+                f"{way}{centring}": {"train_domain": a, "domain": b, "centred": centred}
+                for centring, centred in (("", False), (", each domain centred", True))
+                for way, a, b in (
+                    ("natural to the other domain", figures.NATURAL, figures.OTHER),
+                    ("the other domain to natural", figures.OTHER, figures.NATURAL),
+                )
+            }
+        ),
     ),
     ends=(),
 )
@@ -40,10 +36,12 @@ COSINES = figures.profile_spec(
     figures.PERMUTED,
     figures.ChoiceSpec(
         "Seen by",
-        looks=[
-            figures.Look(kind, {"measure": kind})
-            for kind in ("cosine of mean differences", "cosine of LDA directions")
-        ],
+        looks=figures.looks(
+            {
+                kind: {"measure": kind}
+                for kind in ("cosine of mean differences", "cosine of LDA directions")
+            }
+        ),
     ),
 )
 
@@ -54,18 +52,17 @@ SELECTIVE = figures.FigureSpec(
     ("selectivity",),
     method="A probe of the class is compared with one of random classes given to whole groups.",
     null="The probe of random classes; 0 stands for it.",
-    caption="{n}; ribbons are 95 % intervals over classes. {kinds} Dashed: the same models "
-    "untrained. Grey: the middle layers. Both tasks share pictures and probes; the control task "
-    "gives whole groups of drawings a class at random (Hewitt and Liang 2019).",
-    alt="Lines over depth for {names}",
-    subjects="pairs",
+    caption=f"{figures.LINES} Both tasks share pictures and probes; the control task gives whole "
+    "groups of drawings a class at random (Hewitt and Liang 2019).",
     choices=(
         figures.TEST_DOMAIN,
         figures.ChoiceSpec(
             "Probes",
-            looks=(
-                figures.Look("in the natural domain", {"domain": figures.NATURAL}),
-                figures.Look("in the other domain", {"domain": figures.OTHER}),
+            looks=figures.looks(
+                {
+                    "in the natural domain": {"domain": figures.NATURAL},
+                    "in the other domain": {"domain": figures.OTHER},
+                }
             ),
         ),
     ),
@@ -98,7 +95,6 @@ PROBES = figures.SectionSpec(
     ("transfer",),
     words=(("verdicts", "R3"), ("by layer", "R3")),
     note="A direction that can be read need not be one that the model reads.",
-    optional=("directions", "selectivity"),
 )
 
 
@@ -111,7 +107,6 @@ MEASURE = MeasureSpec(
     "transfer",
     measure,
     tables=("transfer",),
-    evidence=("transfer",),
     of=EVERY_KIND,
     option="transfer",
     seconds=4.6,

@@ -14,6 +14,7 @@ def _code(row: figures.Row) -> str:
     return f"{row['code']}, two seeds" if "two seeds" in row["reading"] else row["code"]
 
 
+MASS, TOP = {"measure": "shared mass"}, {"measure": "shared top features"}
 SHARED_FEATURES = figures.FigureSpec(
     "feature-sharing",
     "Features that a class uses in both domains, at {sites}",
@@ -22,7 +23,6 @@ SHARED_FEATURES = figures.FigureSpec(
     method="What a class uses of a dictionary's features in one domain is compared with the other.",
     null="Other classes that are as active; index 0 stands for them.",
     caption="{n}; bars are 95 % intervals of the index over classes. {kinds} {withheld}",
-    alt="Forest of the sharing index of {labels} for each of {subjects} models",
     scale=figures.INDEX,
     subjects="pairs",
     ends=figures.PAIR,
@@ -30,19 +30,18 @@ SHARED_FEATURES = figures.FigureSpec(
         figures.TEST_DOMAIN,
         figures.ChoiceSpec(
             "Measured by",
-            looks=[
-                figures.Look(words, {"measure": measure, "centred": centred})
-                for words, measure, centred in (
-                    ("share of the class's own activity", "shared mass", True),
-                    ("share of all activity", "shared mass", False),
-                    ("top features of the class", "shared top features", True),
-                    ("top features of all activity", "shared top features", False),
-                )
-            ],
+            looks=figures.looks(
+                {
+                    "share of the class's own activity": MASS | {"centred": True},
+                    "share of all activity": MASS | {"centred": False},
+                    "top features of the class": TOP | {"centred": True},
+                    "top features of all activity": TOP | {"centred": False},
+                }
+            ),
         ),
     ),
     labels=_code,
-    x=figures.AxisSpec("index (0 null, 1 ceiling)"),
+    x=figures.INDEX_AXIS,
     lines=figures.threshold_lines(),
 )
 
@@ -61,22 +60,23 @@ ABLATED_FEATURES = figures.FigureSpec(
     null="No change, 0; matched features of the other kind stand beside it.",
     caption="Private features are matched one to one to shared ones in the variance they remove "
     "and in what that costs in {natural}. {n}; bars are 95 % intervals over classes. {matched}",
-    alt="Forest of {rows} drops for each of {subjects} models",
     subjects="pairs",
     ends=("domain",),
     choices=(
         figures.TEST_DOMAIN,
         figures.ChoiceSpec(
             "Drop of",
-            looks=(
-                figures.Look("margin of the true class", {"measure": "margin drop"}),
-                figures.Look("balanced accuracy", {"measure": "accuracy drop"}),
+            looks=figures.looks(
+                {
+                    "margin of the true class": {"measure": "margin drop"},
+                    "balanced accuracy": {"measure": "accuracy drop"},
+                }
             ),
         ),
     ),
     labels=_end,
     x=figures.AxisSpec("drop (standard deviations, or accuracy)"),
-    lines=(figures.LineSpec(0, dash="solid"),),
+    lines=figures.NO_CHANGE,
 )
 
 FEATURES = figures.SectionSpec(
@@ -89,13 +89,12 @@ FEATURES = figures.SectionSpec(
     words=(("dictionaries",),),
     note="A dictionary's features differ from seed to seed: rows of two seeds say what of the "
     "sharing does not depend on the seed.",
-    optional=("feature_sharing", "feature_ablation", "dictionaries"),
     also=("shared features", "private features", "sparse autoencoders"),
     gist=figures.GistSpec(
         "feature_sharing",
         "Features that a class uses are shared between domains with an index of {range} (0 null, "
         "1 ceiling), by activity of one dictionary.",
-        {"measure": "shared mass", "reading": "one code"},
+        MASS | {"reading": "one code"},
         column="index",
     ),
 )
@@ -171,7 +170,6 @@ MEASURE = MeasureSpec(
     "features",
     measure,
     tables=("dictionaries", "feature_sharing", "feature_ablation"),
-    evidence=("dictionaries", "feature_sharing", "feature_ablation"),
     option="features",
     seconds=13.5,
     sections=(FEATURES,),

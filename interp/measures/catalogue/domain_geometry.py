@@ -63,7 +63,6 @@ MEASURE = MeasureSpec(
     "similarity",
     measure,
     tables=("similarity",),
-    evidence=("similarity",),
     of=EVERY_KIND,
     seconds=3.9,
     sections=(SIMILARITY,),

@@ -11,14 +11,12 @@ from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 def _changed(row: figures.Row) -> str:
     """What a row of the erasure measures, in words."""
-    where = "at the site" if row["read_at"] == "site" else "in the embedding"
     if row["measure"] == "accuracy":
         return f"zero-shot accuracy, {row['domain']}"
-    if row["measure"] == "transfer":
-        return f"probe {row['train_domain']} → {row['domain']}, {where}"
-    if row["measure"] == "similarity":
-        return f"debiased CKA, {where}"
-    return f"{row['measure']}, {where}"
+    probe = f"probe {row['train_domain']} → {row['domain']}"
+    names = {"transfer": probe, "similarity": "debiased CKA"}
+    where = "at the site" if row["read_at"] == "site" else "in the embedding"
+    return f"{names.get(row['measure'], row['measure'])}, {where}"
 
 
 BEYOND = figures.Scale("beyond", "beyond_low", "beyond_high")
@@ -33,7 +31,6 @@ ERASED = figures.FigureSpec(
     caption="{n}; bars are 95 % intervals. LEACE takes {removed} of the variance out, fitted on "
     "one half of the artists and judged on the other. Beyond: less the same change under a "
     "control, paired by class, over classes and draws of the control.",
-    alt="Forest of {rows} changes for each of {subjects} models",
     needs=("value",),
     subjects="pairs",
     ends=("domain", "train_domain"),
@@ -56,7 +53,7 @@ ERASED = figures.FigureSpec(
     ),
     labels=_changed,
     x=figures.AxisSpec("change (accuracy, or CKA)"),
-    lines=(figures.LineSpec(0, dash="solid"),),
+    lines=figures.NO_CHANGE,
 )
 
 ERASURE = figures.SectionSpec(
@@ -66,7 +63,6 @@ ERASURE = figures.SectionSpec(
     "on; controls erase domains permuted over artists, or as much variance at random.",
     (ERASED,),
     note="A change beyond both controls is what the model loses, or gains, with the domain.",
-    optional=("erasure",),
     gist=figures.GistSpec(
         "erasure",
         "Without what tells domains apart in the middle layer, accuracy changes by {range} points.",
@@ -94,11 +90,5 @@ def measure(subject: Subject) -> Frames:
 
 
 MEASURE = MeasureSpec(
-    "erasure",
-    measure,
-    tables=("erasure",),
-    evidence=("erasure",),
-    option="erasure",
-    seconds=3.5,
-    sections=(ERASURE,),
+    "erasure", measure, tables=("erasure",), option="erasure", seconds=3.5, sections=(ERASURE,)
 )

@@ -24,21 +24,18 @@ FACTORS = figures.FigureSpec(
     null="Classes permuted within each domain.",
     caption=f"{figures.LINES} Products of two halves of the pictures by other artists hold no "
     "noise, so that a share that is not there reads 0 on average.",
-    alt="Lines over depth for {names}",
-    subjects="pairs",
     choices=(
         figures.TEST_DOMAIN,
         figures.ChoiceSpec(
             "Share of",
-            looks=[
-                figures.Look(words, {"factor": factor})
-                for factor, words in (
-                    ("class", "class, in all domains alike"),
-                    ("domain", "domain, in all classes alike"),
-                    ("interaction", "class and domain only jointly"),
-                    ("residual", "pictures within a class and domain"),
-                )
-            ],
+            looks=figures.looks(
+                {
+                    "class, in all domains alike": {"factor": "class"},
+                    "domain, in all classes alike": {"factor": "domain"},
+                    "class and domain only jointly": {"factor": "interaction"},
+                    "pictures within a class and domain": {"factor": "residual"},
+                }
+            ),
         ),
     ),
     y=figures.AxisSpec("share of variance", limits=(-0.05, 1.05)),
@@ -52,11 +49,8 @@ ANGLE = figures.FigureSpec(
     ("factorisation",),
     method="The squared cosine between the effects of class and of domain is taken.",
     null="Random directions of the variation within a class and domain.",
-    caption=f"{figures.LINES} Drawn where both effects exceed 3 standard errors: smaller ones "
-    "have no direction.",
-    alt="Lines over depth for {names}",
+    caption=f"{figures.LINES} Drawn where both effects exceed 3 standard errors.",
     where={"factor": "class and domain"},
-    subjects="pairs",
     y=figures.AxisSpec("squared cosine (0 orthogonal)"),
     lines=figures.ZERO,
 )
@@ -69,8 +63,6 @@ APART = figures.FigureSpec(
     method="A classifier of the domain is tested on classes and artists that it never saw.",
     null="The same classifier on permuted domain labels.",
     caption=figures.LINES,
-    alt="Lines over depth for {names}",
-    subjects="pairs",
     ends=figures.PAIR,
     choices=(
         figures.TEST_DOMAIN,
@@ -85,7 +77,7 @@ APART = figures.FigureSpec(
                     {"measure": "domain classifier"},
                 ),
                 figures.Look(
-                    "squared distance of the two domains, in variances within a class",
+                    "squared distance of domains, in variances within a class",
                     {"measure": "squared distance of domain means"},
                 ),
             ),
@@ -102,9 +94,9 @@ COMPONENTS = figures.FigureSpec(
     ("views",),
     method="Pictures are laid out by the two directions in which their features vary most.",
     null=figures.FREE,
-    caption="n = {per_view} pictures a view, of seen classes, never trained on. A view has no "
-    "interval and is no evidence: how far domains lie apart is measured above, in all "
-    "coordinates. Both components hold this share of the variance: {explained}.",
+    caption="n = {per_view} pictures a view, of seen classes, never trained on. A view is no "
+    "evidence: how far domains lie apart is measured above, in all coordinates. Both components "
+    "hold this share of the variance: {explained}.",
     alt="Scatter of pictures of {domains}, coloured by domain",
     keep=("first block",),
     needs=("x", "y"),
@@ -120,7 +112,6 @@ LAYERS = figures.SectionSpec(
     words=(("angles",),),
     note="Compositional generalization asks for class and domain effects that add up: little that "
     "is only joint, and directions that do not meet.",
-    optional=("factorisation", "separation", "domain_probes", "views"),
     gist=figures.GistSpec(
         "factorisation",
         "In the middle layers the class, alike in all domains, makes up {range} of the variance.",
@@ -210,7 +201,7 @@ MEASURE = MeasureSpec(
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
         "class_sharing",
     ),
-    evidence=("factorisation", "directions", "separation", "domain_probes", "selectivity"),
+    bare=("views", "class_sharing"),
     of=EVERY_KIND,
     option="representation",
     seconds=10.3,
@@ -220,7 +211,6 @@ DIRECTIONS = MeasureSpec(
     "directions",
     class_directions,
     tables=("directions",),
-    evidence=("directions",),
     of=EVERY_KIND,
     by_name=True,
     seconds=10.3,  # of all of `representation`, of which it is a part

@@ -37,15 +37,13 @@ DAS = figures.SectionSpec(
     words=(("verdicts", "R4"),),
     note="Where noise does as well, the reader explains it and nothing is concluded. Only this "
     "rung and R6 allow a claim about mechanisms.",
-    optional=("das",),
 )
 
 PARTS = {"channel": "channels", "d_mlp": "neurons", "feature": "neurons", "edge": "edges"}
 
 
-def _way(row: figures.Row) -> str:
-    by = PARTS.get(row["level"], row["level"])
-    return f"{plain(row['domain_a'])} → {plain(row['domain_b'])}, by {by}"
+def _by(row: figures.Row) -> str:
+    return f"by {PARTS.get(row['level'], row['level'])}"
 
 
 ABROAD = figures.FigureSpec(
@@ -58,13 +56,16 @@ ABROAD = figures.FigureSpec(
     caption="{n}; bars are 95 % intervals of the share. Everything outside a circuit runs as in a "
     "picture of another class. The index rests on sizes at which both domains' own circuits do "
     "half of the work. {kinds}",
-    alt="Lines of faithfulness by size for four kinds of circuit, {options} ways to choose from",
     where={"measure": "circuit transfer", "site": "", "band": ""},
     needs=("share", "value"),
     choices=(
         figures.TEST_DOMAIN,
         figures.SETTING,
-        figures.ChoiceSpec("From A to B", (*figures.PAIR, "level"), named=_way),
+        figures.ChoiceSpec(
+            "From A to B",
+            (*figures.PAIR, "level"),
+            named=lambda row: f"{plain(row['domain_a'])} → {plain(row['domain_b'])}, {_by(row)}",
+        ),
     ),
     across="share",
     series=(
@@ -79,19 +80,9 @@ ABROAD = figures.FigureSpec(
             "random parts", figures.Scale("random"), figures.GREY, dash="dot", symbol="square"
         ),
     ),
-    x=figures.AxisSpec(
-        "size, as a share of each layer's parts",
-        percent=True,
-        log=True,
-        ticks={size: f"{100 * size:g} %" for size in (0.02, 0.05, 0.1, 0.2, 0.5)},
-    ),
+    x=figures.size_axis("size, as a share of each layer's parts", (0.02, 0.05, 0.1, 0.2, 0.5)),
     y=figures.AxisSpec("share of the class's work in B"),
 )
-
-
-def _sparse(row: figures.Row) -> str:
-    by = PARTS.get(row["level"], row["level"])
-    return f"{plain(row['domain_b'])}: {row['measure'].removeprefix('parts that do ')}, by {by}"
 
 
 SPARSE = figures.FigureSpec(
@@ -99,20 +90,20 @@ SPARSE = figures.FigureSpec(
     "How sparse the circuits of a class are",
     "forest",
     ("circuit_transfer",),
-    method="A domain's circuits of each class are found on some artists' drawings and run alone on "
-    "others'; the size at which they do half, and four fifths, of the work is read off.",
+    method="A domain's circuits are found on some artists' drawings and run alone on others'; the "
+    "size at which they do half, and four fifths, of the work is read off.",
     null="Random parts that do as much (column null of the table).",
     caption="{n}; bars are 95 % intervals that leave out one class at a time. Size: the share of "
     "each layer's parts, the same in all. {kinds} {withheld}",
-    alt="Forest of circuit sizes for {labels} and each of {subjects} models",
     where={"measure": list(SMALLEST.values())},
-    scale=figures.RAW,
     subjects="settings",
-    choices=(figures.TEST_DOMAIN,),
-    labels=_sparse,
+    labels=lambda row: (
+        f"{plain(row['domain_b'])}: {row['measure'].removeprefix('parts that do ')}, {_by(row)}"
+    ),
     x=figures.AxisSpec("share of the parts", percent=True, from_zero=True),
 )
 
+OVER = OVER_SIZES, NECESSITY_OVER_SIZES
 WIRED = replace(
     figures.profile_spec(
         "circuit_transfer",
@@ -123,22 +114,33 @@ WIRED = replace(
         "are none of the class's. Index 0 stands for it.",
         figures.ChoiceSpec(
             "Circuits",
-            looks=[
-                figures.Look(f"{did}, {way}", {"measure": measure, "domain_a": end})
-                for measure, did in ((OVER_SIZES, "alone"), (NECESSITY_OVER_SIZES, "knocked out"))
-                for end, way in (
-                    (figures.NATURAL, "natural to the other"),
-                    (figures.OTHER, "the other to natural"),
-                )
-            ],
+            looks=figures.looks(
+                {
+                    f"{did}, {way}": {"measure": measure, "domain_a": end}
+                    for measure, did in zip(OVER, ("alone", "knocked out"), strict=True)
+                    for end, way in (
+                        (figures.NATURAL, "natural to the other"),
+                        (figures.OTHER, "the other to natural"),
+                    )
+                }
+            ),
         ),
     ),
     name="circuits-by-depth",
-    where={"measure": [OVER_SIZES, NECESSITY_OVER_SIZES]},
+    where={"measure": list(OVER)},
     keep=("a site",),
 )
 
-FOUND_AGAIN = "{n_sure:.0f} of {n_edges:.0f} parts in 95 % of draws or more"
+
+def _layer(row: figures.Row) -> str:
+    return row["site"].split(".hook")[0]
+
+
+def _found_again(row: figures.Row) -> str:
+    shares = f"{number(row['value'])}, by chance {number(row['null'])}"
+    sure = f"{row['n_sure']:.0f} of {row['n_edges']:.0f} parts in 95 % of draws or more"
+    return f"{_layer(row)}: {shares}; {sure}"
+
 
 STEADY = figures.FigureSpec(
     "steady",
@@ -150,22 +152,16 @@ STEADY = figures.FigureSpec(
     caption="n = {draws} draws of {pictures} pairs of pictures. A circuit is the best tenth of "
     "each layer's parts over all classes; bars are intervals that hold 95 % of the draws. 1: the "
     "same parts every time.",
-    alt="A line over layers of the share of parts found again, beside chance",
     keep=("a site",),
     needs=("value",),
-    choices=(figures.TEST_DOMAIN, figures.MODEL, figures.PICTURES),
+    choices=figures.OF_MODEL,
     across="site",
-    labels=lambda row: row["site"].split(".hook")[0],
+    labels=_layer,
     series=(
         figures.SeriesSpec("found again", figures.RAW, figures.BLUE),
-        figures.SeriesSpec(
-            "parts by chance", figures.Scale("null"), figures.GREY, dash="dash", mode="lines"
-        ),
+        figures.null_series("parts by chance"),
     ),
-    hover=lambda row: (
-        f"{row['site'].split('.hook')[0]}: {number(row['value'])}, by chance "
-        f"{number(row['null'])}; {FOUND_AGAIN.format(**row)}"
-    ),
+    hover=_found_again,
     x=figures.AxisSpec("layer"),
     y=figures.AxisSpec("share of parts found again", limits=(0, 1.05)),
     height=380,
@@ -222,7 +218,6 @@ MEASURE = MeasureSpec(
     "crossing",
     shared_mechanisms,
     tables=(*MECHANISMS, "unit_galleries"),
-    evidence=(*MECHANISMS, "unit_galleries"),
     of=EVERY_KIND,
     option="circuits",
     seconds=58.0,
@@ -231,11 +226,5 @@ MEASURE = MeasureSpec(
     plates=unit_plates,
 )
 PAIRS = MeasureSpec(
-    "pairs",
-    mechanisms_of_pairs,
-    tables=MECHANISMS,
-    evidence=MECHANISMS,
-    option="circuits",
-    by_name=True,
-    seconds=170.0,
+    "pairs", mechanisms_of_pairs, tables=MECHANISMS, option="circuits", by_name=True, seconds=170.0
 )

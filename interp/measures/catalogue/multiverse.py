@@ -56,7 +56,6 @@ UNDER_CHOICES = figures.SectionSpec(
     ),
     note="Combinations are not independent, so the share that agrees is no probability. Where a "
     "corruption is made from the picture itself, a bias of the class may pass for its circuit.",
-    optional=("multiverse",),
 )
 
 
@@ -73,7 +72,6 @@ MEASURE = MeasureSpec(
     "multiverse",
     measure,
     tables=("multiverse",),
-    evidence=("multiverse",),
     option="multiverse",
     seconds=500.0,
     sections=(UNDER_CHOICES,),

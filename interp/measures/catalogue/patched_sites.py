@@ -111,7 +111,7 @@ MEASURE = MeasureSpec(
     "patching",
     measure,
     tables=("patching", "patching_examples"),
-    evidence=("patching",),
+    bare=("patching_examples",),
     option="patching",
     seconds=1.1,
     units={"patching": RowUnits("patching_examples", "clean_label", less="corrupt_metric")},

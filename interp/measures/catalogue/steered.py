@@ -14,18 +14,12 @@ from interp.core.sites import LAST, middle_of
 from interp.core.tables import Table
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec
-from interp.declared.writing import number, percent
 from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 SHOWN_CLASSES = 6
 """Classes whose every answer is kept, dose by dose, for the page's slider."""
 
 OWN, OTHERS = "its own domain's direction", "the other domain's direction"
-
-
-def _share_called(row: figures.Row) -> str:
-    ends = f" ({percent(row['low'])} to {percent(row['high'])})"
-    return f"dose {number(row['dose'])}: {percent(row['value'])}{ends}"
 
 
 STEERED = figures.FigureSpec(
@@ -38,7 +32,6 @@ STEERED = figures.FigureSpec(
     null="How often they are called another class, drawn alike.",
     caption="{n}; bars are 95 % intervals over the classes steered to. A dose of 1 adds what "
     "pictures of the class have over others, on average. {kinds}",
-    alt="Lines over {points} doses, for the direction of each domain",
     needs=("value",),
     choices=(
         figures.TEST_DOMAIN,
@@ -50,16 +43,8 @@ STEERED = figures.FigureSpec(
     series=(
         figures.SeriesSpec(OWN, figures.RAW, figures.BLUE, {"direction": OWN}),
         figures.SeriesSpec(OTHERS, figures.RAW, figures.ORANGE, {"direction": OTHERS}, "dash", "x"),
-        figures.SeriesSpec(
-            "called another class",
-            figures.Scale("null"),
-            figures.GREY,
-            {"direction": OTHERS},
-            "dot",
-            mode="lines",
-        ),
+        figures.null_series("called another class", {"direction": OTHERS}),
     ),
-    hover=_share_called,
     x=figures.AxisSpec("dose"),
     y=figures.AxisSpec("called the class", percent=True, from_zero=True),
 )
@@ -73,9 +58,8 @@ ANSWERS = figures.FigureSpec(
     "model then calls pictures of other classes is counted.",
     null="A dose of 0: the model as it is.",
     caption="n = {pictures} pictures of other classes in a domain, by artists whose pictures made "
-    "no direction; shares have no interval here, those of all classes together are above. Of "
-    "several blocks the mean is drawn; what one of them does not list is among the others. Move "
-    "the slider to steer to the class in both domains.",
+    "no direction; intervals are above, of all classes together. Of several blocks the mean is "
+    "drawn; what one of them does not list is among the others.",
     alt="Bars of the answers in each domain, a slider for the dose",
     needs=("share",),
     choices=(
@@ -94,7 +78,6 @@ STEERING = figures.SectionSpec(
     (STEERED, ANSWERS),
     note="That a direction works in the other domain does not make it the one that the model uses "
     "there: R4 asks that.",
-    optional=("steering", "steered_answers"),
     gist=figures.GistSpec(
         "steering",
         "Behind the last block, a dose of 2 of the other domain's direction has {range} of the "
@@ -159,7 +142,7 @@ MEASURE = MeasureSpec(
     "steering",
     measure,
     tables=("steering", "steered_answers"),
-    evidence=("steering",),
+    bare=("steered_answers",),
     option="erasure",
     seconds=6,
     sections=(STEERING,),

@@ -63,7 +63,6 @@ MEASURE = MeasureSpec(
     "transplant",
     measure,
     tables=("transplant",),
-    evidence=("transplant",),
     option="patching",
     seconds=1.9,
     sections=(TRANSPLANT,),

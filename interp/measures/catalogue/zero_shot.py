@@ -52,7 +52,7 @@ DIFFERENCES = figures.FigureSpec(
     choices=(),
     labels=("setting", "test_domain"),
     x=figures.AxisSpec("difference, percentage points"),
-    lines=(figures.LineSpec(0, dash="solid"),),
+    lines=figures.NO_CHANGE,
 )
 
 BY_DOMAIN = figures.FigureSpec(
@@ -64,7 +64,6 @@ BY_DOMAIN = figures.FigureSpec(
     null=figures.CHANCE,
     caption=f"Balanced top-1 among all classes, {PROMPTS['neutral']}. {{n}}; bars are 95 % "
     "intervals over {over}.",
-    alt="Accuracy of {subjects} settings in {labels}",
     where={"candidates": ["all", ""], "control": ""},
     keep=("top-1", "primary prompts", "last epoch"),
     needs=("value",),
@@ -86,7 +85,6 @@ BY_CLASSIFIER = figures.FigureSpec(
     caption="Balanced top-1 on held-out classes among all classes. A linear probe of the own "
     "domain is an oracle: it was taught these classes there. {n}; bars are 95 % intervals over "
     "{over}.",
-    alt="Accuracy of {rows} settings by {names}",
     where={
         "measure": "balanced top-1",
         "class_set": "held-out",
@@ -197,10 +195,12 @@ def measure(subject: Subject) -> Frames:
     return {name: subject.file(table) for name, table in tables.items() if len(table)}
 
 
+ACCURACIES = ("accuracy", "accuracy_by_class", "tradeoff")
 MEASURE = MeasureSpec(
     "accuracy",
     measure,
-    tables=("accuracy", "accuracy_by_class", "tradeoff"),
+    tables=ACCURACIES,
+    bare=ACCURACIES,
     of=EVERY_KIND,
     seconds=7.1,
     units={"accuracy": RowUnits("accuracy_by_class", "label")},
