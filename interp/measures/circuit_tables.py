@@ -23,10 +23,9 @@ from interp.circuits.patching.sweep import depths
 from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP
 from interp.core.errors import AlikeError, SampleError
 from interp.core.progress import say
-from interp.core.sites import band_of, find_sites
+from interp.core.sites import band_of, find_sites, unit_sites
 from interp.core.tables import stacked
 from interp.core.tower import Wired
-from interp.measures.sites import unit_sites
 from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 from interp.verdicts.rungs import RUNGS
 

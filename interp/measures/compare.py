@@ -15,10 +15,9 @@ from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say, track
-from interp.core.sites import LAST
+from interp.core.sites import LAST, stream_sites
 from interp.core.statistics.index_of_sharing import SHARED
 from interp.core.tables import Table
-from interp.measures.sites import stream_sites
 
 
 class Classifying(Seeing, Protocol):

@@ -18,7 +18,7 @@ from interp.core.classifiers import Classifier
 from interp.core.errors import AlikeError, SampleError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
-from interp.core.sites import BANDS
+from interp.core.sites import BANDS, causal_sites
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.tables import Table, stacked
 from interp.core.tower import Tower
@@ -30,7 +30,6 @@ from interp.measures.circuit_tables import (
     circuit_tables,
 )
 from interp.measures.options import AnalysisSpec
-from interp.measures.sites import causal_sites
 from interp.measures.subject import Frames, Subject
 from interp.probes import directions, factorisation, similarity, transfer
 from interp.verdicts.judging import WHOLE, judged_rows, ladder_rows

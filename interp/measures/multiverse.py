@@ -12,6 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from interp.circuits.sharing.choices import (
+    ANOTHER_CLASS,
+    ASKED,
+    USUAL_SIZE,
+    Option,
+    Way,
+    options_of,
+    picked,
+    size_label,
+    warnings_of,
+    ways_among,
+)
 from interp.circuits.sharing.circuit_transfer import (
     KNOCKED_OUT_SHARES,
     NECESSITY,
@@ -32,24 +44,12 @@ from interp.core.errors import (
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
+from interp.core.sites import UNITS
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.tables import COLUMNS, EVIDENCE, Table
 from interp.core.tower import Tower
-from interp.measures.choices import (
-    ANOTHER_CLASS,
-    ASKED,
-    USUAL_SIZE,
-    Option,
-    Way,
-    options_of,
-    picked,
-    size_label,
-    warnings_of,
-    ways_among,
-)
 from interp.measures.circuit_tables import PER_HALF, CircuitOptions, circuits_of, cuts_of
 from interp.measures.ladder import ladder_tables
-from interp.measures.sites import UNITS
 from interp.measures.subject import Subject
 from interp.verdicts.judging import judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS

@@ -13,12 +13,11 @@ from interp.core.errors import InterpError, SampleError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.sites import BAND, LAST
+from interp.core.sites import BAND, LAST, present, stream_sites
 from interp.core.tables import Table, stacked
 from interp.core.tower import Tower
 from interp.data.mixtures.templates import fill, prompts
 from interp.measures.options import AnalysisSpec
-from interp.measures.sites import present, stream_sites
 
 if TYPE_CHECKING:
     from interp.circuits import ClassCircuits

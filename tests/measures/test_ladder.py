@@ -13,12 +13,12 @@ from interp.circuits import Chain
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint
+from interp.circuits.sharing.choices import CHOICES
 from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.measures import ladder as climbing
 from interp.measures.catalogue.mechanisms import shared_mechanisms
-from interp.measures.choices import CHOICES
 from interp.measures.circuit_tables import CircuitOptions
 from interp.measures.ladder import CAUSAL, Ladder, ladder, ladder_tables
 from interp.measures.multiverse import multiverse

@@ -24,12 +24,20 @@ from interp.circuits import (
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint
+from interp.circuits.sharing.choices import (
+    CHOICES,
+    STEPPED,
+    WAYS,
+    changes,
+    options_of,
+    picked,
+    ways_among,
+)
 from interp.circuits.sharing.circuit_transfer import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import Table
-from interp.measures.choices import CHOICES, STEPPED, WAYS, changes, options_of, picked, ways_among
 from interp.measures.ladder import ladder
 from interp.measures.multiverse import multiverse
 from interp.models.towers.vit import HookedViT

@@ -96,7 +96,7 @@ def test_layers_are_measured_where_sharing_is(
 ) -> None:
     """A table of the study is what the measure says of the study's own pictures and model."""
     from interp import probes
-    from interp.measures.sites import STREAM, present
+    from interp.core.sites import STREAM, present
 
     clip, held_out = load_clip(last_checkpoint), small_study.facts["held_out"]
     seen = small_images.select(split="analysis")

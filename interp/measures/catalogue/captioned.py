@@ -11,12 +11,12 @@ from interp.circuits.edges.wire import OUTPUT, node_of
 from interp.circuits.sharing.cuts import Cut
 from interp.core.errors import DataError, SampleError
 from interp.core.progress import say
+from interp.core.sites import present
 from interp.core.tower import Wired
 from interp.declared import figures
 from interp.declared.measures import TRAINED, MeasureSpec
 from interp.measures.captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
 from interp.measures.catalogue.circuits_within import ALONE, CHANNELS, size_words
-from interp.measures.sites import present
 from interp.measures.subject import Frames, Subject
 
 SHARES = (0.05, 0.1, 0.2, 0.5)

@@ -31,12 +31,12 @@ from interp.core.errors import DataError, SampleError
 from interp.core.illustrations import Plate, sheet
 from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say
+from interp.core.sites import present
 from interp.core.tables import Table
 from interp.core.tower import Wired
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import number
-from interp.measures.sites import present
 from interp.measures.subject import Frames, Subject
 from interp.models.attribution.overlays import square
 from interp.probes.galleries.peaks import HEADS, find_peaks

@@ -2,13 +2,13 @@
 
 from functools import partial
 
+from interp.circuits.sharing.choices import CHOICES, options_of
 from interp.core.progress import say
+from interp.core.sites import unit_sites
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec
 from interp.declared.writing import plain
-from interp.measures.choices import CHOICES, options_of
 from interp.measures.multiverse import multiverse_table
-from interp.measures.sites import unit_sites
 from interp.measures.subject import Frames, Subject
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 from interp.circuits import effects, localise
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable, Pairs
+from interp.core.sites import present
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec, RowUnits
-from interp.measures.sites import present
 from interp.measures.subject import Frames, Subject
 
 PATCHED_SITES = figures.FigureSpec(

@@ -1,9 +1,9 @@
 """Activations of a class put from one domain into pictures of another (beside rung R4)."""
 
 from interp.circuits import transplant
+from interp.core.sites import present
 from interp.declared.figures import SEEN_BY, GistSpec, SectionSpec, profile_spec
 from interp.declared.measures import MeasureSpec
-from interp.measures.sites import present
 from interp.measures.subject import Frames, Subject
 
 TRANSPLANTED = profile_spec(

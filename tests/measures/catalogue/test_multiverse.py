@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from interp.circuits.sharing.choices import CHOICES, options_of
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.data.mixtures.templates import fill, prompts
 from interp.measures.catalogue import multiverse
-from interp.measures.choices import CHOICES, options_of
 from interp.measures.options import AnalysisSpec
 from interp.measures.subject import Subject
 from interp.models.loading.load_clip import load_clip

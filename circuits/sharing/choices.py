@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
 
-from interp.circuits import CORRUPTIONS, MEASURES_OF_OVERLAP, METRICS, UNIT_METHODS
-from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
-from interp.circuits.tasks.metrics import DISTANCES
+from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP, PRIMARY_OVERLAP
+from interp.circuits.tasks.metrics import DISTANCES, METRICS
+from interp.circuits.tasks.pairs import CORRUPTIONS
+from interp.circuits.units.unit_methods import UNIT_METHODS
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.seeds import rng
 
