@@ -12,15 +12,11 @@ import numpy as np
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.power import SMALL
+from interp.core.statistics.reliability import RELIABLE
 from interp.declared.writing import between, number, plural
 
 TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
-
-SMALL = 0.3
-"""A correlation below this is too small to matter: the bound of equivalence."""
-
-RELIABLE = 0.6
-"""The least share of the variance of a number that must not be noise."""
 
 SIGNIFICANT = 0.05
 

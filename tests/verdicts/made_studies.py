@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from interp.verdicts.levels.l1_mixtures import across_mixtures
-from interp.verdicts.levels.l2_runs import within_mixtures
-from interp.verdicts.levels.l3_classes import among_classes
+from interp.verdicts.levels.links import across_mixtures, among_classes, within_mixtures
 
 
 @dataclass(frozen=True)

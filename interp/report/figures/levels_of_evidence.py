@@ -8,6 +8,7 @@ import pandas as pd
 
 from interp.core.errors import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.power import SMALL
 from interp.data.mixtures.settings import is_upper_bound
 from interp.declared.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.declared.writing import number, percent, plain
@@ -17,7 +18,7 @@ from interp.report.grammar.pieces import Choice, Figure, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import SYMBOLS, faded, looks_of, ordered_settings, setting_name
 from interp.report.summary import foremost
-from interp.verdicts.wording import LEVELS, SMALL
+from interp.verdicts.wording import LEVELS
 
 ACCURACY = Scale("accuracy", "accuracy_low", "accuracy_high")
 

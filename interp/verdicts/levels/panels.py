@@ -9,23 +9,25 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import InterpError
-from interp.models.evaluation.learning import trained_models
-from interp.verdicts.levels.from_tables import RUN
-from interp.verdicts.levels.l1_mixtures import LEAST as LEAST_MIXTURES
-from interp.verdicts.levels.l1_mixtures import across_mixtures, in_common, measured, mixture_means
-from interp.verdicts.levels.l2_runs import BETTER, complete_blocks, within_mixtures
-from interp.verdicts.levels.l2_runs import LEAST as LEAST_BLOCKS
-from interp.verdicts.levels.l3_classes import LEAST as LEAST_CLASSES
-from interp.verdicts.levels.l3_classes import among_classes, take_out
-from interp.verdicts.levels.permuting import without
-from interp.verdicts.levels.power import (
+from interp.core.statistics.fixed_effects import take_out
+from interp.core.statistics.power import (
     blocks_for_reliability,
     blocks_needed,
     classes_to_decide,
     mixtures_needed,
 )
-from interp.verdicts.levels.reliability import centred, gain
-from interp.verdicts.wording import RELIABLE, Link
+from interp.core.statistics.reliability import RELIABLE, centred, complete_blocks, gain, measured
+from interp.models.evaluation.learning import trained_models
+from interp.verdicts.levels.from_tables import RUN
+from interp.verdicts.levels.links import (
+    BETTER,
+    LEAST,
+    across_mixtures,
+    among_classes,
+    freed,
+    within_mixtures,
+)
+from interp.verdicts.wording import Link
 
 SEEN = "accuracy of seen classes"
 OTHERS = ("accuracy_seen", "accuracy_natural", "exposure", "epoch_0", "pixels")
@@ -38,8 +40,8 @@ NULLS = {
 }
 UNITS = {"L1": "mixture", "L2": "block", "L3": "class"}
 
-FEW_BLOCKS = f"at least {LEAST_BLOCKS['block']} blocks, {BETTER} or more where they can be had"
-FEW_CLASSES = f"at least {LEAST_CLASSES['class']} classes in {LEAST_CLASSES['run']} models"
+FEW_BLOCKS = f"at least {LEAST['L2']['block']} blocks, {BETTER} or more where they can be had"
+FEW_CLASSES = f"at least {LEAST['L3']['class']} classes in {LEAST['L3']['run']} models"
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,10 @@ class Checkpoints:
 
     def _mixtures_needed(self, link: Link, given: np.ndarray | None) -> str:
         if not link.n:
-            return f"at least {LEAST_MIXTURES['mixture']} mixtures"
+            return f"at least {LEAST['L1']['mixture']} mixtures"
         tables = self._tables(given)
-        kept = measured(tables)
-        size = mixtures_needed(
-            _freed([mixture_means(each) for each in in_common([one[kept] for one in tables])]),
-            seed=self.seed,
-        )
+        cells = compared("L1", tables, by=len(tables))
+        size = mixtures_needed(freed([each.mean(axis=1) for each in cells]), seed=self.seed)
         if link.reliability >= RELIABLE:
             return size
         blocks = len(self.blocks)
@@ -151,11 +150,10 @@ class Checkpoints:
         )
 
     def _blocks_needed(self, link: Link, given: np.ndarray | None) -> str:
-        if not link.n or len(self.blocks) < LEAST_BLOCKS["block"]:
+        if not link.n or len(self.blocks) < LEAST["L2"]["block"]:
             return FEW_BLOCKS
         tables = self._tables(given)
-        mixtures, blocks = complete_blocks(tables)
-        own = _freed([centred(each[mixtures][:, :, blocks]) for each in tables])
+        own = freed(compared("L2", tables, by=len(tables)))
         size = blocks_needed(own, reliability=link.reliability, seed=self.seed)
         return size + _more_drawings(link)
 
@@ -170,13 +168,14 @@ class Checkpoints:
         return gain(y.ravel(), x.ravel(), [each.ravel() for each in beside], groups)
 
 
-def compared(level: str, tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+def compared(level: str, tables: Sequence[np.ndarray], *, by: int = 2) -> list[np.ndarray]:
     """The numbers that L1 or L2 compares, freed of what it takes out.
 
     Args:
         level: `L1`: means over blocks, centred in every domain; `L2`: cells, centred over blocks
             and over mixtures.
-        tables: Numbers "mixture domain block". The first two choose mixtures and blocks.
+        tables: Numbers "mixture domain block".
+        by: How many of the first tables choose mixtures and blocks.
 
     Returns:
         The same tables, "mixture domain" or "mixture domain block"; empty where nothing is left.
@@ -184,11 +183,11 @@ def compared(level: str, tables: Sequence[np.ndarray]) -> list[np.ndarray]:
     if not tables[0].size:
         return list(tables)
     if level == "L2":
-        mixtures, blocks = complete_blocks(tables[:2])
+        mixtures, blocks = complete_blocks(tables[:by])
         cells = [each[mixtures][:, :, blocks] for each in tables]
         return [centred(each) for each in cells] if cells[0].size else cells
-    mixtures = measured(tables[:2])
-    whole = np.all(_known(tables[:2])[mixtures], axis=0)  # domain block
+    mixtures = measured(tables[:by])
+    whole = np.all(_known(tables[:by])[mixtures], axis=0)  # domain block
     if not (mixtures.any() and whole.any(axis=1).all()):
         return [each[:0, :, 0] for each in tables]
     cells = [np.where(whole, each[mixtures], 0) for each in tables]
@@ -207,13 +206,6 @@ def _tried(asked: Callable[[], Link]) -> Link:
         return asked()
     except InterpError as error:
         return Link(reason=f"{error.given}; {error.right} needed")
-
-
-def _freed(numbers: list[np.ndarray]) -> list[np.ndarray]:
-    """The first two numbers, less what the third explains of them."""
-    if len(numbers) == 2:
-        return numbers
-    return [without(each, numbers[2]) for each in numbers[:2]]
 
 
 def _more_drawings(link: Link) -> str:

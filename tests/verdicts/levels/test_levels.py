@@ -8,11 +8,15 @@ import pytest
 from scipy import stats
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
-from interp.verdicts.levels.l1_mixtures import across_mixtures, rank_link
-from interp.verdicts.levels.l2_runs import complete_blocks, within_mixtures
-from interp.verdicts.levels.l3_classes import among_classes, clustered, take_out
-from interp.verdicts.levels.permuting import SPEARMAN, expected_reach, permuted_interval
-from interp.verdicts.levels.reliability import gain, of_cells, of_halves
+from interp.core.statistics.fixed_effects import clustered, take_out
+from interp.core.statistics.permuted_interval import (
+    SPEARMAN,
+    expected_reach,
+    permuted_interval,
+    rank_link,
+)
+from interp.core.statistics.reliability import complete_blocks, gain, of_cells, of_halves
+from interp.verdicts.levels.links import across_mixtures, among_classes, within_mixtures
 from tests.verdicts.made_studies import ClassWorld, World, reject
 
 

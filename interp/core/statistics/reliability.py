@@ -1,12 +1,20 @@
-"""Reliability: the share of the variance of a number, measured twice, that is no noise."""
+"""Reliability of numbers "mixture domain block": the share of their variance that is no noise.
+
+And which of these numbers can be compared, where some are missing.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from interp.core.errors import SampleError
+
 HALVES, BLOCKS, INTERVALS = "halves of drawings", "blocks", "intervals"
 """What reliability was known from."""
+
+RELIABLE = 0.6
+"""The least share of the variance of a number that must not be noise."""
 
 Panel = Float[np.ndarray, "mixture domain block"]
 
@@ -118,3 +126,74 @@ def _missed(
         )
         missed += float(((outcome[out] - own[out] @ weights) ** 2).sum())
     return missed
+
+
+Kept = tuple[np.ndarray, np.ndarray]
+
+
+def complete_blocks(tables: Sequence[Panel]) -> Kept:
+    """Mixtures and blocks that have every number in every domain, and most to compare.
+
+        (mixtures - 1) (blocks - 1), the independent comparisons, is largest
+
+    and where that is equal, mixtures times blocks. One run without a number then costs its mixture
+    or its block, whichever leaves more.
+
+    Args:
+        tables: Numbers "mixture domain block", NaN where there is none.
+
+    Returns:
+        Which mixtures and which blocks, as two arrays of truth values.
+
+    >>> table = np.zeros((3, 2, 4))
+    >>> table[0, 1, 2] = np.nan
+    >>> [each.tolist() for each in complete_blocks([table])]
+    [[True, True, True], [True, True, False, True]]
+    """
+    known = np.all([np.isfinite(each).all(axis=1) for each in tables], axis=0)
+    shared = {tuple(known.any(axis=0))}
+    for row in known:
+        shared |= {tuple(row & each) for each in shared}
+    found = [(known[:, each].all(axis=1), each) for each in map(np.array, sorted(shared))]
+
+    def size(kept: Kept) -> tuple[int, int]:
+        mixtures, blocks = (int(each.sum()) for each in kept)
+        return max(mixtures - 1, 0) * max(blocks - 1, 0), mixtures * blocks
+
+    return max(found, key=size)
+
+
+def measured(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Which mixtures have every number in every domain, in one block at least."""
+    known = np.stack([np.isfinite(each).any(axis=2) for each in tables])
+    return np.asarray(known.reshape(len(known), len(tables[0]), -1).all(axis=(0, 2)))
+
+
+def mixture_means(table: Panel) -> np.ndarray:
+    """One number per mixture: its cells, centred within their domain, averaged over domains.
+
+    >>> mixture_means(np.array([[[1.0, 3.0], [5.0, 5.0]], [[4.0, 4.0], [9.0, 9.0]]])).tolist()
+    [-1.5, 1.5]
+    """
+    cells = np.nanmean(table, axis=2)
+    return np.asarray((cells - cells.mean(axis=0)).mean(axis=1))
+
+
+def in_common(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same tables "mixture domain block" without blocks that some mixture lacks.
+
+    Means over different blocks differ by the blocks' folds of classes, which are no mixtures.
+
+    Raises:
+        SampleError: If mixtures have no block in common in some domain.
+
+    >>> table = np.array([[[1.0, 2.0]], [[3.0, np.nan]]])
+    >>> in_common([table])[0].tolist()
+    [[[1.0, nan]], [[3.0, nan]]]
+    """
+    whole = np.all([np.isfinite(each).all(axis=0) for each in tables], axis=0)  # domain block
+    if not whole.any(axis=1).all():
+        right = "a block that all mixtures have, in every domain"
+        do = "train the missing models, or leave mixtures out"
+        raise SampleError("correlate mixtures", "mixtures without a block in common", right, do)
+    return [np.where(whole, each, np.nan) for each in tables]

@@ -11,12 +11,18 @@ import numpy as np
 from scipy import stats
 
 from interp.core.seeds import rng
-from interp.verdicts.levels.l1_mixtures import largest_rho, rank_link
-from interp.verdicts.levels.l2_runs import LEAST
-from interp.verdicts.levels.l3_classes import Within
-from interp.verdicts.levels.permuting import SPEARMAN, expected_reach, score_ends
-from interp.verdicts.wording import RELIABLE, SMALL
+from interp.core.statistics.fixed_effects import Within
+from interp.core.statistics.permuted_interval import (
+    SPEARMAN,
+    expected_reach,
+    largest_rho,
+    rank_link,
+    score_ends,
+)
+from interp.core.statistics.reliability import RELIABLE
 
+SMALL = 0.3
+"""A correlation below this is too small to matter: the bound of equivalence."""
 POWER, STUDIES = 0.8, 200
 MIXTURES = (8, 10, 12, 16, 20, 24, 32, 40)
 BLOCKS = (3, 4, 6, 8, 10, 12, 16, 24, 32, 40)
@@ -61,7 +67,7 @@ def blocks_needed(own: Sequence[np.ndarray], *, reliability: float = 1.0, seed: 
     """
     mixtures, _, blocks = own[0].shape
     if mixtures < 2 or blocks < 2:
-        return f"at least {LEAST['block']} blocks"
+        return f"at least {BLOCKS[0]} blocks"
     size = np.sqrt((own[0] ** 2).sum() * (own[1] ** 2).sum())
     r = float(np.clip((own[0] * own[1]).sum() / size, -0.999, 0.999))
     divisor = np.sqrt(reliability) if reliability >= RELIABLE else 1.0
