@@ -208,17 +208,17 @@ def grid_command(
         options |= {"device": device or None, "command": typed_command(), "tables": tables}
         result = Study(chosen.specification).grid(out, training=not tabulate, **options)
         return build_pages(result)
-    from interp.study import cluster
+    from interp.study import grid
 
     runs, where = chosen.runs(out / "steps", **options), device or "cuda"
     if commands:
-        lines = cluster.commands(runs, device=where, processes=processes)
+        lines = grid.commands(runs, device=where, processes=processes)
         print("\n".join(lines))
         return {"commands": lines}
     limits: dict[str, Any] = {"timeout_min": minutes}
     limits |= {"slurm_partition": partition} if partition else {}
     limits |= {"gpus_per_node": processes} if where.startswith("cuda") else {}
-    jobs_there = cluster.submit(
+    jobs_there = grid.submit(
         runs, out, cluster=submit, device=where, processes=processes, **limits
     )
     print(

@@ -20,7 +20,7 @@ from interp.core.faces.doors import door
 from interp.core.storage.store import fingerprint, replacing, told_when_full
 from interp.core.tables import Table, known_columns, typed
 from interp.study.blocks import pictures_hash
-from interp.study.grid import Cell
+from interp.study.grid import PLACE, Cell
 from interp.study.specification import Specification
 
 NAME = "archive.zip"
@@ -31,7 +31,6 @@ RUNS, LOSSES = "runs", "losses"
 
 DIGITS = 6
 LAST, ALL = "last", "all"
-PLACE = ["architecture", "setting", "test_domain", "seed"]
 
 
 def write_archive(path: Path, tables: Mapping[str, pd.DataFrame]) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Tabulated:
+    """What keeps its tables in a folder of its own, and where its models run."""
+
+    device: str = field(default="cpu", kw_only=True)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name, measured or read back."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Checkpoint(Tabulated):
     """A model of a study, before it is opened, and what is measured on it.
 
     Args:
@@ -56,7 +67,6 @@ class Checkpoint:
     architecture: str | None = None
     only: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
-    device: str = "cpu"
 
     @property
     def measures(self) -> list[MeasureSpec]:
@@ -177,18 +187,24 @@ def measure(checkpoints: Sequence[Checkpoint], jobs: int) -> dict[str, pd.DataFr
     """Measure models side by side, each with its share of the cores; put their tables together."""
     # a model of a few measures comes last: until it ends, no other core waits long
     longest_first = sorted(checkpoints, key=lambda one: (not one.also, bool(one.only)))
-    devices = devices_in_turn(checkpoints[0].device, len(checkpoints)) if checkpoints else []
-    longest_first = [
-        replace(one, device=each) for one, each in zip(longest_first, devices, strict=True)
-    ]
-    fill = partial(_fill_steps, threads=threads_each(jobs))
-    side_by_side(fill, longest_first, jobs=jobs, what="measure")
-    parts = [one.tables() for one in checkpoints]
+    return tables_side_by_side(checkpoints, longest_first, jobs=jobs, what="measure")
+
+
+def tables_side_by_side(
+    things: Sequence[Tabulated], begun: Sequence[Tabulated] = (), *, jobs: int, what: str
+) -> dict[str, pd.DataFrame]:
+    """The tables of all things, one under another, which are filled in the order `begun`."""
+    begun = begun or things
+    devices = devices_in_turn(begun[0].device, len(begun)) if begun else []
+    spread = [replace(one, device=each) for one, each in zip(begun, devices, strict=True)]
+    fill = partial(_fill, threads=threads_each(jobs))
+    side_by_side(fill, spread, jobs=jobs, what=what)
+    parts = [one.tables() for one in things]
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: stacked(part[name] for part in parts if name in part) for name in names}
 
 
-def _fill_steps(checkpoint: Checkpoint, *, threads: int) -> None:
-    """Fill a model's step folders; the tables are read back from there."""
+def _fill(thing: Tabulated, *, threads: int) -> None:
+    """Fill a thing's folders; the tables are read back from there."""
     with on_threads(threads):
-        checkpoint.tables()
+        thing.tables()

@@ -14,20 +14,19 @@ import pandas as pd
 
 from interp.core.errors import DataError, SpecificationError
 from interp.core.images import ImageTable
-from interp.core.parallel import (
-    devices_in_turn,
-    on_threads,
-    side_by_side,
-    threads_each,
-    which_device,
-)
+from interp.core.parallel import which_device
 from interp.core.progress import track
 from interp.core.storage.store import complete, fingerprint
 from interp.core.tables import Table, stacked
 from interp.data.mixtures.templates import prompts
 from interp.study.blocks import Block, open_block, open_blocks
-from interp.study.checkpoint import checkpoint_hash, exact_convolutions
-from interp.study.grid import Cell
+from interp.study.checkpoint import (
+    Tabulated,
+    checkpoint_hash,
+    exact_convolutions,
+    tables_side_by_side,
+)
+from interp.study.grid import PLACE, Cell
 from interp.study.results import Facts, Result, open_result, versions
 from interp.study.specification import Specification
 
@@ -35,25 +34,21 @@ TABLES = ("stitching", "model_similarity")
 UNTRAINED = "epoch_0.pt"
 FROM, INTO = "from the reference", "into the reference"
 A_INTO_B, B_INTO_A = "B, from A", "A, from B"
-PLACE = ("architecture", "setting", "test_domain", "seed")
-"""What two models have in common that are compared."""
 
 
 @dataclass(frozen=True)
-class MixturePair:
+class MixturePair(Tabulated):
     """A model, that of the reference mixture, and other seeds of both.
 
     Args:
         cell: The model's run.
         reference: The reference's.
         twins: Runs of the same two mixtures on the same pictures, which differ by their seed.
-        device: Where the models run.
     """
 
     cell: Cell
     reference: Cell
     twins: tuple[tuple[Cell, ...], tuple[Cell, ...]]
-    device: str = "cpu"
 
     @property
     def folder(self) -> Path:
@@ -193,20 +188,8 @@ def compare_mixtures(
     pairs: Sequence[MixturePair], *, jobs: int, device: str
 ) -> dict[str, pd.DataFrame]:
     """Compare every pair, side by side, and put their tables together."""
-    if not pairs:
-        return {}
-    devices = devices_in_turn(device, len(pairs))
-    spread = [replace(pair, device=each) for pair, each in zip(pairs, devices, strict=True)]
-    fill = partial(_fill_folder, threads=threads_each(jobs))
-    side_by_side(fill, spread, jobs=jobs, what="compare")
-    parts = [pair.tables() for pair in pairs]
-    return {name: stacked(part[name] for part in parts) for name in TABLES}
-
-
-def _fill_folder(pair: MixturePair, *, threads: int) -> None:
-    """Fill a pair's folder; the tables are read back from there."""
-    with on_threads(threads):
-        pair.tables()
+    on_device = [replace(pair, device=device) for pair in pairs]
+    return tables_side_by_side(on_device, jobs=jobs, what="compare")
 
 
 def models_compared(
@@ -286,7 +269,7 @@ def _models(result: Result) -> dict[tuple[Any, ...], dict[int, Path]]:
     if rows.empty:
         return {}
     found = {}
-    for place, own in rows.sort_values("epoch").groupby(list(PLACE), sort=False):
+    for place, own in rows.sort_values("epoch").groupby(PLACE, sort=False):
         paths = zip(own["epoch"], own["path"], strict=True)
         here = {int(epoch): result.folder / path for epoch, path in paths}
         here = {epoch: path for epoch, path in here.items() if path.exists()}

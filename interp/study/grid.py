@@ -3,19 +3,24 @@
     pictures -> blocks -> mixtures -> runs -> accuracy -> tables
 
 Every run lies in a folder named by the hash of all that it depends on, so that runs which two grids
-(or two test domains of one) have in common are trained once, and an interrupted grid goes on.
+(or two test domains of one) have in common are trained once, and an interrupted grid goes on. A run
+is one command, and its folder says when it is finished: on other machines it is started by hand or
+through submitit, and nothing need be collected.
 """
 
 import os
 import re
+import shlex
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from interp.core.errors import DataError, SpecificationError, listed
+from interp.core.errors import DataError, InterpError, SpecificationError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.storage.store import fingerprint
@@ -31,13 +36,16 @@ from interp.models.loading.presets import PRESETS, is_full_size, write_model_fol
 from interp.models.training.journal import read_journal
 from interp.models.training.lists import Base
 from interp.models.training.run import Run
-from interp.models.training.train import train
+from interp.models.training.train import check_room, train
 from interp.study.blocks import Block, block_numbers, open_blocks
 from interp.study.checkpoint import Checkpoint
 from interp.study.results import versions
 from interp.study.specification import Specification, TrainingSpec
 
 UNTRAINED = "epoch 0"
+
+PLACE = ["architecture", "setting", "test_domain", "seed"]
+"""The columns that tell the trainings of a study apart."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +67,8 @@ class Cell:
     @property
     def place(self) -> dict[str, str | int]:
         """The columns that its results are filed under."""
-        place = {
-            "architecture": self.training.name,
-            "setting": self.setting,
-            "test_domain": self.mixture.test_domain,
-            "seed": self.block.seed,
-        }
-        return place | ({"arm": self.arm} if self.arm else {})
+        own = self.training.name, self.setting, self.mixture.test_domain, self.block.seed
+        return dict(zip(PLACE, own, strict=True)) | ({"arm": self.arm} if self.arm else {})
 
     def checkpoint(
         self, analysis: AnalysisSpec, epoch: int | None = None, *, device: str = "cpu"
@@ -332,3 +335,69 @@ def audit_cells(
         about = {name: value for name, value in cell.place.items() if name != "architecture"}
         found.append(made.frame.assign(**about))
     return pd.concat(found, ignore_index=True)
+
+
+def commands(runs: Sequence[Run], *, device: str, processes: int = 1) -> list[str]:
+    """A line for a shell per unfinished run; its folders must be seen from where it is started."""
+    return [
+        shlex.join(["python", *run.command(device=device, processes=processes)[1:]])
+        for run in _waiting(runs, processes)
+    ]
+
+
+def _waiting(runs: Sequence[Run], processes: int) -> list[Run]:
+    """The runs that are not finished, each seen to be one that can be started."""
+    waiting = [run for run in runs if not run.final.exists()]
+    for run in waiting:
+        run.check()
+        run.recipe.share(processes)
+        run.prepare()
+    return waiting
+
+
+def submit(
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    cluster: str = "slurm",
+    device: str = "cuda",
+    processes: int = 1,
+    **parameters: Any,
+) -> list[Any]:
+    """Submit unfinished runs through submitit, as one array; the jobs are returned at once.
+
+    `cluster` is submitit's (`slurm`, `local`, `debug`) and `parameters` its executor's
+    (`timeout_min`, `slurm_partition`, `gpus_per_node`, ...). Logs go to `folder`. A job that is
+    stopped and started again goes on from its latest checkpoint.
+
+    Raises `SpecificationError` without submitit, or for a parameter that it does not know.
+    """
+    try:
+        import submitit
+    except ImportError:
+        right = "submitit, which hands jobs to a cluster"
+        do = "run pip install submitit, or print the commands instead"
+        raise SpecificationError("submit runs", "no submitit", right, do) from None
+    waiting = _waiting(runs, processes)
+    if waiting:  # printed commands may be carried to another disk
+        check_room(waiting, jobs=len(waiting))
+    try:
+        executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=cluster)
+        executor.update_parameters(name="interp", **parameters)
+    except (ValueError, RuntimeError, NameError) as error:
+        asked, right = f"submit runs to {cluster}", "what submitit takes"
+        raise SpecificationError(asked, str(error), right, "see its documentation") from None
+    if not waiting:
+        return []
+    words = [run.command(device=device, processes=processes) for run in waiting]
+    return executor.map_array(carry_out, words)
+
+
+def carry_out(command: Sequence[str]) -> int:
+    """Start one run where the job landed, and wait for it."""
+    done = subprocess.run(list(command), check=False)
+    if done.returncode:
+        given = f"a trainer that ended with status {done.returncode}"
+        do = "read the job's log, mend that and submit again"
+        raise InterpError("train on the cluster", given, "a finished run", do)
+    return done.returncode

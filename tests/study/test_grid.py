@@ -21,8 +21,15 @@ from interp.data.mixtures.mixture import Mixture, make_mixtures
 from interp.data.mixtures.settings import MixtureSpec, class_folds
 from interp.models.training.run import Run
 from interp.study.blocks import open_blocks
-from interp.study.cluster import carry_out, commands, submit
-from interp.study.grid import Grid, audit_cells, distinct, mixture_table
+from interp.study.grid import (
+    Grid,
+    audit_cells,
+    carry_out,
+    commands,
+    distinct,
+    mixture_table,
+    submit,
+)
 from interp.study.results import Result, write_result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 
