@@ -12,17 +12,15 @@ import typer
 
 from interp.console import (
     DIFFERS,
-    STATUSES,
     Answer,
     build_pages,
-    guarded,
     records,
     standing_in_words,
     tell_difference,
     tell_stitches,
     typed_command,
 )
-from interp.study_commands import OUT, Jobs, Json, Out, Quiet, app
+from interp.study_commands import OUT, Jobs, Json, Out, Quiet, app, command
 
 
 def _version(asked: bool | None) -> None:
@@ -54,8 +52,7 @@ def without_command(
     """
 
 
-@app.command("page", epilog=STATUSES)
-@guarded
+@command("page")
 def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> Answer:
     """Build the page of a finished study again, from its tables alone.
 
@@ -63,15 +60,12 @@ def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) ->
     Example:
       interp-report page --out results
     """
-    from interp.core.progress import set_quiet
     from interp.study.results import open_result
 
-    set_quiet(quiet)
     return build_pages(open_result(out))
 
 
-@app.command("diff", epilog=STATUSES)
-@guarded
+@command("diff")
 def diff_command(
     a: Annotated[Path, typer.Argument(help="Folder of one result.")],
     b: Annotated[Path, typer.Argument(help="Folder of another.")],
@@ -100,10 +94,8 @@ def diff_command(
       interp-report diff results/vit-small again/vit-small --out changes --json
       interp-report diff monday tuesday --models --page monday-tuesday.html
     """
-    from interp.core.progress import set_quiet
     from interp.study.compare_results import compare_results
 
-    set_quiet(quiet)
     found = compare_results(a, b)
     compared = {}
     if models:
@@ -134,8 +126,7 @@ def diff_command(
     }
 
 
-@app.command("judge", epilog=STATUSES)
-@guarded
+@command("judge")
 def judge_command(
     method: Annotated[str, typer.Argument(help="MODULE:FUNCTION, of this folder or installed.")],
     ask: Annotated[str, typer.Option(help="sharing, edges or nodes.")] = "sharing",
@@ -173,12 +164,10 @@ def judge_command(
     """
     from interp.core.arguments import numbers_from
     from interp.core.errors import DataError
-    from interp.core.progress import set_quiet
     from interp.report.on_truth.judged_page import build_judged_page
     from interp.validation import blueprints, judge_method, standing, write_benchmark
     from interp.validation.judged_methods import FAILED
 
-    set_quiet(quiet)
     chosen: dict[str, Any] = {"conditions": condition, "tiers": tier}
     models = blueprints(
         numbers_from(seeds, "seeds"), **{name: given for name, given in chosen.items() if given}
@@ -213,8 +202,7 @@ def judge_command(
     }
 
 
-@app.command("export", epilog=STATUSES)
-@guarded
+@command("export")
 def export_command(
     result: Annotated[Path, typer.Argument(help="Folder of a finished result.")] = OUT,
     to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("interp-export"),
@@ -238,10 +226,8 @@ def export_command(
       interp-report export results --to shared --what csv,svg
       interp-report export results --what png --figure answer
     """
-    from interp.core.progress import set_quiet
     from interp.study.export import export as write
 
-    set_quiet(quiet)
     formats = [name.strip() for name in what.split(",") if name.strip()]
     found = write(result, to, formats, figures=figure or ())
     for name, paths in found.items():
@@ -249,8 +235,7 @@ def export_command(
     return {"files": {name: [str(path) for path in paths] for name, paths in found.items()}}
 
 
-@app.command("clean", epilog=STATUSES)
-@guarded
+@command("clean")
 def clean_command(
     yes: Annotated[bool, typer.Option("--yes", help="Empty it; without, only show it.")] = False,
     as_json: Json = False,

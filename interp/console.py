@@ -41,11 +41,15 @@ def guarded(command: Command) -> Command:
 
     A command returns what `--json` prints; its `exit` there is the status. With `--json`, standard
     output carries that one object and nothing else, whatever libraries and child processes print.
+    With `--quiet`, no progress is told.
     """
 
     @wraps(command)
     def guard(*args: Any, **kwargs: Any) -> None:
+        from interp.core.progress import set_quiet
+
         as_json, start = bool(kwargs.get("as_json")), time.monotonic()
+        set_quiet(bool(kwargs.get("quiet")))
         with _apart(as_json) as write:
             answer = _carried_out(command, args, kwargs)
             status = answer.setdefault("exit", SAME)

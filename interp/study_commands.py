@@ -3,6 +3,7 @@
 Nothing heavy is imported until a command runs, so that `--help` answers at once.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from interp.console import (
     DIFFERS,
     STATUSES,
     Answer,
+    Command,
     build_pages,
     guarded,
     in_options,
@@ -51,8 +53,12 @@ DryRun = Annotated[
 OUT = Path("interp-report")
 
 
-@app.command("run", epilog=STATUSES)
-@guarded
+def command(name: str) -> Callable[[Command], Command]:
+    """A command of the program, whose answer and errors are told as all commands tell theirs."""
+    return lambda function: app.command(name, epilog=STATUSES)(guarded(function))
+
+
+@command("run")
 def run_command(
     study: Annotated[
         Path | None,
@@ -94,9 +100,8 @@ def run_command(
     from interp.core.arguments import numbers_from
     from interp.core.errors import SpecificationError
     from interp.core.parallel import which_device
-    from interp.core.progress import say, set_quiet
+    from interp.core.progress import say
 
-    set_quiet(quiet)
     if bool(checkpoint) != bool(images) or (checkpoint and (study or blocks or tables)):
         given = "half of --checkpoint and --images, or what is of a study as well"
         right = "STUDY.toml alone, or --checkpoint with --images"
@@ -145,8 +150,7 @@ def _cost(cost: "Cost") -> Answer:
     return {"cost": cost.as_dict()}
 
 
-@app.command("grid", epilog=STATUSES)
-@guarded
+@command("grid")
 def grid_command(
     study: Annotated[Path, typer.Argument(help="STUDY.toml: settings x domains x blocks.")],
     out: Out = OUT,
@@ -182,12 +186,11 @@ def grid_command(
     """
     from interp.core.arguments import numbers_from
     from interp.core.errors import SpecificationError, listed
-    from interp.core.progress import say, set_quiet
+    from interp.core.progress import say
     from interp.study.cost import cost_of_study
     from interp.study.grid import Grid
     from interp.study.study import Study
 
-    set_quiet(quiet)
     given = {"--commands": commands, "--submit": submit, "--tabulate": tabulate}
     ways = [name for name, is_given in given.items() if is_given]
     if len(ways) > 1 or (processes > 1 and not (commands or submit)):
@@ -218,9 +221,7 @@ def grid_command(
     limits: dict[str, Any] = {"timeout_min": minutes}
     limits |= {"slurm_partition": partition} if partition else {}
     limits |= {"gpus_per_node": processes} if where.startswith("cuda") else {}
-    jobs_there = grid.submit(
-        runs, out, cluster=submit, device=where, processes=processes, **limits
-    )
+    jobs_there = grid.submit(runs, out, cluster=submit, device=where, processes=processes, **limits)
     print(
         f"{len(jobs_there)} runs submitted; when they are finished, run this again with "
         "--tabulate instead of --submit"
@@ -228,8 +229,7 @@ def grid_command(
     return {"submitted": len(jobs_there)}
 
 
-@app.command("audit", epilog=STATUSES)
-@guarded
+@command("audit")
 def audit_command(
     study: Annotated[Path, typer.Argument(help="STUDY.toml, whose mixtures are looked at.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the table of findings.")] = None,
@@ -246,11 +246,9 @@ def audit_command(
       interp-report audit STUDY.toml
       interp-report audit STUDY.toml --out audit
     """
-    from interp.core.progress import set_quiet
     from interp.core.tables import Table
     from interp.study.grid import Grid, audit_cells
 
-    set_quiet(quiet)
     with TemporaryDirectory() as scratch:
         findings = audit_cells(Grid.from_toml(study).plan(Path(scratch), jobs=jobs), jobs=jobs)
     written = {"table": str(Table("audit", findings).save(out / "tables"))} if out else {}
