@@ -94,9 +94,9 @@ COMPONENTS = figures.FigureSpec(
     ("views",),
     method="Pictures are laid out by the two directions in which their features vary most.",
     null=figures.FREE,
-    caption="n = {per_view} pictures a view, of seen classes, never trained on. A view is no "
-    "evidence: how far domains lie apart is measured above, in all coordinates. Both components "
-    "hold this share of the variance: {explained}.",
+    caption="n = {per_view} pictures a view, of seen classes, never trained on. A view has no "
+    "interval and is no evidence: how far domains lie apart is measured above, in all "
+    "coordinates. Both components hold this share of the variance: {explained}.",
     alt="Scatter of pictures of {domains}, coloured by domain",
     keep=("first block",),
     needs=("x", "y"),
