@@ -1,10 +1,15 @@
-.PHONY: check test test-all mutants report picture docs bench truth
+TYPES = interp,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+
+.PHONY: check examples test test-all mutants report picture docs bench truth
 
 check:            ## style, types, and who may import whom
 	ruff check .
 	ruff format --check .
 	NODE_OPTIONS=--max-semi-space-size=64 pyright --threads 2  # it mostly collects garbage
 	lint-imports
+
+examples:         ## every example of the documentation, shapes and types checked as it runs
+	pytest interp --jaxtyping-packages="$(TYPES)"
 
 test:             ## what runs in minutes, on two cores
 	pytest

@@ -193,6 +193,7 @@ def finished_cells(cache: Path) -> list[Path]:
     return [path for path in cache.glob("*/*/*/cell.csv") if ".part-" not in path.parent.name]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_while_rendering_is_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
@@ -352,6 +353,7 @@ def test_export_writes_tables_and_says_where(small_study: Result, tmp_path: Path
     assert done.returncode == 0 and str(tmp_path / "csv" / "columns.csv") in paths
 
 
+@pytest.mark.long
 def test_quiet_leaves_standard_error_empty(small_study: Result) -> None:
     loud = call("page", "--out", str(small_study.folder))
     done = call("page", "--out", str(small_study.folder), "--quiet")

@@ -99,6 +99,7 @@ def test_a_torchvision_vit_climbs_the_ladder(
     check_climbs(encoder, pictures)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_traced_vit_climbs_the_ladder(small_images: ImageTable, pictures: ImageTable) -> None:
     torch.manual_seed(0)

@@ -25,6 +25,7 @@ def pictures(small_images: ImageTable) -> ImageTable:
     return small_images.select(split="analysis")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_model_is_the_same_as_itself(trained_checkpoint: Path, pictures: ImageTable) -> None:
     clip = load_clip(trained_checkpoint)

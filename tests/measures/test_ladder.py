@@ -51,7 +51,10 @@ def climbed(condition: str) -> Ladder:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "right", "wrong"),
-    [("all shared", "shared", "not shared"), ("all separate", "not shared", "shared")],
+    [
+        ("all shared", "shared", "not shared"),
+        pytest.param("all separate", "not shared", "shared", marks=pytest.mark.long),
+    ],
 )
 def test_the_answer_is_the_planted_one(condition: str, right: str, wrong: str) -> None:
     found = climbed(condition)

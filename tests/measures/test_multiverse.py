@@ -138,6 +138,7 @@ def test_rows_are_all_combinations_and_each_once() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fewer_ways_say_of_how_many() -> None:
     words = {**WORDS, "choices": {**FEW, "size": [], "overlap": []}, "n_ways": 2}
     table = multiverse(TOWER, coloured(), domains=("A", "B"), **words)
@@ -316,6 +317,7 @@ def test_choices_agree_on_the_planted_answer(condition: str, right: str, wrong: 
     assert not frame[~blurred]["reason"].str.contains("nobody took").any()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_default_is_what_the_ladder_says() -> None:
     model = disguise(plant(Blueprint("all separate", 2)), seed=1)

@@ -119,6 +119,7 @@ def test_a_large_study_stays_small(reach: Path) -> None:
     assert len(json.dumps(found)) > 3 * packed
 
 
+@pytest.mark.long
 def test_tables_give_way_where_the_rest_is_large(
     reach: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

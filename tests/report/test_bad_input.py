@@ -143,6 +143,7 @@ CASES: dict[str, tuple[Change, str]] = {
 AGAIN = {
     *("names of markup elsewhere", "names of other scripts", "names like numbers"),
     *("no versions", "versions of another form", "plates of another version"),
+    *("facts of another form", "long names", "no similarity, transfer or ladder", "one domain"),
 }
 """What is much like another case; `make test-all` alone builds their pages."""
 

@@ -111,6 +111,7 @@ def test_the_page_holds_both_answers_and_what_differs(
     assert "report.html" not in page and "http://" not in page.split("<script>")[0]
 
 
+@pytest.mark.slow
 def test_its_table_is_that_of_the_comparison_wherever_the_command_is_given(
     two: tuple[Path, Path, Difference], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_its_table_is_that_of_the_comparison_wherever_the_command_is_given(
     )
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_said(
     two: tuple[Path, Path, Difference], tmp_path: Path
 ) -> None:

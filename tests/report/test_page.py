@@ -97,6 +97,7 @@ def test_pictures_stand_in_the_section_that_they_belong_to(page: str) -> None:
         assert section.count('<figure class="plate">') == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_pictures_of_units_push_out_no_others_and_what_did_not_fit_is_said(
     build: Build, monkeypatch: pytest.MonkeyPatch
@@ -184,7 +185,9 @@ def spoilt(frame: pd.DataFrame, how: str) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["short", "hollow", "empty"])
+@pytest.mark.parametrize(
+    "how", ["short", *(pytest.param(how, marks=pytest.mark.long) for how in ("hollow", "empty"))]
+)
 def test_optional_tables_may_all_be_spoilt_at_once(
     build: Build, study_frames: Frames, how: str
 ) -> None:
@@ -259,6 +262,7 @@ def test_optional_tables_are_shown_and_never_missed(
     assert f"Missing: the table {name} (its file is empty)" in render_page(read_result(folder))
 
 
+@pytest.mark.slow
 def test_a_page_of_an_older_run_has_no_empty_section(build: Build, page: str) -> None:
     old = build_page(build(without=OPTIONAL, name="old")).read_text()
     assert 'id="behind"' not in old and 'id="behind"' in page
@@ -289,6 +293,7 @@ def test_one_checkpoint(build: Build) -> None:
     assert "real and sketch" in model
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_several_test_domains(build: Build, study_frames: Frames) -> None:
     frames = {

@@ -43,6 +43,7 @@ def test_circuits_of_several_seeds_are_the_first_ones(twice: Path, small_study: 
     assert both is not None and one is not None and both.data == one.data
 
 
+@pytest.mark.long
 def test_a_page_of_some_blocks_says_how_many(twice: Path) -> None:
     facts = json.loads((twice / "facts.json").read_text())
     facts["specification"] |= {"seeds": [0], "blocks": 8}

@@ -78,6 +78,7 @@ def test_a_model_that_did_not_learn_is_named_first_and_not_judged(
     assert "did not learn" not in lines["CG high diversity"]
 
 
+@pytest.mark.slow
 def test_where_no_model_learned_nothing_else_is_said(build: Build, study_frames: Frames) -> None:
     accuracy = at_chance(study_frames(), *ORDER)
     page = read(build(replaced={"accuracy": accuracy}, without=("ladder", "rungs")))
@@ -177,6 +178,7 @@ def test_every_model_has_a_line_with_what_it_was_trained_on(result: PageModel) -
     assert lines["natural only"][1][3] == "not measured"  # R4 was planted in one model
 
 
+@pytest.mark.slow
 def test_a_rung_of_no_model_has_no_column(build: Build) -> None:
     folder = build()
     [one] = overviews(read(folder))
@@ -185,6 +187,7 @@ def test_a_rung_of_no_model_has_no_column(build: Build) -> None:
     assert "Not measured: causal directions." in render_page(read_result(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bars", "said"), [(BARS, False), ({"shared above": 0.5}, True)])
 def test_answers_at_other_bars_are_said(build: Build, bars: dict[str, Any], said: bool) -> None:
     page = render_page(read_result(build(bars=bars)))

@@ -218,6 +218,7 @@ def test_the_committed_archives_are_of_their_studies(name: str, tmp_path: Path) 
     assert {identity(cell, spec) for cell in cells} <= set(kept["identity"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_verdict_takes_them_as_they_are() -> None:
     """From the committed runs of the weak study: as from a study's own frames."""

@@ -34,6 +34,7 @@ def test_tables_go_out_byte_for_byte_with_every_column_explained(
     assert {path.stem for path in paths[:-1]} == set(small_study.tables)
 
 
+@pytest.mark.long
 def test_every_figure_of_the_page_goes_out_as_html_that_asks_nothing_of_a_network(
     small_study: Result, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_a_path_that_is_not_filled_in_is_named(name: str, tmp_path: Path) -> Non
     assert FOLDERS[name][0] in run.output and "Traceback" not in run.output
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shrink"),

@@ -35,11 +35,13 @@ def mean_of_models(
         counted: What a block has at one place: a model, unless told otherwise.
         share: Whether its numbers are told as percentages.
     """
+    if rows["seed"].nunique(dropna=False) < 2:
+        return rows
     keys = list(place)
     places = rows.groupby(keys, sort=False, dropna=False).ngroup()
     doubled = places[rows.duplicated([*keys, "seed"])]
     one_each = rows[~places.isin(doubled)]
-    if not one_each.duplicated(keys).any():
+    if not one_each[keys].duplicated().any():
         return rows
     means = [
         {name: end for scale in scales for name, end in _mean(own, scale).items()}

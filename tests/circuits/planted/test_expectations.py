@@ -253,6 +253,7 @@ def test_so_they_do_in_the_other_tiers(blueprint: Blueprint) -> None:
     assert disagreeing(blueprint, cells) == {}
 
 
+@pytest.mark.slow
 def test_another_conditions_cells_disagree() -> None:
     """The twin: a declaration holds for its own condition, and no measure says it of any model."""
     shared, separate, rotated = map(dosed, ("all shared", "all separate", "rotated code"))

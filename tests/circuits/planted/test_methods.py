@@ -46,14 +46,13 @@ def truth(condition: str, domain: str) -> circuits.Circuit:
 
 
 def every_way() -> Iterator[Any]:
-    """All methods on all models; learned masks take half a minute each, and are tried on one.
+    """All methods on all models; learned masks take half a minute each: `make test-all`.
 
     An ensemble is learned masks with another, and joined by a mean of ranks.
     """
     for method, condition, domain in product(circuits.METHODS, CONDITIONS, DOMAINS):
-        first = (condition, domain) == (CONDITIONS[-1], DOMAINS[-1])
-        again = method == "ensemble" or (method == "learned masks" and not first)
-        yield pytest.param(method, condition, domain, marks=[pytest.mark.long] * again)
+        learned = method in ("learned masks", "ensemble")
+        yield pytest.param(method, condition, domain, marks=[pytest.mark.long] * learned)
 
 
 @pytest.mark.parametrize(("method", "condition", "domain"), list(every_way()))

@@ -145,6 +145,7 @@ def test_every_picture_is_told_in_both_domains(blueprint: Blueprint) -> None:
             assert right.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["all shared", "all separate", "rotated code", "dose"])
 def test_k_can_be_decoded_at_the_class_token_and_is_never_read(condition: str) -> None:
     planted = plant(example(condition, 1))
@@ -203,6 +204,7 @@ def test_a_class_has_as_many_parts_in_common_as_the_dose_says(dose: float) -> No
         assert len(own[0] & own[1]) == round(dose * PIECES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_disguise_changes_the_weights_and_not_the_function(condition: str) -> None:
     plain = plant(example(condition))
@@ -272,6 +274,7 @@ def test_edges_that_are_not_felt_alone_are_not_certified(blueprint: Blueprint) -
     refuses(SpecificationError, "certify_truth", certify_edges, planted, HookedViT(planted.source))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "condition",
     [

@@ -82,6 +82,7 @@ def test_a_gap_is_above_nought_where_the_model_tells_classes(metric: str) -> Non
     assert "does not tell" not in overlap(*ends).frame["reason"].iloc[0]
 
 
+@pytest.mark.slow
 def test_random_weights_share_no_parts() -> None:
     """An untrained model's parts agree between domains, and make no class."""
     planted, _ = model("all shared")

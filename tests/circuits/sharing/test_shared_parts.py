@@ -63,6 +63,7 @@ def test_units_that_matter_to_every_class_are_no_sharing(measure: str) -> None:
     assert abs(row["index"]) < 0.15 and row["verdict"] != "shared"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
 def test_p_is_uniform_without_sharing(measure: str) -> None:
     found = [

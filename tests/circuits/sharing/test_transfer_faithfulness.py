@@ -95,6 +95,7 @@ def test_parts_without_others_to_compare_with_are_refused() -> None:
     assert table["reason"].str.contains("as many parts are left that are none of").all()
 
 
+@pytest.mark.slow
 def test_edges_see_the_separation_but_not_which_class_is_shared() -> None:
     """All classes of a planted model run along one set of edges: other classes' do as well."""
     apart = circuit_transfer(*both("all separate", "edge"), shares=(0.5,)).frame
@@ -161,6 +162,7 @@ def test_a_row_is_what_a_plain_loop_gives(removed: bool) -> None:
     np.testing.assert_allclose(told, expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_no_index_needs_is_left_out_and_changes_nothing_else() -> None:
     ends = both("all shared", "d_mlp")
     for removed in (False, True):

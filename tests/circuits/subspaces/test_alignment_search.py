@@ -87,6 +87,7 @@ def test_planted_truth(condition: str, verdict: str, index: float) -> None:
     np.testing.assert_allclose(frame["in_domain"], np.roll(own, 3))
 
 
+@pytest.mark.slow
 def test_free_directions_learn_ways_that_no_picture_takes() -> None:
     """Both lanes end in one output: halfway between A's lane and B's, a direction reads what A's
     pictures show and writes into both. It is kept out by looking where A's pictures vary."""
@@ -122,6 +123,7 @@ def test_what_is_read_is_told_from_what_goes_with_it(
     assert (apart == bool(reason)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_that_do_not_correspond_are_never_shared(seed: int) -> None:
     images = images_of("all shared")
@@ -232,6 +234,7 @@ def test_several_domains_share_their_subspaces() -> None:
     refuses(SpecificationError, "one domain", das_among, hooked, images, domains=("A",), **words)
 
 
+@pytest.mark.slow
 def test_batches_and_memory_change_nothing_but_time() -> None:
     words: dict[str, Any] = {"sites": "blocks.2.hook_mlp_out", "n": 16, "steps": 2}
     one, again = (run("all shared", **words).frame for _ in range(2))

@@ -246,6 +246,7 @@ def test_a_planted_edge_is_found_and_no_other(weight: float) -> None:
     assert {edge.channel_u for edge in own} == ({4} if weight else {7})
 
 
+@pytest.mark.slow
 def test_the_paper_s_circuit(resnet: HookedResNet, pictures: dict[str, Tensor]) -> None:
     x = pictures["clean"]
     circuit = channel_circuit(resnet, x, metric=bent)

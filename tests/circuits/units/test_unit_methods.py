@@ -39,6 +39,7 @@ def true_heads() -> np.ndarray:
     return np.array([f"a{layer}.h{head}" in names for layer in range(4) for head in range(4)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in UNIT_METHODS if name != "random"])
 def test_every_method_finds_the_planted_heads(method: str) -> None:
     """Half of the heads of each block hold all that are planted, and do the work alone."""

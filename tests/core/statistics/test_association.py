@@ -30,6 +30,7 @@ def test_the_interval_covers_at_its_nominal_rate() -> None:
     assert 0.91 <= np.mean(covered) <= 0.985
 
 
+@pytest.mark.slow
 def test_p_holds_its_level_and_agrees_with_scipy() -> None:
     generator = rng("spearman p", 0)
     p = [spearman(*generator.normal(size=(2, 15)), n_permutations=199).p for _ in range(300)]

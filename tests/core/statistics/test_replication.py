@@ -76,6 +76,7 @@ def all_but_some(generator: np.random.Generator, units: int, blocks: int) -> np.
     return missing[:, None] != np.arange(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [4, 12])
 @pytest.mark.parametrize("spread", [(0.1, 0.05, 0.1), (0.2, 0.02, 0.1), (0.0, 0.1, 0.05)])
 @pytest.mark.parametrize("design", [thirds, all_but_some])

@@ -114,6 +114,7 @@ def test_more_artists_asked_for_leave_fewer_classes() -> None:
     assert strict and strict < set(by_label())
 
 
+@pytest.mark.slow
 def test_ink_is_centred_fills_its_share_and_stays_in_range() -> None:
     for drawing in drawings():
         pixels = ink(drawing, 64)

@@ -368,7 +368,9 @@ def test_domainnets_reference_sizes_follow_from_its_counts() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("domain", SIZES)
+@pytest.mark.parametrize(
+    "domain", ["sketch", *(pytest.param(n, marks=pytest.mark.long) for n in SIZES if n != "sketch")]
+)
 def test_domainnets_mixtures_have_the_papers_sizes_and_pictures(domain: str) -> None:
     from interp.data.mixtures.settings import PAPER_HELD_OUT
 

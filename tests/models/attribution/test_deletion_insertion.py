@@ -81,6 +81,7 @@ def test_a_map_that_is_turned_round_is_as_much_worse_as_it_was_better() -> None:
     )
 
 
+@pytest.mark.slow
 def test_maps_of_planted_parts_beat_random_orders() -> None:
     planted = planted_vit("all shared", seed=1)
     pictures = planted.pictures(3)

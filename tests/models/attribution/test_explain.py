@@ -91,6 +91,7 @@ def test_without_biases_the_places_alone_make_the_embedding(kind: str, variant: 
     assert torch.allclose(vectors.sum(dim=1), tower(x), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", EXACT)
 def test_sentences_are_explained_by_words_and_pairs(clip: Clip, method: str) -> None:
     x = torch.rand(3, 3, 96, 96)
@@ -154,6 +155,7 @@ def word_direction(clip: Clip, tokens: Tensor, method: str) -> Tensor:
     return parts.parts[:, np.flatnonzero(parts.labels["kind"] == "place").tolist()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_contrast_explains_what_one_sentence_has_over_the_others(clip: Clip) -> None:
     x = torch.rand(2, 3, 96, 96)

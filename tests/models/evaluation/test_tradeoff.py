@@ -53,6 +53,7 @@ def test_the_curve_is_what_biased_logits_answer() -> None:
     assert (np.diff(found.seen) <= 1e-12).all() and (np.diff(found.held_out) >= -1e-12).all()
 
 
+@pytest.mark.slow
 def test_the_area_is_a_grids_and_a_count_of_pairs() -> None:
     answers, logits, labels = asked()
     part = among_all(answers)

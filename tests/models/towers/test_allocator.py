@@ -73,6 +73,7 @@ print(before, faults())
 """
 
 
+@pytest.mark.slow
 @glibc
 def test_memory_that_is_kept_spares_the_faults_of_many_buffers():
     run = subprocess.run([sys.executable, "-c", LEARN], capture_output=True, text=True, check=True)
@@ -83,6 +84,7 @@ def test_memory_that_is_kept_spares_the_faults_of_many_buffers():
     assert after < before / 5
 
 
+@pytest.mark.slow
 @glibc
 def test_a_setting_of_the_users_is_left_alone():
     run = subprocess.run(

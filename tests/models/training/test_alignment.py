@@ -225,6 +225,7 @@ def cosine(run: Run, tsv: Path) -> float:
     return float(table.loc[table["measure"] == "cosine of mean differences", "value"].iloc[0])
 
 
+@pytest.mark.slow
 def test_training_moves_what_probes_measure(twins: Any, launch: Launch, tmp_path: Path) -> None:
     """Aligned above plain above separated; aligning to the wrong classes does not do it."""
     usual = {"epochs": 16, "lr": 1e-2, "align_site": SITE}
@@ -279,6 +280,7 @@ def test_labels_are_aligned_as_captions_are(twins: Any, launch: Launch, tmp_path
     assert told.iloc[0] == 0 and (told.iloc[1:] > 0).all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_align_as_one(twins: Any, launch: Launch, tmp_path: Path) -> None:
     one, two = (twins.run(tmp_path / name, epochs=2, align=1.0) for name in ("one", "two"))

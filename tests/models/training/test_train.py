@@ -108,6 +108,7 @@ def test_a_failing_trainer_shows_the_end_of_its_log(toy: Any, tmp_path: Path) ->
         train([run], jobs=1, device="cpu")
 
 
+@pytest.mark.long
 def test_errors_of_the_trainer_come_as_their_own_kind(toy: Any, tmp_path: Path) -> None:
     """The picture was there when the list was made; the rate makes the weights overflow."""
     tsv = tmp_path / "train.tsv"
@@ -119,6 +120,7 @@ def test_errors_of_the_trainer_come_as_their_own_kind(toy: Any, tmp_path: Path) 
     assert [path.name for path in diverging.checkpoints.iterdir()] == ["epoch_0.pt"]
 
 
+@pytest.mark.long
 def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> None:
     wild = [toy.run(tmp_path, name=name, lr=1e300, warmup=0) for name in ("wild", "wilder")]
     tame = toy.run(tmp_path)

@@ -74,6 +74,7 @@ def test_features_of_one_model_are_found(seed: int) -> None:
     assert found.strengths().shape == (1200, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [1.0, 3.0])
 def test_none_is_invented_where_all_are_shared(gain: float) -> None:
     """Nor where one model is louder: activations are scaled alike."""
@@ -157,6 +158,7 @@ def test_what_cannot_be_compared_is_said() -> None:
     refuses(SampleError, "three", crosscoder, *few, **brief)
 
 
+@pytest.mark.slow
 def test_a_gallery_says_which_class_a_feature_tells() -> None:
     """One feature of both models fires for one class: it is found, told and shown."""
     models, _, _ = planted(3, 1)

@@ -132,6 +132,7 @@ def test_dose_is_measured_and_half_of_it_is_partly_shared() -> None:
     assert verdict == {"partly shared"}
 
 
+@pytest.mark.slow
 def test_p_is_uniform_where_classes_share_by_chance_only() -> None:
     p = [
         measured(sparse_world(0.0, n_classes=8, pool=20, n_artists=4, seed=s), n_splits=1, seed=s)

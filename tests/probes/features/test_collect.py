@@ -357,6 +357,7 @@ def start(images: ImageTable, out: Path, mode: str, **environment: str) -> subpr
     return subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_pass_is_finished_by_two_ranks_that_agree_with_one(images, tmp_path) -> None:
     images.frame.to_json(images.root / "frame.json")

@@ -147,6 +147,7 @@ def grouped(seed: int, *, copies: int = 4, offset: float = 0.0) -> Features:
     return Features({"site0": x + shift}, frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [domain_test, domain_distance])
 @pytest.mark.parametrize("other_artists", [False, True])
 def test_without_difference_p_is_uniform_and_intervals_cover(measure, other_artists) -> None:

@@ -76,6 +76,7 @@ def test_centring_takes_out_a_constant_offset_of_the_domain(planted) -> None:
     assert set(centred["verdict"]) == {"shared"}
 
 
+@pytest.mark.slow
 def test_without_sharing_index_is_zero_and_p_is_uniform(planted) -> None:
     rows = pd.concat(
         across(transfer(planted(0.0, seed=seed, n_classes=10, width=16), seed=seed), centred=True)

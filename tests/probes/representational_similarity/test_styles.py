@@ -87,6 +87,7 @@ def test_styles_are_no_geometry(common: bool) -> None:
     assert wrong["value"].mean() > 0.06 and (wrong["p"] <= 0.05).sum() >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("common", [True, False])
 def test_styles_move_no_index(common: bool) -> None:
     """Classes that both domains share fully have an index of 1, whatever the artists' styles."""

@@ -334,6 +334,7 @@ def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: PageModel) -
         assert line["y"] == pytest.approx(rows.sort_values("share")[column].tolist())
 
 
+@pytest.mark.slow
 def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: PageModel) -> None:
     figure = figure_of(result, "steady")
     assert figure is not None and "200 draws of 240 pairs" in figure.caption

@@ -92,6 +92,7 @@ def test_the_section_stands_before_the_ladder_and_names_what_would_decide(
     assert rows["L1 R2 debiased CKA"][4] == "none"
 
 
+@pytest.mark.slow
 def test_a_result_without_levels_has_neither(build: Build) -> None:
     bare = read(build())
     assert (

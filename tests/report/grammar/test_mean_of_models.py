@@ -127,6 +127,7 @@ def test_a_map_of_two_blocks_holds_means(one_and_two: tuple[PageModel, PageModel
     assert after[np.isfinite(before)] == pytest.approx(before[np.isfinite(before)] + ADDED / 2)
 
 
+@pytest.mark.slow
 def test_a_map_of_positions_holds_means_and_says_so(
     one_and_two: tuple[PageModel, PageModel],
 ) -> None:

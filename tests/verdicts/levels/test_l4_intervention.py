@@ -207,6 +207,7 @@ def test_without_sharing_or_control_nothing_can_be_told() -> None:
     assert set(made["arm"]) == {"none", "aligned", "aligned − none"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_without_an_effect_the_verdict_is_seldom_a_link() -> None:
     """Nothing planted in C2 x d, sharing moved and C1 equal: at most two of 16 studies."""
@@ -244,6 +245,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory, trains_here: None) -> Result:
     return Study(TINY).grid(tmp_path_factory.mktemp("arms"), jobs=1, command="a test")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_arms_are_trained_and_measured_beside_the_mixture(arms: Result) -> None:
     cells = Grid(TINY).plan(arms.folder / "steps")
