@@ -15,7 +15,6 @@ from .dictionaries.dictionary_quality import dictionary_quality as dictionary_qu
 from .dictionaries.dictionary_quality import dictionary_stability as dictionary_stability
 from .dictionaries.dictionary_quality import match_features as match_features
 from .dictionaries.dictionary_quality import recovered_accuracy as recovered_accuracy
-from .dictionaries.feature_roles import feature_roles as feature_roles
 from .dictionaries.feature_sharing import class_sharing as class_sharing
 from .dictionaries.feature_sharing import feature_sharing as feature_sharing
 from .dictionaries.feature_sharing import paper_feature_sharing as paper_feature_sharing
@@ -27,6 +26,7 @@ from .dictionaries.saelens import read_saelens as read_saelens
 from .dictionaries.saelens import write_saelens as write_saelens
 from .dictionaries.train_dictionaries import paper_dictionary as paper_dictionary
 from .dictionaries.train_dictionaries import train_dictionaries as train_dictionaries
+from .dictionaries.usage import feature_roles as feature_roles
 from .features.collect import batches as batches
 from .features.collect import collect as collect
 from .features.collect import pixels as pixels
@@ -53,8 +53,6 @@ from .linear.leave_one_domain_out import leave_one_domain_out as leave_one_domai
 from .linear.linear_probe import LinearProbe as LinearProbe
 from .linear.selectivity import selectivity as selectivity
 from .linear.transfer import transfer as transfer
-from .representational_similarity.cca import pwcca as pwcca
-from .representational_similarity.cca import svcca as svcca
 from .representational_similarity.cka import biased_cka as biased_cka
 from .representational_similarity.cka import cka as cka
 from .representational_similarity.cka import cross_validated_cka as cross_validated_cka
@@ -63,10 +61,12 @@ from .representational_similarity.cka import rbf_cka as rbf_cka
 from .representational_similarity.classes_needed import classes_needed as classes_needed
 from .representational_similarity.layer_similarity import layer_similarity as layer_similarity
 from .representational_similarity.layer_sums import LayerSums as LayerSums
+from .representational_similarity.linear_agreement import predictivity as predictivity
+from .representational_similarity.linear_agreement import pwcca as pwcca
+from .representational_similarity.linear_agreement import svcca as svcca
 from .representational_similarity.measures import MEASURES as MEASURES
 from .representational_similarity.measures import SimilarityMeasure as SimilarityMeasure
 from .representational_similarity.measures import mutual_knn as mutual_knn
 from .representational_similarity.measures import procrustes as procrustes
 from .representational_similarity.measures import rsa as rsa
-from .representational_similarity.predictivity import predictivity as predictivity
 from .representational_similarity.similarity import similarity as similarity

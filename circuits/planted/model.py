@@ -286,7 +286,7 @@ class PlantedModel(ABC, Generic[SomeTruth]):
 
     @abstractmethod
     def disguised(self, seed: int) -> Any:
-        """The same function with other weights; see `interp.circuits.planted.disguises`."""
+        """The same function with other weights; see `interp.circuits.planted.weights`."""
 
     @abstractmethod
     def certify(self, tower: Tower, *, n: int = 16, seed: int = 0) -> Table:

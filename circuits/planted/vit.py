@@ -15,7 +15,6 @@ import torch
 from interp.circuits.planted import stages
 from interp.circuits.planted.certification import certify_truth
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, Lanes, can_be_planted
-from interp.circuits.planted.disguises import disguise_transformer
 from interp.circuits.planted.model import (
     Outlook,
     PlantedBlueprint,
@@ -24,7 +23,7 @@ from interp.circuits.planted.model import (
     Truth,
 )
 from interp.circuits.planted.routes import ROUTES
-from interp.circuits.planted.weights import LAYERS, Draft
+from interp.circuits.planted.weights import LAYERS, Draft, disguise_transformer
 from interp.circuits.planted.world import PARTS, World
 from interp.core.errors import SpecificationError, check_known
 from interp.core.faces.doors import door

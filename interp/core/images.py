@@ -14,9 +14,10 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from interp.core.errors import DataError, PictureError, SampleError, check_known, listed
+from interp.core.errors import DataError, PictureError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
+from interp.core.partners import partners, spread
 from interp.core.seeds import rng
 from interp.core.storage.pictures import (
     DECODED,
@@ -28,6 +29,8 @@ from interp.core.storage.pictures import (
     picture_rows,
 )
 from interp.core.storage.store import fingerprint, replacing, writable
+
+Rows = int | pd.Series | np.ndarray | Sequence[int] | slice
 
 COLUMNS = ("path", "label", "domain", "split", "caption")
 
@@ -63,8 +66,7 @@ class ImageTable:
     preparations: tuple[Preparation, ...] = ()
 
     def __post_init__(self) -> None:
-        missing = [name for name in COLUMNS if name not in self.frame.columns]
-        if missing:
+        if missing := [name for name in COLUMNS if name not in self.frame.columns]:
             given = f"a frame without {listed(missing)}"
             right = f"the columns {listed(COLUMNS)}"
             raise DataError("make an image table", given, right, "add the missing columns")
@@ -94,9 +96,7 @@ class ImageTable:
             raise AttributeError(f"an image table has no column {name!r}")
         return self.frame[name]
 
-    def __getitem__(
-        self, rows: int | pd.Series | np.ndarray | Sequence[int] | slice
-    ) -> "ImageTable":
+    def __getitem__(self, rows: Rows) -> "ImageTable":
         if isinstance(rows, slice):
             return self.with_frame(self.frame.iloc[rows])
         keys = np.atleast_1d(np.asarray(rows))
@@ -136,8 +136,7 @@ class ImageTable:
         """
         keep = np.ones(len(self), dtype=bool)
         for column, value in wanted.items():
-            if column not in self.frame.columns:
-                check_known("select pictures", "column", [column], map(str, self.frame.columns))
+            check_known("select pictures", "column", [column], map(str, self.frame.columns))
             values = [value] if isinstance(value, (str, int, float)) else list(value)  # type: ignore[call-overload]
             known = self.frame[column].dropna().unique()
             if strange := [each for each in values if each not in set(known)]:
@@ -203,11 +202,9 @@ class ImageTable:
         if not name.strip():
             right = "a name that changes when it does"
             raise DataError("prepare pictures", "a preparation without a name", right, "pass name=")
-        return replace(
-            self,
-            fingerprint=fingerprint(self.fingerprint, "prepared", name),
-            preparations=(*self.preparations, Preparation(name, function)),
-        )
+        mark = fingerprint(self.fingerprint, "prepared", name)
+        steps = (*self.preparations, Preparation(name, function))
+        return replace(self, fingerprint=mark, preparations=steps)
 
     @property
     def all_files(self) -> bool:
@@ -286,9 +283,8 @@ class ImageTable:
         chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
         tasks = [(self[rows], target, [names[row] for row in rows]) for rows in chunks]
         side_by_side(_write_pictures, tasks, jobs=jobs, what="write pictures")
-        return replace(
-            self, frame=self.frame.assign(path=names), root=target, reader=None, preparations=()
-        )
+        frame = self.frame.assign(path=names)
+        return replace(self, frame=frame, root=target, reader=None, preparations=())
 
     def tensors(self, preprocess: Preprocess, rows: Sequence[int] | None = None) -> Tensor:
         """Preprocess pictures into one tensor.
@@ -346,64 +342,8 @@ class ImageTable:
         if clean is not None:
             known = self.frame[disagree[0]].dropna().unique()
             check_known("pair pictures", disagree[0], [clean], map(str, known))
-        generator = rng("pairs", seed)
-        frame = self.frame.reset_index(drop=True)
-        first, second = [], []
-        for _, group in frame.groupby(agree, sort=True, observed=True):
-            keys = group[disagree].to_numpy(dtype=object)
-            for position, drawn in enumerate(_partners(keys, generator)):
-                if drawn is not None:
-                    row, partner = group.index[position], group.index[drawn]
-                    if clean is None or str(keys[position][0]) == clean:
-                        first.append(row)
-                        second.append(partner)
-        if not first:
-            raise SampleError(
-                f"pair pictures of the same {listed(agree)} and different {listed(disagree)}",
-                f"{len(frame)} pictures none of which has a partner{_alone(frame, agree)}",
-                "at least two such pictures",
-                "give more pictures or ask for less",
-            )
-        chosen = _spread(frame["label"].iloc[first].to_numpy(), n, generator)
-        return Pairs(
-            self,
-            np.asarray(first)[chosen],
-            np.asarray(second)[chosen],
-            same=tuple(agree),
-            differ=tuple(disagree),
-        )
-
-
-def _partners(keys: np.ndarray, generator: np.random.Generator) -> Iterator[int | None]:
-    """For each row of `keys` one at random that differs in all columns; None where there is none.
-
-    Of one column, those that differ are counted and the one drawn is found among them. Comparing
-    each row with all others would cost their square.
-
-    >>> list(_partners(np.array([["a"], ["a"], ["b"]], dtype=object), np.random.default_rng(0)))[:2]
-    [2, 2]
-    """
-    code = pd.factorize(keys[:, 0])[0]
-    if keys.shape[1] > 1 or (code < 0).any():  # a missing value differs from itself
-        for key in keys:
-            apart = np.flatnonzero((keys != key).all(axis=1))
-            yield int(generator.choice(apart)) if len(apart) else None
-        return
-    alike = pd.Series(code).groupby(code).indices
-    before = {each: rows - np.arange(len(rows)) for each, rows in alike.items()}
-    for own in code:
-        n = len(code) - len(alike[own])
-        if n == 0:
-            yield None
-        else:
-            place = int(generator.choice(n))
-            yield place + int(np.searchsorted(before[own], place, side="right"))
-
-
-def _alone(frame: pd.DataFrame, columns: list[str]) -> str:
-    """Of columns in which every picture differs from all others, which to agree in cannot be."""
-    single = [name for name in columns if len(frame) > 1 and frame[name].is_unique]
-    return f" ({listed(single)} is another in every picture)" if single else ""
+        rows = partners(self.frame.reset_index(drop=True), agree, disagree, clean, n, seed)
+        return Pairs(self, *rows, same=tuple(agree), differ=tuple(disagree))
 
 
 _CHUNK = 64
@@ -422,14 +362,6 @@ def _write_pictures(task: tuple["ImageTable", Path, list[str]]) -> None:
         (target / name).parent.mkdir(exist_ok=True)
         with replacing(target / name) as temporary:
             images.picture(row).save(temporary, format="PNG", compress_level=1)
-
-
-def _spread(labels: np.ndarray, n: int | None, generator: np.random.Generator) -> np.ndarray:
-    """Positions of `n` items spread evenly over labels: one of each label, then a second one."""
-    order = generator.permutation(len(labels))
-    turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-    ranked = order[np.argsort(turn, kind="stable")]
-    return np.sort(ranked if n is None else ranked[:n])
 
 
 @dataclass(frozen=True)
@@ -462,10 +394,8 @@ class Pairs:
     def _repr_html_(self) -> str:
         """The first eight pairs, clean above corrupt, for notebooks."""
         both = (self.clean_rows[:8], self.corrupt_rows[:8])
-        return picture_rows(
-            [[self.images._shown(int(row)) for row in rows] for rows in both],
-            f"{len(self):,} pairs, clean above corrupt",
-        )
+        pictures = [[self.images._shown(int(row)) for row in rows] for rows in both]
+        return picture_rows(pictures, f"{len(self):,} pairs, clean above corrupt")
 
     @property
     def clean(self) -> ImageTable:
@@ -484,9 +414,7 @@ class Pairs:
 
     def spread(self, n: int, *, seed: int = 0) -> "Pairs":
         """At most `n` of the pairs, spread evenly over the clean pictures' classes."""
-        return self[_spread(self.clean.label.to_numpy(), n, rng("spread", seed))]
+        return self[spread(self.clean.label.to_numpy(), n, rng("spread", seed))]
 
     def __getitem__(self, rows: np.ndarray) -> "Pairs":
-        return Pairs(
-            self.images, self.clean_rows[rows], self.corrupt_rows[rows], self.same, self.differ
-        )
+        return replace(self, clean_rows=self.clean_rows[rows], corrupt_rows=self.corrupt_rows[rows])

@@ -11,7 +11,7 @@ from functools import cached_property
 import pandas as pd
 
 from interp.circuits import Edges, overlap, transplant
-from interp.circuits.planted.expectations import expected, expected_by_band
+from interp.circuits.planted.conditions import expected, expected_by_band
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.core.statistics.index_of_sharing import AMOUNT, CANNOT_TELL, NOT_SHARED, PARTLY, SHARED

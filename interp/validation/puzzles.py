@@ -9,11 +9,10 @@ from torch import Tensor
 
 from interp.circuits import wire
 from interp.circuits.planted.certification import draw_partners, margin_task
-from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.expectations import expected
+from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, expected
 from interp.circuits.planted.model import PlantedBlueprint, PlantedModel
 from interp.circuits.planted.vit import Blueprint
+from interp.circuits.planted.weights import disguise
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError, check_known

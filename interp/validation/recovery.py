@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from interp.circuits import METHODS, ablate, attribute, channel_scores, mask_scores, wire
 from interp.circuits.edges.hard_gates import mean_ranks
-from interp.circuits.planted.expectations import findable
+from interp.circuits.planted.conditions import findable
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS
 from interp.core.seeds import rng
@@ -38,7 +38,7 @@ def recover(blueprint: PlantedBlueprint, *, learned: bool = False) -> pd.DataFra
     is the margin of the true class. `auroc` is that of |mean score| for belonging to the circuit,
     among the edges, the nodes (heads and MLPs) or the channels (`unit`): 1 ranks all that is true
     first, .5 is chance. `least` is what it must reach, nothing where the method is declared blind
-    (`interp.circuits.planted.expectations`). Where classes go by circuits of their own, a row is
+    (`interp.circuits.planted.conditions`). Where classes go by circuits of their own, a row is
     the mean over these.
 
     Ways that learn (`LEARNED`) are left out, or with `learned` the only ones: they take minutes.

@@ -29,10 +29,9 @@ from interp.models.attribution.placed_logits import (
     grid_of,
     integrated,
     straight,
-    straight_vectors,
     where_places_count,
 )
-from interp.models.attribution.sentence_parts import ASKED, Sentences, read_sentences
+from interp.models.attribution.sentence_parts import ASKED, SpokenSentences, read_sentences
 from interp.models.clip import Clip
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.text import HookedText
@@ -248,11 +247,10 @@ def explain(
     tower = model.visual if isinstance(model, Clip) else model
     check_evaluation(tower, ASKED)
     ways = _Ways(tower, method, layer, grid)
+    total = -(-len(question) // batch_size)
     found = [
         ways.answer(x, question, spoken if pairs else None)
-        for x in track(
-            question.batches(batch_size), "explain", total=-(-len(question) // batch_size)
-        )
+        for x in track(question.batches(batch_size), "explain", total=total)
     ]
     logits, patches, embedding = (torch.cat(each) for each in list(zip(*found, strict=True))[:3])
     rest = logits - patches.sum(dim=(2, 3))
@@ -268,38 +266,6 @@ def explain(
         by_word=tuple(spoken.shares(embedding)),
         pairs=tuple(by_pair),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Spoken:
-    """Sentences, the text tower that reads them, and the logit scale."""
-
-    sentences: Sentences
-    tower: HookedText
-    scale: float
-    method: str
-
-    @property
-    def tokens(self) -> Tensor:
-        return self.sentences.tokens.to(next(self.tower.source.parameters()).device)
-
-    @cached_property
-    def vectors(self) -> list[Tensor]:
-        """What each word adds to the direction of its sentence, `word d_embed`."""
-        made = direct_vectors if self.method == "direct" else straight_vectors
-        unit, _ = self.sentences.vectors(self.tower, made=made)
-        return [self.scale * own for own in unit]
-
-    def shares(
-        self, pictures: Float[Tensor, "picture d_embed"]
-    ) -> list[Float[Tensor, "picture word"]]:
-        """What each word adds to the logit of each picture, or how relevant it is."""
-        if self.method != "gradient x attention":
-            return [pictures @ own.to(pictures).T for own in self.vectors]
-        relevance = by_attention(self.tower, self.tokens, pictures)
-        return [
-            rows[:, : len(own)] for rows, own in zip(relevance, self.sentences.words, strict=True)
-        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,15 +291,13 @@ class _Ways:
         if self.method in BY_PIXELS:
             asked = self.asked_grid or (grid if grid and first else (FINE, FINE))
             if len(asked) != 2 or min(asked) < 1:
-                raise SpecificationError(
-                    ASKED, f"grid={asked}", "two whole numbers from 1", "write (6, 6)"
-                )
+                right = "two whole numbers from 1"
+                raise SpecificationError(ASKED, f"grid={asked}", right, "write (6, 6)")
             return asked, 0
         n_layers = self.tower.n_layers
         if not isinstance(self.start, int) or not 0 <= self.start <= n_layers:
-            raise SpecificationError(
-                ASKED, f"layer={self.start!r}", f"0 to {n_layers}", "leave it out"
-            )
+            given, right = f"layer={self.start!r}", f"0 to {n_layers}"
+            raise SpecificationError(ASKED, given, right, "leave it out")
         if grid is None or grid[0] * grid[1] < 2:
             kind = type(self.tower).__name__
             raise SpecificationError(
@@ -346,7 +310,7 @@ class _Ways:
         return grid, first
 
     def answer(
-        self, x: Tensor, question: LogitQuestion, spoken: _Spoken | None
+        self, x: Tensor, question: LogitQuestion, spoken: SpokenSentences | None
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Logits, what each patch adds, unit embeddings, and each sentence's pairs if asked for."""
         (rows, columns), first = self.grid
@@ -394,7 +358,7 @@ def _question(
     sentences: str | Sequence[str] | Classifier,
     preprocess: Preprocess | None,
     method: str,
-) -> tuple[LogitQuestion, _Spoken | None]:
+) -> tuple[LogitQuestion, SpokenSentences | None]:
     """The question in one form, with the sentences where they are texts."""
     clip = model if isinstance(model, Clip) else None
     tower = model.visual if isinstance(model, Clip) else model
@@ -416,7 +380,7 @@ def _question(
     question = LogitQuestion(tower, directions, tuple(texts), source, preprocess, drawn)
     if not isinstance(clip.text, HookedText):
         return question, None
-    return question, _Spoken(read, clip.text, clip.logit_scale, method)
+    return question, SpokenSentences(read, clip.text, clip.logit_scale, method)
 
 
 def _less_others(
@@ -424,9 +388,8 @@ def _less_others(
 ) -> Float[Tensor, "sentence d_embed"]:
     n = len(directions)
     if n < 2:
-        raise SpecificationError(
-            "contrast a sentence with others", "a single one", "two or more", "add others"
-        )
+        asked = "contrast a sentence with others"
+        raise SpecificationError(asked, "a single one", "two or more", "add others")
     return directions - (directions.sum(dim=0) - directions) / (n - 1)
 
 

@@ -1,7 +1,8 @@
-"""Sentences in tokens, and their words as a tokenizer cuts them."""
+"""Sentences in tokens, their words as a tokenizer cuts them, and what each word adds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from interp.core.errors import DataError, SpecificationError, listed
 from interp.core.faces.doors import door
 from interp.core.tower import check_evaluation
-from interp.models.attribution.placed_logits import straight_vectors
+from interp.models.attribution.placed_logits import by_attention, direct_vectors, straight_vectors
 from interp.models.loading.presets import token_numbers, unknown_words
 from interp.models.towers.hooked import HookedTower
 
@@ -54,6 +55,38 @@ class Sentences:
         of_tokens = made(tower, tokens) / length[:, None]
         own = [rows[: len(words)] for rows, words in zip(of_tokens, self.words, strict=True)]
         return own, embedding / length
+
+
+@dataclass(frozen=True, eq=False)
+class SpokenSentences:
+    """Sentences, the text tower that reads them, and the logit scale."""
+
+    sentences: Sentences
+    tower: HookedTower
+    scale: float
+    method: str
+
+    @property
+    def tokens(self) -> Tensor:
+        return self.sentences.tokens.to(next(self.tower.source.parameters()).device)
+
+    @cached_property
+    def vectors(self) -> list[Tensor]:
+        """What each word adds to the direction of its sentence, `word d_embed`."""
+        made = direct_vectors if self.method == "direct" else straight_vectors
+        unit, _ = self.sentences.vectors(self.tower, made=made)
+        return [self.scale * own for own in unit]
+
+    def shares(
+        self, pictures: Float[Tensor, "picture d_embed"]
+    ) -> list[Float[Tensor, "picture word"]]:
+        """What each word adds to the logit of each picture, or how relevant it is."""
+        if self.method != "gradient x attention":
+            return [pictures @ own.to(pictures).T for own in self.vectors]
+        relevance = by_attention(self.tower, self.tokens, pictures)
+        return [
+            rows[:, : len(own)] for rows, own in zip(relevance, self.sentences.words, strict=True)
+        ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,9 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from interp.models.towers.attention import Heads
+from interp.models.towers.block import HookedBlock, HookedNorm
 from interp.models.towers.text import HookedText
-from interp.models.towers.transformer import HookedBlock, HookedNorm, TransformerTower
+from interp.models.towers.transformer import TransformerTower
 from interp.models.towers.vit import HookedQueries, HookedViT
 
 Stream = Float[Tensor, "batch pos d_model"]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError
-from interp.models.towers.transformer import HookedNorm, TransformerTower, unsupported
+from interp.models.towers.block import HookedNorm
+from interp.models.towers.transformer import TransformerTower, unsupported
 
 
 class HookedText(TransformerTower):

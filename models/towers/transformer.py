@@ -1,10 +1,10 @@
-"""The blocks of CLIP's two transformer towers, with their activations named."""
+"""CLIP's two transformer towers as chains of blocks, with their activations named."""
 
 from abc import abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from open_clip.model import CLIP
 from open_clip.transformer import (
     QuickGELU,
@@ -18,214 +18,17 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
-from interp.models.towers.attention import HookedAttention, Mask
-from interp.models.towers.checked_hooks import only_heard, with_hooks
-from interp.models.towers.components import Heads, Perceptron, components_of
-from interp.models.towers.hooked import HookedTower, share
-
-
-class HookedNorm(nn.Module):
-    """A layer norm whose scale and normalised stream are computed when they are hooked.
-
-    Args:
-        source: The open_clip layer norm.
-
-    Notes:
-        `hook_scale` is $\\sqrt{\\mathrm{var}(x) + \\epsilon}$ and `hook_normalized` is (x - mean) /
-        scale, before the gain and the bias, as in TransformerLens 4.
-    """
-
-    source: nn.LayerNorm
-
-    def __init__(self, source: nn.LayerNorm) -> None:
-        super().__init__()
-        share(self, source=source)
-        self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
-
-    def forward(
-        self, x: Float[Tensor, "*batch pos d_model"]
-    ) -> Float[Tensor, "*batch pos d_model"]:
-        """The normalised stream, with gain and bias."""
-        points: Any = self._modules.values()  # quicker to come by than each as an attribute
-        if not with_hooks(*points):
-            return self.source(x)
-        if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
-            if only_heard(*points):
-                return self._overheard(x)
-        # half precision cannot hold the squares; the fused kernel widens them too
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        centred = wide - wide.mean(dim=-1, keepdim=True)
-        scale = (centred.pow(2).mean(dim=-1, keepdim=True) + self.source.eps).sqrt()
-        normalized = self.hook_normalized(centred / self.hook_scale(scale))
-        return (normalized * self.source.weight + self.source.bias).to(x.dtype)
-
-    def _overheard(
-        self, x: Float[Tensor, "*batch pos d_model"]
-    ) -> Float[Tensor, "*batch pos d_model"]:
-        """The fused kernel with its statistics; listening changes no bit of the result."""
-        out, mean, inverse = torch.native_layer_norm(
-            x, self.source.normalized_shape, self.source.weight, self.source.bias, self.source.eps
-        )
-        self.hook_scale(inverse.reciprocal())
-        self.hook_normalized((x - mean).mul_(inverse))
-        return out
-
-    @property
-    def w(self) -> Float[Tensor, "d_model"]:
-        """The gain."""
-        return self.source.weight
-
-    @property
-    def b(self) -> Float[Tensor, "d_model"]:
-        """The bias."""
-        return self.source.bias
-
-
-class HookedMLP(nn.Module):
-    """The MLP of a block, with the LayerScale that may follow it.
-
-    Args:
-        source: The open_clip block.
-    """
-
-    source: ResidualAttentionBlock
-
-    def __init__(self, source: ResidualAttentionBlock) -> None:
-        super().__init__()
-        share(self, source=source)
-        self.hook_pre, self.hook_post = HookPoint(), HookPoint()
-
-    def forward(
-        self, x: Float[Tensor, "*batch pos d_model"]
-    ) -> Float[Tensor, "*batch pos d_model"]:
-        """What the neurons write, given the normalised stream."""
-        mlp = self.source.mlp
-        return self.write(self.hook_post(mlp.gelu(self.hook_pre(mlp.c_fc(x)))))
-
-    def write(
-        self, neurons: Float[Tensor, "*batch pos d_mlp"]
-    ) -> Float[Tensor, "*batch pos d_model"]:
-        """What the neurons write, given how active they are."""
-        return self.source.ls_2(self.source.mlp.c_proj(neurons))
-
-    @property
-    def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
-        """The weights into the neurons."""
-        return self.source.mlp.c_fc.weight.T
-
-    @property
-    def b_in(self) -> Float[Tensor, "d_mlp"]:
-        """The neurons' biases."""
-        return self.source.mlp.c_fc.bias
-
-    @property
-    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
-        """The weights out of the neurons, LayerScale included."""
-        return self.source.ls_2(self.source.mlp.c_proj.weight.T)
-
-    @property
-    def b_out(self) -> Float[Tensor, "d_model"]:
-        """The output bias, LayerScale included."""
-        return self.source.ls_2(self.source.mlp.c_proj.bias)
-
-
-class HookedBlock(nn.Module):
-    """A residual block: attention, then the MLP, each adding to the stream.
-
-    Args:
-        source: The open_clip block.
-    """
-
-    def __init__(self, source: ResidualAttentionBlock) -> None:
-        super().__init__()
-        self.hook_resid_pre = HookPoint()
-        self.ln1 = HookedNorm(source.ln_1)
-        self.attn = HookedAttention(source)
-        self.hook_attn_out, self.hook_resid_mid = HookPoint(), HookPoint()
-        self.ln2 = HookedNorm(source.ln_2)
-        self.mlp = HookedMLP(source)
-        self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint()
-
-    def forward(
-        self, stream: Float[Tensor, "batch pos d_model"], mask: Mask = None
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """The stream after the block."""
-        stream = self.hook_resid_pre(stream)
-        stream = self.hook_resid_mid(stream + self.hook_attn_out(self.attn(self.ln1(stream), mask)))
-        return self.hook_resid_post(stream + self.hook_mlp_out(self.mlp(self.ln2(stream))))
-
-    def at(
-        self,
-        stream: Float[Tensor, "batch pos d_model"],
-        place: Int[Tensor, "batch"],
-        mask: Mask = None,
-    ) -> Float[Tensor, "batch one d_model"]:
-        """The stream after the block at one position of each example, at a sixth of the cost.
-
-        Args:
-            stream: The stream before the block.
-            place: The position in each example.
-            mask: Added to the scores; None adds nothing.
-
-        Returns:
-            The stream at that position.
-
-        Notes:
-            Only the sites in `SEEN_WHOLE` may be hooked, since the others depend on the query.
-        """
-        stream = self.hook_resid_pre(stream)
-        rows = torch.arange(len(stream), device=stream.device)
-        token = stream[rows, place][:, None] + self.attn.at(self.ln1(stream), place, mask)
-        return token + self.mlp(self.ln2(token))
-
-    def enter(
-        self,
-        name: str,
-        activation: Float[Tensor, "batch pos *d"],
-        stream: Float[Tensor, "batch pos d_model"],
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """The stream after the block, from one of the sites in `ADDED_TO` on.
-
-        Args:
-            name: The site's name within the block.
-            activation: The activation there.
-            stream: The stream that it is added to; no part behind it reads another position.
-
-        Returns:
-            The stream after the block.
-        """
-        if name == "attn.hook_z":
-            name, activation = "hook_attn_out", self.hook_attn_out(self.attn.write(activation))
-        if name == "hook_attn_out":
-            name, activation = "hook_resid_mid", self.hook_resid_mid(stream + activation)
-        if name == "hook_resid_mid":
-            stream = activation
-            name, activation = "hook_mlp_out", self.hook_mlp_out(self.mlp(self.ln2(stream)))
-        if name == "mlp.hook_post":
-            name, activation = "hook_mlp_out", self.hook_mlp_out(self.mlp.write(activation))
-        if name == "hook_mlp_out":
-            activation = self.hook_resid_post(stream + activation)
-        return activation
-
-
-ADDED_TO = {
-    "attn.hook_z": "hook_resid_pre",
-    "hook_attn_out": "hook_resid_pre",
-    "hook_resid_mid": "hook_resid_mid",
-    "mlp.hook_post": "hook_resid_mid",
-    "hook_mlp_out": "hook_resid_mid",
-    "hook_resid_post": "hook_resid_post",
-}
-"""Sites behind which a block mixes no positions, and the stream that each is added to."""
-
-SEEN_WHOLE = (
-    "hook_resid_pre",
-    "ln1.hook_scale",
-    "ln1.hook_normalized",
-    "attn.hook_k",
-    "attn.hook_v",
+from interp.models.towers.block import (
+    ADDED_TO,
+    SEEN_WHOLE,
+    Heads,
+    HookedBlock,
+    HookedNorm,
+    Perceptron,
+    components_of,
 )
-"""The sites that a block has at all positions also where only one position of it is wanted."""
+from interp.models.towers.checked_hooks import with_hooks
+from interp.models.towers.hooked import HookedTower
 
 
 class TransformerTower(HookedTower):

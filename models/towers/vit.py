@@ -12,8 +12,9 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError
 from interp.models.towers.attention import attend, merge_heads, split_heads
+from interp.models.towers.block import HookedNorm
 from interp.models.towers.hooked import share
-from interp.models.towers.transformer import HookedNorm, TransformerTower, unsupported
+from interp.models.towers.transformer import TransformerTower, unsupported
 
 
 class HookedQueries(nn.Module):

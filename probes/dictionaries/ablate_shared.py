@@ -40,8 +40,7 @@ from interp.probes.concept_erasure.edits import (
     site_rows,
 )
 from interp.probes.dictionaries.dictionary_quality import by_label
-from interp.probes.dictionaries.feature_roles import roles
-from interp.probes.dictionaries.usage import checked_activity
+from interp.probes.dictionaries.usage import checked_activity, roles
 from interp.probes.features.features import Code
 from interp.probes.representational_similarity.halved_pairs import HalvedPair
 

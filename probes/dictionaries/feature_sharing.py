@@ -21,6 +21,7 @@ from interp.core.tables import Table
 from interp.probes.dictionaries.dictionary import Dictionary
 from interp.probes.dictionaries.dictionary_quality import match_features
 from interp.probes.dictionaries.usage import (
+    LEAST_CLASSES,
     MEASURES,
     TOP,
     Overlaps,
@@ -36,7 +37,6 @@ from interp.probes.representational_similarity.halved_pairs import HalvedPair, r
 AnyCode = Callable[[np.ndarray], np.ndarray] | Sequence[Dictionary]
 """What takes "picture d_in" to "picture feature", all at least 0, or one dictionary per seed."""
 
-LEAST_CLASSES = 5
 READ_ALIKE, READ_APART = "one code", "dictionaries of two seeds"
 ESTIMAND = "features that a class uses in both domains, less what any class would (rung R5)"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
@@ -20,7 +20,7 @@ from interp.core.storage.pictures import UNREADABLE
 from interp.core.storage.store import complete
 from interp.core.tables import Table
 from interp.core.tower import Tower, check_evaluation
-from interp.probes.galleries.peaks import Peaks, find_peaks
+from interp.probes.galleries.peaks import Peaks, find_peaks, framed
 from interp.probes.galleries.unit_selectivity import FOR_CLASS, Selectivity
 
 if TYPE_CHECKING:
@@ -118,7 +118,6 @@ class Gallery:
         Raises:
             SpecificationError: For a unit or a quantile that there is not.
             DataError: For an unknown domain.
-
         """
         self._check(unit)
         if wrong := [each for each in quantiles if not 0 <= each <= 1]:
@@ -150,19 +149,7 @@ class Gallery:
             The picture; without a frame where no place is known.
         """
         self._check(unit)
-        picture = self.images.picture(row).convert("RGB")
-        scale = side / max(picture.size)
-        size = tuple(max(1, round(scale * length)) for length in picture.size)
-        small = picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-        if (box := self.peaks.box(row, unit)) is not None:
-            left, top, right, bottom = (
-                round(share * (length - 1))
-                for share, length in zip(box, (*small.size, *small.size), strict=True)
-            )
-            draw = ImageDraw.Draw(small)
-            draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="white", width=4)
-            draw.rectangle((left, top, right, bottom), outline="#D55E00", width=2)
-        return small
+        return framed(self.images.picture(row).convert("RGB"), self.peaks.box(row, unit), side)
 
     def selective(self, *, within: Sequence[str] | None = None) -> pd.DataFrame:
         """The units by how well they tell their class in every domain, the best first.
@@ -224,14 +211,9 @@ class Gallery:
             OutputError: If it cannot be written.
         """
         target = Path(folder)
-        about = {
-            "site": self.site,
-            "kind": self.kind,
-            "domains": list(self.domains),
-            "grid": self.peaks.grid,
-            "first": self.peaks.first,
-            "source": self.images.source,
-        }
+        about: dict[str, object] = {"site": self.site, "kind": self.kind}
+        about |= {"domains": list(self.domains), "source": self.images.source}
+        about |= {"grid": self.peaks.grid, "first": self.peaks.first}
         with complete(target) as made:
             np.save(made / VALUES, self.peaks.values)
             np.save(made / TOKENS, self.peaks.tokens)
@@ -377,9 +359,8 @@ def gallery_of(
     Raises:
         SampleError: For fewer than two classes with drawings in both halves.
     """
-    told = Selectivity(
-        peaks.values, random, images.frame.reset_index(drop=True), images.domains, seed
-    )
+    frame = images.frame.reset_index(drop=True)
+    told = Selectivity(peaks.values, random, frame, images.domains, seed)
     n = len(told.classes)
     if n < 2:
         given = f"{n} classes that every domain has drawings of by artists of both halves"
@@ -433,6 +414,5 @@ def open_gallery(folder: str | Path, images: ImageTable) -> Gallery:
         raise DataError(f"open the gallery in {source}", given, right, "open those")
     grid = tuple(about["grid"]) if about["grid"] else None
     peaks = Peaks(values, tokens, grid, about["first"])  # type: ignore[arg-type]
-    return Gallery(
-        images[places], about["site"], about["kind"], peaks, tuple(about["domains"]), table
-    )
+    site, kind, domains = about["site"], about["kind"], tuple(about["domains"])
+    return Gallery(images[places], site, kind, peaks, domains, table)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from einops import rearrange
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from interp.core.errors import ShapeError, SiteError, SpecificationError
@@ -164,6 +165,20 @@ class Peaks:
         rows, columns = self.grid
         row, column = divmod(place, columns)
         return column / columns, row / rows, (column + 1) / columns, (row + 1) / rows
+
+
+def framed(picture: Image.Image, box: Box | None, side: int) -> Image.Image:
+    """A picture whose longer side has `side` pixels, with a frame around a part of it."""
+    scale = side / max(picture.size)
+    width, height = (max(1, round(scale * length)) for length in picture.size)
+    small = picture.resize((width, height), Image.Resampling.BICUBIC)
+    if box is not None:
+        ends = zip(box, (width, height) * 2, strict=True)
+        left, top, right, bottom = (round(share * (length - 1)) for share, length in ends)
+        draw = ImageDraw.Draw(small)
+        draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline="white", width=4)
+        draw.rectangle((left, top, right, bottom), outline="#D55E00", width=2)
+    return small
 
 
 def find_peaks(

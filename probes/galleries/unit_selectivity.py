@@ -205,10 +205,8 @@ class Selectivity:
     @cached_property
     def _cells(self) -> dict[tuple[str, int], np.ndarray]:
         """The rows of each domain and half."""
-        domain, sides = (
-            self.frame["domain"].to_numpy(object),
-            artist_sides(self.frame, seed=self.seed),
-        )
+        domain = self.frame["domain"].to_numpy(object)
+        sides = artist_sides(self.frame, seed=self.seed)
         return {
             (name, half): np.flatnonzero((domain == name) & (sides == half))
             for name in self.domains
@@ -252,12 +250,9 @@ class Selectivity:
         values = {a: _mean(scores, of, every) for a, of in chosen.items()}
         p = self._permuted_p(b, chosen, values)
         labels = np.asarray(self.classes, dtype=object)
-        about = self._about(
-            b,
-            drawing_column(self.frame),
-            "another class than the chosen one",
-            "the class is chosen on other artists' drawings",
-        )
+        null = "another class than the chosen one"
+        estimand = "the class is chosen on other artists' drawings"
+        about = self._about(b, drawing_column(self.frame), null, estimand)
         for a, of in chosen.items():
             total = np.mean([one.sum(axis=0) for one in scores], axis=0)
             others = (total - values[a]) / (len(labels) - 1)
@@ -324,24 +319,13 @@ class Selectivity:
         signs = rng("signs of classes", self.seed).choice([-1.0, 1.0], (N_PERMUTATIONS, size))
         drawn = np.abs(signs @ (each[:, :n] - 0.5)) / size
         at_least = (drawn >= np.abs(value[:n] - 0.5) - 1e-12).sum(axis=0)
-        about = self._about(
-            b,
-            "class",
-            "the domains' names exchanged, class by class: .5",
-            f"share of pictures of {a} above those of {b}, mean over classes",
-        )
+        null = "the domains' names exchanged, class by class: .5"
+        estimand = f"share of pictures of {a} above those of {b}, mean over classes"
         p = (1 + at_least) / (1 + N_PERMUTATIONS)
         nobody = np.full(n, "", dtype=object)
-        numbers = _Numbers(
-            value,
-            np.full(len(value), 0.5),
-            p,
-            spread / np.sqrt(size),
-            np.full(n, float(size)),
-            self.constant(a, b),
-            nobody,
-            nobody,
-        )
+        error, units, dead = spread / np.sqrt(size), np.full(n, float(size)), self.constant(a, b)
+        numbers = _Numbers(value, np.full(len(value), 0.5), p, error, units, dead, nobody, nobody)
+        about = self._about(b, "class", null, estimand)
         return self._rows(FOR_DOMAIN, (a, b), about, numbers)
 
     def _about(self, domain: str, unit: str, null: str, estimand: str) -> Evidence:
@@ -376,19 +360,11 @@ class Selectivity:
                 p=np.nan if dead else float(numbers.p[unit]),
                 reason=SAME if dead else "",
             )
-            rows.append(
-                {
-                    "feature": unit,
-                    "measure": measure,
-                    "domain_a": ends[0],
-                    "domain_b": ends[1],
-                    "label": "" if dead else numbers.label[unit],
-                    "label_again": "" if dead else numbers.label_again[unit],
-                    **row,
-                    "n_units": numbers.n_units[unit],
-                    **beside,
-                }
-            )
+            place = {"feature": unit, "measure": measure, "domain_a": ends[0], "domain_b": ends[1]}
+            chosen = (numbers.label[unit], numbers.label_again[unit])
+            label, again = ("", "") if dead else chosen
+            named = {"label": label, "label_again": again}
+            rows.append(place | named | row | {"n_units": numbers.n_units[unit]} | beside)
         return pd.DataFrame(rows)
 
 

@@ -11,14 +11,6 @@ from scipy.stats import rankdata
 
 from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known
 from interp.probes.features.features import narrowed, paired_rows
-from interp.probes.representational_similarity.cca import (
-    pwcca,
-    pwcca_dimensions,
-    pwcca_in_orders,
-    svcca,
-    svcca_dimensions,
-    svcca_in_orders,
-)
 from interp.probes.representational_similarity.cka import (
     biased_cka,
     cka,
@@ -29,10 +21,16 @@ from interp.probes.representational_similarity.cka import (
     rbf_cka,
     u_centred,
 )
-from interp.probes.representational_similarity.predictivity import (
+from interp.probes.representational_similarity.linear_agreement import (
     dealt_folds,
     predictivity,
     predictivity_in_orders,
+    pwcca,
+    pwcca_dimensions,
+    pwcca_in_orders,
+    svcca,
+    svcca_dimensions,
+    svcca_in_orders,
 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from interp.circuits.planted.expectations import WAYS
+from interp.circuits.planted.conditions import WAYS
 from interp.core.seeds import rng
 
 MODEL = ["condition", "tier", "dose", "seed"]

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from interp.circuits import ClassCircuits, Edges, Units, class_circuits
-from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
+from interp.circuits.planted.weights import disguise
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.core.images import ImageTable
 from interp.models.towers.vit import HookedViT

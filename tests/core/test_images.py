@@ -208,7 +208,7 @@ def test_categories_behave_as_words() -> None:
 @pytest.mark.parametrize("missing", [False, True])
 def test_partners_are_drawn_as_if_each_picture_met_all_others(missing: bool) -> None:
     """The same generator draws the same partners as from the list of all that differ."""
-    from interp.core.images import _partners
+    from interp.core.partners import _drawn
 
     keys = np.random.default_rng(1).choice(list("aabbbcd"), size=(60, 1)).astype(object)
     if missing:
@@ -217,7 +217,7 @@ def test_partners_are_drawn_as_if_each_picture_met_all_others(missing: bool) -> 
     for key in keys:
         apart = np.flatnonzero((keys != key).all(axis=1))
         naive.append(int(generator.choice(apart)))
-    assert list(_partners(keys, np.random.default_rng(5))) == naive
+    assert list(_drawn(keys, np.random.default_rng(5))) == naive
     assert len(set(naive)) > 20
     alike = np.array([["a"]] * 3, dtype=object)
-    assert list(_partners(alike, np.random.default_rng(5))) == [None] * 3
+    assert list(_drawn(alike, np.random.default_rng(5))) == [None] * 3

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageColor
 
 from interp.circuits import Chain
-from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
+from interp.circuits.planted.weights import disguise
 from interp.circuits.planted.world import as_tensor, paint
 from interp.circuits.sharing.choices import CHOICES
 from interp.core.classifiers import Classifier

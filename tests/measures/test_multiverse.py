@@ -21,8 +21,8 @@ from interp.circuits import (
     class_circuits,
     overlap,
 )
-from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
+from interp.circuits.planted.weights import disguise
 from interp.circuits.planted.world import as_tensor, paint
 from interp.circuits.sharing.choices import (
     CHOICES,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from interp.circuits import Circuit, Metric, Target, attribute, discover, wire
-from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
+from interp.circuits.planted.weights import disguise
 from interp.core.errors import DataError, SpecificationError
 from interp.core.tables import COLUMNS, Table
 from interp.models.towers.vit import HookedViT

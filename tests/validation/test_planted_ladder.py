@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.circuits.planted.expectations import expected, expected_by_band
+from interp.circuits.planted.conditions import expected, expected_by_band
 from interp.circuits.planted.vit import Blueprint
 from interp.probes import Features, transfer
 from interp.validation import judge

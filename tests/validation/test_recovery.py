@@ -8,7 +8,7 @@ import pytest
 
 from interp.circuits import Metric, Target, edge_effects, wire
 from interp.circuits.planted.certification import draw_partners
-from interp.circuits.planted.expectations import WAYS, findable
+from interp.circuits.planted.conditions import WAYS, findable
 from interp.circuits.planted.model import TowerOpener
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS

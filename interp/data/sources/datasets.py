@@ -17,8 +17,7 @@ from interp.core.errors import DataError, PictureError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.progress import track
 from interp.core.storage.store import fingerprint
-from interp.data.sources.rows import Opening, complete_rows
-from interp.data.sources.strays import whole
+from interp.data.sources.rows import Opening, complete_rows, whole
 
 IMAGE = ("image", "img", "picture", "jpg", "png")
 """Names under which an item that is a mapping may hold its picture."""

@@ -19,8 +19,14 @@ import pandas as pd
 from interp.core.errors import DataError, listed
 from interp.core.images import ImageTable
 from interp.core.storage.store import file_hash, fingerprint
-from interp.data.sources.rows import Opening, complete_rows
-from interp.data.sources.strays import DECODED, Strays, readable, refuse_missing
+from interp.data.sources.rows import (
+    DECODED,
+    Opening,
+    Strays,
+    complete_rows,
+    readable,
+    refuse_missing,
+)
 
 _LIST = re.compile(r"(?P<domain>.+)_(?P<split>train|test|train_kfold|crossval_kfold)\.txt")
 SPLITS = {"train_kfold": "train", "crossval_kfold": "test"}

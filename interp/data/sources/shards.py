@@ -27,8 +27,7 @@ from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.storage.pictures import UNREADABLE, Stored
 from interp.core.storage.store import cache_folder, fingerprint, replacing, writable, write_atomic
-from interp.data.sources.rows import Opening, complete_rows
-from interp.data.sources.strays import DECODED, SUFFIXES, Strays
+from interp.data.sources.rows import DECODED, SUFFIXES, Opening, Strays, complete_rows
 
 _BLOCK = 512
 _INDEX = 1

@@ -10,7 +10,7 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from interp.circuits.planted.disguises import recode_heads
+from interp.circuits.planted.weights import recode_heads
 from interp.core.seeds import rng
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from interp.circuits import Chain, sweep
 from interp.circuits.patching.patched_cells import PatchPlace, reference_outputs
 from interp.core.tower import resumption
+from interp.models.towers.block import ADDED_TO
 from interp.models.towers.open_tower import open_tower
-from interp.models.towers.transformer import ADDED_TO
 from tests.circuits.conftest import difference
 from tests.models.moved import moved, tokens
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Metric, Target, path_patch, wire
-from interp.circuits.planted.conditions import CONDITIONS, DOSES
-from interp.circuits.planted.expectations import ANSWERS, Expected, expected
+from interp.circuits.planted.conditions import ANSWERS, CONDITIONS, DOSES, Expected, expected
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES, DOMAINS
 from interp.models.towers.vit import HookedViT

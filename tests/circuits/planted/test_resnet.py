@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from interp.circuits import channel_scores
 from interp.circuits.planted.certification import CUTS, draw_partners, margin_task
-from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.model import ChannelTruth, MarginTask
+from interp.circuits.planted.weights import disguise
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
 from interp.circuits.units.unit_faithfulness import measure_units
 from interp.core.errors import DataError, SpecificationError

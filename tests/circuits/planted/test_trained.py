@@ -18,10 +18,9 @@ from interp.circuits.planted.certification import (
     margin_task,
 )
 from interp.circuits.planted.conditions import CONDITIONS, TRAINED
-from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.model import MarginTask
 from interp.circuits.planted.vit import Blueprint, Planted, plant
-from interp.circuits.planted.weights import LAYERS
+from interp.circuits.planted.weights import LAYERS, disguise
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
 from interp.core.errors import SpecificationError
 from interp.models.towers.vit import HookedViT

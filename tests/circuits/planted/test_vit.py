@@ -14,9 +14,9 @@ from interp import circuits
 from interp.circuits import Metric, Target, attribute, edge_effects, wire
 from interp.circuits.planted.certification import certify_edges, certify_shared, certify_truth
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, PIECES
-from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.stages import K_CODE
 from interp.circuits.planted.vit import Blueprint, Planted, plant
+from interp.circuits.planted.weights import disguise
 from interp.circuits.planted.world import (
     AMPLITUDE,
     CARRIERS,

@@ -9,7 +9,7 @@ from interp import open_images
 from interp.core import progress
 from interp.core.errors import DataError
 from interp.data.mixtures.templates import words_for
-from interp.data.sources import strays
+from interp.data.sources import rows
 from tests.data import made
 
 
@@ -137,5 +137,5 @@ def test_decoding_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     whole = made.large()
     (tmp_path / "real/cat/cut.png").write_bytes(whole[: len(whole) // 2])
     assert len(open_images(tmp_path)) == 4
-    monkeypatch.setattr(strays, "DECODED", 3)
+    monkeypatch.setattr(rows, "DECODED", 3)
     assert len(open_images(tmp_path)) == 5

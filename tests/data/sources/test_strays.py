@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from interp.core.errors import DataError
-from interp.data.sources import strays
-from interp.data.sources.strays import Strays, missing, readable, refuse_missing
+from interp.data.sources import rows
+from interp.data.sources.rows import Strays, missing, readable, refuse_missing
 from tests.data import made
 
 
@@ -41,5 +41,5 @@ def test_many_files_are_opened_not_decoded(tmp_path: Path, monkeypatch: pytest.M
     found = Strays()
     assert readable(paths, found) == [True, False, False]
     assert str(found) == "2 broken (cut.png, text.png)"
-    monkeypatch.setattr(strays, "DECODED", 2)
+    monkeypatch.setattr(rows, "DECODED", 2)
     assert readable(paths, Strays()) == [True, True, False]

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from interp.core.sites import AXES
 from interp.models.certificate import certify as certificate
 from interp.models.certificate.certify import certify, relative_error
-from interp.models.towers import attention, transformer, vit
+from interp.models.towers import attention, block, vit
 from interp.models.towers.open_tower import open_tower
 
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
@@ -103,8 +103,8 @@ def test_a_cut_gradient_fails_by_gradient_alone(monkeypatch: Patch) -> None:
 
 
 def test_an_error_under_float32s_bar_fails_in_float64(monkeypatch: Patch) -> None:
-    old = transformer.HookedMLP.forward
-    monkeypatch.setattr(transformer.HookedMLP, "forward", lambda self, x: old(self, x) * (1 + 1e-8))
+    old = block.HookedMLP.forward
+    monkeypatch.setattr(block.HookedMLP, "forward", lambda self, x: old(self, x) * (1 + 1e-8))
     frame = rows(build())
     assert frame[frame.dtype == "float32"].ok.all()
     assert not frame[frame.dtype == "float64"].ok.all()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interp.models.towers import attention, resnet, text, transformer, vit
+from interp.models.towers import attention, block, resnet, text, vit
 from tests.models.certificate.test_certify import RESNET, VIT, build, rows
 from tests.models.moved import QUERIES
 
@@ -46,8 +46,8 @@ def drop_query_bias(patch: Patch) -> None:
 
 
 def drop_neuron_bias(patch: Patch) -> None:
-    old = transformer.HookedMLP.forward
-    patch.setattr(transformer.HookedMLP, "forward", lambda self, x: old(self, x) - self.b_out)
+    old = block.HookedMLP.forward
+    patch.setattr(block.HookedMLP, "forward", lambda self, x: old(self, x) - self.b_out)
 
 
 def skip_residual(patch: Patch) -> None:
@@ -56,7 +56,7 @@ def skip_residual(patch: Patch) -> None:
         x = self.hook_resid_mid(self.hook_attn_out(self.attn(self.ln1(x), mask)))
         return self.hook_resid_post(x + self.hook_mlp_out(self.mlp(self.ln2(x))))
 
-    patch.setattr(transformer.HookedBlock, "forward", forward)
+    patch.setattr(block.HookedBlock, "forward", forward)
 
 
 def swap_heads(patch: Patch) -> None:
@@ -78,11 +78,11 @@ def other_gelu(patch: Patch) -> None:
             self.source.mlp.c_proj(self.hook_post(pre * torch.sigmoid(1.702 * pre)))
         )
 
-    patch.setattr(transformer.HookedMLP, "forward", forward)
+    patch.setattr(block.HookedMLP, "forward", forward)
 
 
 def sample_variance(patch: Patch) -> None:
-    old = transformer.HookedNorm.forward
+    old = block.HookedNorm.forward
 
     def forward(self: Any, x: Tensor) -> Tensor:
         if not self.hook_scale.has_hooks():
@@ -90,7 +90,7 @@ def sample_variance(patch: Patch) -> None:
         scale = self.hook_scale((x.var(dim=-1, keepdim=True) + self.source.eps).sqrt())
         return self.hook_normalized((x - x.mean(-1, keepdim=True)) / scale) * self.w + self.b
 
-    patch.setattr(transformer.HookedNorm, "forward", forward)
+    patch.setattr(block.HookedNorm, "forward", forward)
 
 
 def unscaled_scores(patch: Patch) -> None:

@@ -9,7 +9,7 @@ from transformer_lens import ActivationCache, FactoredMatrix
 from interp import Patch
 from interp.core.errors import ShapeError, SiteError, SpecificationError
 from interp.models.clip import Clip
-from interp.models.towers.checked_hooks import SiteCache
+from interp.models.towers.site_cache import SiteCache
 from tests.circuits.conftest import open_vit
 from tests.refusals import refuses
 

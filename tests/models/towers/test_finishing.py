@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.core.errors import ShapeError, SiteError
 from interp.core.tower import Enterable, Finishing
 from interp.models import HookedText
-from interp.models.towers.transformer import ADDED_TO, SEEN_WHOLE
+from interp.models.towers.block import ADDED_TO, SEEN_WHOLE
 from tests.models.moved import TEXT_VARIANTS, moved, tokens, visual
 from tests.models.moved import text as moved_text
 from tests.models.towers import test_vit

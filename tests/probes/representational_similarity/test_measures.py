@@ -22,8 +22,8 @@ from interp.probes import (
     svcca,
 )
 from interp.probes.features.features import centred_rows
+from interp.probes.representational_similarity.linear_agreement import STRENGTHS, _folds
 from interp.probes.representational_similarity.measures import find_measure
-from interp.probes.representational_similarity.predictivity import STRENGTHS, _folds
 from tests.probes.representational_similarity.test_cka import related, song
 from tests.refusals import refuses
 

@@ -13,9 +13,9 @@ from interp.core.errors import SpecificationError
 from interp.core.statistics.resampling import class_permutations, jackknife
 from interp.probes import SimilarityMeasure, cka, predictivity, procrustes, similarity
 from interp.probes.representational_similarity.arranging import ComparisonDesign
+from interp.probes.representational_similarity.linear_agreement import STRENGTHS, dealt_folds
 from interp.probes.representational_similarity.measures import MEASURES
 from interp.probes.representational_similarity.permuting import NULL_DRAWS, orders_without
-from interp.probes.representational_similarity.predictivity import STRENGTHS, dealt_folds
 from interp.probes.representational_similarity.similarity import compare
 from tests.probes.representational_similarity.test_arranging import halves
 
