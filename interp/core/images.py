@@ -17,8 +17,8 @@ from torch import Tensor
 from interp.core.errors import DataError, PictureError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
-from interp.core.partners import partners, spread
 from interp.core.seeds import rng
+from interp.core.statistics.partners import partners, spread
 from interp.core.storage.pictures import (
     DECODED,
     UNREADABLE,

@@ -208,7 +208,7 @@ def test_categories_behave_as_words() -> None:
 @pytest.mark.parametrize("missing", [False, True])
 def test_partners_are_drawn_as_if_each_picture_met_all_others(missing: bool) -> None:
     """The same generator draws the same partners as from the list of all that differ."""
-    from interp.core.partners import _drawn
+    from interp.core.statistics.partners import _drawn
 
     keys = np.random.default_rng(1).choice(list("aabbbcd"), size=(60, 1)).astype(object)
     if missing:
