@@ -164,7 +164,7 @@ def judge_command(
     """
     from interp.core.arguments import numbers_from
     from interp.core.errors import DataError
-    from interp.report.on_truth.judged_page import build_judged_page
+    from interp.report.judged_page import build_judged_page
     from interp.validation import blueprints, judge_method, standing, write_benchmark
     from interp.validation.judged_methods import FAILED
 

@@ -89,7 +89,7 @@ def build_difference_page(
         first=surest,
         against=against,
         sides=[
-            (side, _named(one), answers[side], overviews(pages[side]))
+            (side, _named(one), answers[side], list(overviews(pages[side])))
             for side, one in results.items()
         ],
         counts=_counts(frame),
@@ -98,10 +98,6 @@ def build_difference_page(
         same=sequence([name for name, why in (rest or {}).items() if why == "the same"]),
         figures=figure_data(drawn, surest),
         commands=[(_command(a, b, out, models=bool(tables)), "makes this page")],
-        still="",
-        strips=[],
-        sheets=[],
-        atlas="",
     )
     # a file: it holds no tables
     made = LoadedResult(out, {"mode": "study"}, {"diff": table, **tables})

@@ -14,12 +14,11 @@ from interp.declared.measures import declared_figure
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder
-from interp.report.figures.named_parts import draw_names
-from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match
+from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match, draw_names
 from interp.report.figures.sharing_profiles import draw_profile
 from interp.report.figures.specification_curves import choices_figure, in_short
 from interp.report.grammar.figure_rows import figure_rows
-from interp.report.grammar.pieces import LEGEND, Figure, Trace
+from interp.report.grammar.pieces import LEGEND, Figure, Trace, bare
 from interp.report.loaded import LoadedResult, read_result, whole
 from interp.report.page_model import page_model
 from interp.report.sections import draw_figure, filled_sections, page_sections
@@ -209,7 +208,7 @@ def draw(figure: Figure) -> "go.Figure":
     import plotly.graph_objects as go
 
     chosen = [choice.selected for choice in figure.choices]
-    traces = [_plain(trace) for trace in figure.data if _shown(trace, chosen)]
+    traces = [bare(trace) for trace in figure.data if _shown(trace, chosen)]
     said = ", ".join(
         f"{choice.label}: {choice.options[choice.selected]}"
         for choice in figure.choices
@@ -253,7 +252,3 @@ def _shown(trace: Trace, chosen: list[int]) -> bool:
     """Whether a trace belongs to the choices; None belongs to all."""
     options = trace.get("meta") or []
     return all(option is None or option == at for option, at in zip(options, chosen, strict=False))
-
-
-def _plain(trace: Trace) -> Trace:
-    return {key: value for key, value in trace.items() if key != "meta" and value is not None}

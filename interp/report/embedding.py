@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -238,40 +239,32 @@ def sheets(given: Sequence[Plate], natural: str) -> list[str]:
     """A picture of every class, one sheet a domain, natural first; none where they do not fit."""
     plates = [plate for plate in given if plate.keys.get("kind") == SHEET]
     plates.sort(key=lambda p: (p.keys.get("domain") != natural, p.name))
-    found = []
-    for plate in plates:
-        try:
-            labels = json.loads(plate.keys.get("labels", "[]"))
-            size, columns = int(plate.keys["size"]), int(plate.keys["columns"])
-        except (KeyError, ValueError):  # written by another version
-            continue
-        kind, data = encoded(plate.image, small=True)
-        words = {"domain": plate.keys.get("domain", ""), "labels": labels, "size": size}
-        found.append(script_json(words | {"columns": columns, "type": kind, "data": data}))
+    names = ["labels", "size", "columns"]
+    found = [_cut_plate(p, names, domain=p.keys.get("domain", "")) for p in plates]
+    found = [one for one in found if one]
     return found if sum(map(len, found)) < SHEET_BYTES else []
 
 
 def strips(given: Sequence[Plate]) -> list[str]:
     """The pictures of every node of a model's circuits, a strip each, as many models as fit."""
-    found, left = [], STRIP_BYTES
-    for plate in (plate for plate in given if plate.keys.get("kind") == NODES):
-        keys = plate.keys
-        try:
-            cut = {name: json.loads(keys[name]) for name in ("nodes", "domains", "each", "size")}
-        except (KeyError, ValueError):  # written by another version
-            continue
-        kind, data = encoded(plate.image, small=True)
-        model = node_key(keys)
-        one = script_json(
-            cut
-            | {"model": model, "gap": GAP, "width": plate.image.width}
-            | {"type": kind, "data": data}
-        )
-        left -= len(one)
-        if left < 0:
-            break
-        found.append(one)
-    return found
+    names = ["nodes", "domains", "each", "size"]
+    found = [
+        _cut_plate(plate, names, model=node_key(plate.keys), gap=GAP, width=plate.image.width)
+        for plate in given
+        if plate.keys.get("kind") == NODES
+    ]
+    sizes = accumulate(map(len, found))
+    return [one for one, size in zip(found, sizes, strict=True) if one and size <= STRIP_BYTES]
+
+
+def _cut_plate(plate: Plate, names: Sequence[str], **words: object) -> str:
+    """A picture as JSON, with what the page cuts it by; "" where another version wrote it."""
+    try:
+        by = {name: json.loads(plate.keys[name]) for name in names}
+    except (KeyError, ValueError):
+        return ""
+    kind, data = encoded(plate.image, small=True)
+    return script_json({**by, **words, "type": kind, "data": data})
 
 
 def node_key(place: Mapping[str, Any]) -> str:

@@ -95,7 +95,7 @@ def render_page(result: LoadedResult) -> str:
     first, no_answer = answer_figure(page)
     sections = filled_sections(page, result.absent)
     counted = {"headline": summary(page), "chips": verdict_chips(page)}
-    tables = {"ladder": ladder_table(page), "overviews": overviews(page)}
+    tables = {"ladder": list(ladder_table(page)), "overviews": list(overviews(page))}
     map_ = map_data(page)
     figures = embedding.figure_data(
         [*([first] if first else []), *(one for each in sections for one in each.figures)], first
@@ -151,6 +151,7 @@ def _common_words() -> dict[str, object]:
         styles=(HERE / "page.css").read_text(),
         script="\n".join((HERE / name).read_text() for name in SCRIPTS),
         plotly=_plotly(),
+        **{"still": "", "atlas": "", "strips": [], "sheets": []},  # unless a page has them
     )
 
 

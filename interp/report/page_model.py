@@ -6,6 +6,7 @@ checkpoint they are the pairs of its natural domain with every other.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -159,20 +160,10 @@ def _pairs_of_one(settings: Sequence[str], domains: Sequence[str], natural: str)
     others = [name for name in domains if name != natural]
     names = [f"{natural} and {name}" for name in others]
     setting = [*settings, ""][0]
+    looks = zip(names, naming.colours(others).items(), cycle(naming.SYMBOLS), strict=False)
     rows = [
-        (
-            name,
-            plain(name),
-            setting,
-            "",
-            natural,
-            other,
-            tint,
-            naming.SYMBOLS[place % len(naming.SYMBOLS)],
-        )
-        for place, (name, (other, tint)) in enumerate(
-            zip(names, naming.colours(others).items(), strict=True)
-        )
+        (name, plain(name), setting, "", natural, other, tint, symbol)
+        for name, (other, tint), symbol in looks
     ]
     return pd.DataFrame(rows, columns=list(SUBJECT))
 

@@ -1,6 +1,6 @@
 """The page's sections in their order, filled with what a result holds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from interp.core.errors import sequence
@@ -58,7 +58,7 @@ RENDERERS: Mapping[str, Callable[[FigureRows], Figure | None]] = {
 }
 """What draws a figure, by its kind: the four of the grammar, then those of a figure of its own."""
 
-WORD_TABLES: Mapping[str, Callable[..., list[WordTable]]] = {
+WORD_TABLES: Mapping[str, Callable[..., Iterable[WordTable]]] = {
     "angles": verdict_tables.angles_table,
     "by layer": verdict_tables.by_layer_table,
     "certificate": verdict_tables.certificate_table,

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from interp.core.errors import sequence
@@ -19,6 +20,8 @@ from interp.verdicts.wording import LEVELS
 
 ASKED = ("R2", "R3", "R4", "R6")
 """The rungs that the summary counts."""
+
+ALL_SIGNS = {**SIGNS, **LINK_SIGNS}
 
 
 @dataclass(frozen=True)
@@ -91,33 +94,36 @@ def foremost(rows: Frame) -> Frame:
 def verdict_chips(page: PageModel, rungs: Sequence[str] = ASKED) -> list[Chip]:
     """How many models, or pairs of domains, give each answer in the middle layers."""
     own = page.verdicts[page.verdicts["learned"]]
-    chips = []
-    for rung in rungs:
-        words = list(own[own["rung"] == rung]["verdict"])
-        readable = {} if RUNGS[rung].indexed else {SHARED: "yes"}
-        chips += [
-            Chip(
-                f"{rung} {RUNGS[rung].label}",
-                readable.get(word, word),
-                SIGNS[word],
-                f"{words.count(word)} of {len(words)}",
-            )
-            for word in VERDICTS
-            if word in words
-        ]
-    return chips
+    return [
+        chip
+        for rung in rungs
+        for words in [list(own[own["rung"] == rung]["verdict"])]
+        for chip in _chips(
+            f"{rung} {RUNGS[rung].label}",
+            sorted(words, key=VERDICTS.index),
+            {} if RUNGS[rung].indexed else {SHARED: "yes"},
+        )
+    ]
 
 
 def level_chips(levels: Frame) -> list[Chip]:
     """How many rungs give each answer at a level of evidence."""
     own = levels[levels["adjusted"] == ""]
-    chips = []
-    for level, where in LEVELS.items():
-        words = list(own[own["level"] == level]["verdict"])
-        for word in dict.fromkeys(words):
-            sign, counted = LINK_SIGNS.get(word, "?"), f"{words.count(word)} of {len(words)}"
-            chips.append(Chip(f"{level} {where}", word, sign, counted))
-    return chips
+    return [
+        chip
+        for level, where in LEVELS.items()
+        for chip in _chips(f"{level} {where}", list(own[own["level"] == level]["verdict"]))
+    ]
+
+
+def _chips(about: str, words: Sequence[str], called: Mapping[str, str] | None = None) -> list[Chip]:
+    """A chip for each word, in the order given."""
+    return [
+        Chip(
+            about, (called or {}).get(word, word), ALL_SIGNS.get(word, "?"), f"{n} of {len(words)}"
+        )
+        for word, n in Counter(words).items()
+    ]
 
 
 def section_chips(page: PageModel, spec: SectionSpec) -> list[Chip]:

@@ -69,12 +69,11 @@ def _ends(low: float, high: float, form: Callable[[float], str] = number) -> str
     return f"{form(low)} to {form(high)}" if known else MISSING
 
 
-def ladder_table(page: PageModel) -> list[WordTable]:
+def ladder_table(page: PageModel) -> Iterator[WordTable]:
     """Every rung for every subject, one grid per test domain; rungs not measured say so.
 
     A run that asked for accuracy alone has no ladder to climb.
     """
-    grids: list[WordTable] = []
     for test, subjects, verdicts in _by_test_domain(page) if not page.accuracy_only else ():
         cells = {(row.rung, row.name): _cell(row) for row in _each(verdicts)}
         where = f"{page.natural} and {test}" if test else "the domains"
@@ -84,8 +83,7 @@ def ladder_table(page: PageModel) -> list[WordTable]:
             for rung in RUNGS
         ]
         caption = f"Are the middle layers shared between {where}? Every rung of the ladder"
-        grids.append(WordTable(caption, ["Rung", *subjects["name"]], rows))
-    return grids
+        yield WordTable(caption, ["Rung", *subjects["name"]], rows)
 
 
 def _each(rows: Frame) -> Iterator[Any]:
@@ -102,9 +100,8 @@ def _cell(row: Any) -> str:
     return f"{SIGNS.get(row.verdict, '?')} {word} ({probes})"
 
 
-def overviews(page: PageModel) -> list[Overview]:
+def overviews(page: PageModel) -> Iterator[Overview]:
     """One for each test domain: mixtures in a line each, or a checkpoint's pairs of domains."""
-    grids: list[Overview] = []
     for test, subjects, verdicts in _by_test_domain(page) if not page.accuracy_only else ():
         words = {(row.rung, row.name): _answer(row) for row in _each(verdicts)}
         rungs = [name for name in RUNGS if name in set(verdicts["rung"])]
@@ -127,8 +124,7 @@ def overviews(page: PageModel) -> list[Overview]:
         labels = {name: rung.label for name, rung in RUNGS.items()}
         others = [label for name, label in labels.items() if name not in rungs]
         head += [labels[name] for name in rungs]
-        grids.append(Overview(caption, head, rows, others))
-    return grids
+        yield Overview(caption, head, rows, others)
 
 
 FAILED = "did not learn"
@@ -185,9 +181,8 @@ def answers_table(page: PageModel) -> list[WordTable]:
     ]
 
 
-def verdicts_table(page: PageModel, rung: str) -> list[WordTable]:
+def verdicts_table(page: PageModel, rung: str) -> Iterator[WordTable]:
     """A rung's verdict in the middle layers, with index, interval, votes and reasons."""
-    grids = []
     for test, _, verdicts in _by_test_domain(page):
         rows = [
             (
@@ -199,11 +194,10 @@ def verdicts_table(page: PageModel, rung: str) -> list[WordTable]:
         head = ("", "Verdict", "Mean index", "95 % interval", "Sites", "Why")
         where = f", {page.natural} × {test}" if test else ""
         if rows:
-            grids.append(WordTable(f"Verdict of {rung} in the middle layers{where}", head, rows))
-    return grids
+            yield WordTable(f"Verdict of {rung} in the middle layers{where}", head, rows)
 
 
-def by_layer_table(page: PageModel, key: str) -> list[WordTable]:
+def by_layer_table(page: PageModel, key: str) -> Iterator[WordTable]:
     """A measure's verdict at every site, with index and interval, or the reason for none.
 
     Of a measure with a direction both are told, the one from the natural domain first.
@@ -211,28 +205,24 @@ def by_layer_table(page: PageModel, key: str) -> list[WordTable]:
     measure = next(one for rung in RUNGS.values() for one in rung.measures if one.key == key)
     every = measure.select(page.frame(measure.table))
     every = every[every["control"] == ""]
-    grids = []
     for test, subjects, _ in _by_test_domain(page):
         parts = [(one, every[of_pair(every, one)]) for one in subjects.itertuples()]
         parts = [(one, own) for one, own in parts if len(own)]
         if not parts:
             continue
+        every_part = pd.concat([own for _, own in parts])
         rows = [
-            [
-                site_label(site),
-                *(_at(own[own["site"] == site], str(one.natural)) for one, own in parts),
-            ]
-            for site in sites_by_depth(pd.concat([own for _, own in parts]))
+            [site_label(site), *(_at(own[own["site"] == site], one.natural) for one, own in parts)]
+            for site in sites_by_depth(every_part)
         ]
         where = f", {page.natural} × {test}" if test else ""
         where += "; after the stroke, back" if measure.directed else ""
-        counted = counts(pd.concat([own for _, own in parts]))
+        counted = counts(every_part)
         head = ["Layer", *(str(one.name) for one, _ in parts)]
-        grids.append(WordTable(f"{key} layer by layer{where}. {counted}", head, rows))
-    return grids
+        yield WordTable(f"{key} layer by layer{where}. {counted}", head, rows)
 
 
-def _at(rows: Frame, natural: str) -> str:
+def _at(rows: Frame, natural: Any) -> str:
     """One site's verdict in words, in each direction that was measured."""
     onwards = rows[rows["domain_a"] == natural]
     both = [part.iloc[0] for part in (onwards, rows.drop(onwards.index)) if len(part)]
@@ -296,12 +286,11 @@ FACTOR_COLUMNS = {
 }
 
 
-def angles_table(page: PageModel) -> list[WordTable]:
+def angles_table(page: PageModel) -> Iterator[WordTable]:
     """Shares of class and domain at the middle site, and whether they lie along one another."""
     frame = page.frame("factorisation")
     site = middle_site(frame)
     frame = frame[(frame["control"] == "") & (frame["site"] == site)]
-    grids = []
     for test, subjects, _ in _by_test_domain(page):
         own = {str(one.name): frame[of_model(frame, one)] for one in subjects.itertuples()}
         rows = [
@@ -312,8 +301,7 @@ def angles_table(page: PageModel) -> list[WordTable]:
         where = f", {test} held out" if test else ""
         head = ["", *FACTOR_COLUMNS.values()]
         if rows:
-            grids.append(WordTable(f"Factors at {site_label(site)}{where}", head, rows))
-    return grids
+            yield WordTable(f"Factors at {site_label(site)}{where}", head, rows)
 
 
 def _share(rows: Frame, factor: str) -> str:

@@ -24,8 +24,8 @@ from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.report.figures.planted_truth import DOSED
 from interp.report.naming import SIGNS
-from interp.report.on_truth.planted_truth import DOSED
 from interp.validation.planted_ladder import (
     PLACE,
     PlantedLadder,

@@ -14,7 +14,7 @@ from interp.declared.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE
 from interp.declared.writing import number, plain
 from interp.report.embedding import KEYED, node_key
 from interp.report.grammar.figure_rows import FigureRows
-from interp.report.grammar.pieces import Figure, Meta, Trace, layout
+from interp.report.grammar.pieces import Figure, Meta, Trace, bare, layout
 from interp.report.loaded import Frame
 from interp.report.naming import faded
 
@@ -118,11 +118,12 @@ def draw_circuit(table: Table, *, title: str = "") -> "go.Figure":
         raise SampleError("draw a circuit", "no edge", "one or more", "keep more of them")
     columns = _columns(rows)
     graph = Graph.of(rows.assign(found_in="", side=""), columns)
-    traces = [{k: v for k, v in each.items() if k != "meta"} for each in graph.traces([])]
     said = f"{title}<br><sup>{len(rows)} edges; width is |score|, blue raises the metric</sup>"
     shape = _shape([graph], columns)
     extra = {"title": said, "template": "plotly_white", "height": shape["height"] + 60}
-    return go.Figure(data=traces, layout={**shape, **extra, "margin": {"t": 90}})
+    return go.Figure(
+        data=list(map(bare, graph.traces([]))), layout={**shape, **extra, "margin": {"t": 90}}
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from interp.declared.figures import SETTING, TEST_DOMAIN, FigureSpec, SectionSpe
 from interp.declared.writing import number, plain
 from interp.report.figures.sharing_profiles import PROFILE, ordered_pairs
 from interp.report.grammar.figure_rows import FigureRows
-from interp.report.grammar.pieces import MAP, Figure, Meta, Trace, layout, span
+from interp.report.grammar.pieces import MAP, Figure, Meta, Trace, bare, cells, layout, span
 from interp.report.loaded import Frame, whole
 from interp.report.naming import SIGNS, setting_name
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
@@ -107,25 +107,21 @@ def _pairs(rows: Frame) -> list[tuple[str, str, str]]:
 
 def _verdicts(rows: Frame, names: Sequence[tuple[str, str, str]], meta: Meta) -> Trace:
     """A heat map of verdicts; seeds of one model vote together."""
-    cells = dict(iter(rows.groupby(["domain_a", "domain_b", "band", "rung"], sort=False)))
-    grid = [[cells.get((*name, rung), rows.iloc[:0]) for rung in RUNGS] for name in names]
+    known = dict(iter(rows.groupby(["domain_a", "domain_b", "band", "rung"], sort=False)))
+    grid = [[known.get((*name, rung), rows.iloc[:0]) for rung in RUNGS] for name in names]
     verdicts = [[_agreed(cell) for cell in row] for row in grid]
-    return {
-        "type": "heatmap",
-        "z": [[LEVELS.get(verdict) for verdict in row] for row in verdicts],
-        "x": list(HEADS.values()),
-        "y": [f"{plain(a, 14)} × {plain(b, 14)}, {band}" for a, b, band in names],
-        "text": [[SIGNS.get(verdict, "") for verdict in row] for row in verdicts],
-        "texttemplate": "%{text}",
-        "textfont": {"color": "#1a1a1a", "size": 14},
-        "hovertext": [[_cell(*cell) for cell in zip(row, RUNGS, strict=True)] for row in grid],
-        "hovertemplate": "%{y}<br>%{hovertext}<extra></extra>",
+    return cells(
+        [[LEVELS.get(verdict) for verdict in row] for row in verdicts],
+        list(HEADS.values()),
+        [f"{plain(a, 14)} × {plain(b, 14)}, {band}" for a, b, band in names],
+        text=[[SIGNS.get(verdict, "") for verdict in row] for row in verdicts],
+        texttemplate="%{text}",
+        textfont={"color": "#1a1a1a", "size": 14},
+        hovertext=[[_cell(*cell) for cell in zip(row, RUNGS, strict=True)] for row in grid],
+        hovertemplate="%{y}<br>%{hovertext}<extra></extra>",
         **LOOK,
-        "xgap": 2,
-        "ygap": 2,
-        "hoverongaps": False,
-        "meta": list(meta),
-    }
+        meta=list(meta),
+    )
 
 
 def _agreed(cell: Frame) -> str:
@@ -170,12 +166,11 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
 
     rows = whole(table.frame)
     names = _pairs(rows)
-    trace = {key: value for key, value in _verdicts(rows, names, [None]).items() if key != "meta"}
     counted = span(rows["n_units"].dropna())
     signs = "● shared, ◐ partly, ○ not shared, ? cannot tell"
     said = f"{title}<br><sup>{signs}; n = {counted} classes</sup>"
     return go.Figure(
-        data=[trace],
+        data=[bare(_verdicts(rows, names, [None]))],
         layout={
             "title": said,
             "height": 190 + 26 * len(names),

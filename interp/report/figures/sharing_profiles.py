@@ -247,9 +247,8 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> "go.Fig
         for trace in _panels(own, setting_looks([""]), [None]):
             traces.append(trace | look if trace["name"] == "this model" else trace)
     traces += _empty_panels(rows, [None])
-    traces = [{key: value for key, value in trace.items() if key != "meta"} for trace in traces]
     scale = "index: 0 null, 1 ceiling; bars 95 % intervals"
     said = f"{title}<br><sup>{scale}; n = {counted} classes</sup>"
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top"}
     shape = {"title": said, "margin": {"t": 110}, "legend": legend}
-    return go.Figure(data=traces, layout=_panel_layout() | shape)
+    return go.Figure(data=list(map(pieces.bare, traces)), layout=_panel_layout() | shape)

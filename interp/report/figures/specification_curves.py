@@ -120,18 +120,9 @@ def _matrix(rows: Frame, lines: Sequence[OptionLine], meta: Meta) -> Trace:
         ]
         for line in lines
     ]
-    return {
-        "type": "heatmap",
-        "z": z,
-        "x": rows["at"].tolist(),
-        "y": list(range(len(lines))),
-        "yaxis": "y2",
-        **LOOK,
-        "ygap": 4,
-        "xgap": 1 if len(rows) < 70 else 0,
-        "hoverinfo": "skip",
-        "meta": list(meta),
-    }
+    gaps = {"ygap": 4, "xgap": 1 if len(rows) < 70 else 0}
+    more = {"yaxis": "y2", "hoverinfo": "skip", "meta": list(meta)}
+    return pieces.cells(z, rows["at"].tolist(), list(range(len(lines))), **LOOK, **gaps, **more)
 
 
 def _usual(rows: Frame, lines: Sequence[OptionLine], meta: Meta) -> list[Trace]:

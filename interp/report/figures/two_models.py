@@ -13,6 +13,7 @@ INTO = {
     "from the reference": "this model, from the reference",
 }
 WAY = figures.ChoiceSpec("Goes on", "way", INTO)
+DEPTH = figures.AxisSpec("depth, 0 to 1", limits=(0, 1.02))
 
 
 def _reference(data: FigureRows, rows: Frame) -> str:
@@ -37,9 +38,9 @@ STITCHED = figures.FigureSpec(
     needs=("index", "depth"),
     scale=figures.INDEX,
     subjects="settings",
-    choices=(figures.TEST_DOMAIN, WAY, figures.ChoiceSpec("Pictures", "domain")),
+    choices=(figures.TEST_DOMAIN, WAY, figures.PICTURES),
     across="depth",
-    x=figures.AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    x=DEPTH,
     y=figures.AxisSpec("index of what the stitch keeps", from_zero=True, within=(-0.5, 1.5)),
     lines=(figures.LineSpec(0), *figures.threshold_lines()),
     height=400,
@@ -58,14 +59,9 @@ CONTROLS = figures.FigureSpec(
     where={"label": [""]},
     needs=("value", "depth"),
     subjects="measure",
-    choices=(
-        figures.TEST_DOMAIN,
-        figures.ChoiceSpec("Model", "setting"),
-        WAY,
-        figures.ChoiceSpec("Pictures", "domain"),
-    ),
+    choices=(figures.TEST_DOMAIN, figures.ChoiceSpec("Model", "setting"), WAY, figures.PICTURES),
     across="depth",
-    x=figures.AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    x=DEPTH,
     y=figures.AxisSpec("balanced accuracy", percent=True, from_zero=True),
     height=400,
 )
@@ -92,7 +88,7 @@ ALIKE = figures.FigureSpec(
         ),
     ),
     across="depth",
-    x=figures.AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    x=DEPTH,
     y=figures.AxisSpec("index of similarity", from_zero=True),
     lines=figures.ZERO,
     height=400,

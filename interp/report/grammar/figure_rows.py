@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import cycle, product
 from string import Formatter
 from typing import Any
 
@@ -204,14 +204,10 @@ def _lines(page: PageModel, spec: FigureSpec, every: Frame) -> Frame:
         found = [(naming.setting_label(name), *look, name) for name, look in looks.items()]
         return pd.DataFrame(found, columns=LINE)
     names = _values(page, spec, spec.subjects, spec.subject_names, every)
+    looks = zip(naming.colours(names).items(), cycle(naming.SYMBOLS), strict=False)
     found = [
-        (
-            spec.subject_names.get(name, plain(name)),
-            tint,
-            naming.SYMBOLS[place % len(naming.SYMBOLS)],
-            name,
-        )
-        for place, (name, tint) in enumerate(naming.colours(names).items())
+        (spec.subject_names.get(name, plain(name)), tint, symbol, name)
+        for (name, tint), symbol in looks
     ]
     return pd.DataFrame(found, columns=LINE)
 

@@ -241,6 +241,19 @@ MAP = {"automargin": True, "type": "category", "showgrid": False, "zeroline": Fa
 """An axis of a heat map."""
 
 
+def cells(
+    z: Sequence[Sequence[float | None]], x: Sequence[object], y: Sequence[object], **more: object
+) -> Trace:
+    """The cells of a map, apart from one another; `more` is in plotly's words."""
+    apart = {"xgap": 2, "ygap": 2, "hoverongaps": False}
+    return {"type": "heatmap", "z": z, "x": x, "y": y, **apart, **more}
+
+
+def bare(trace: Trace) -> Trace:
+    """A trace as plotly takes it, without the options of the page."""
+    return {key: value for key, value in trace.items() if key != "meta" and value is not None}
+
+
 def heat(
     z: Sequence[Sequence[float]],
     x: Sequence[str],
@@ -252,23 +265,19 @@ def heat(
 ) -> Trace:
     """A heat map whose cells carry their number; a cell without one shows "?"."""
     rows = [numbers(row) for row in z]
-    return {
-        "type": "heatmap",
-        "z": rows,
-        "x": [in_lines(name, 22) for name in x],
-        "y": [in_lines(name, 26) for name in y],
-        "text": [["?" if value is None else number(value) for value in row] for row in rows],
-        "texttemplate": "%{text}",
-        "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
-        "colorscale": "Cividis",
-        "zmin": limits[0],
-        "zmax": limits[1],
-        "xgap": 2,
-        "ygap": 2,
-        "hoverongaps": False,
-        "meta": list(meta) if meta is not None else None,
-        "colorbar": {"title": {"text": title, "side": "right"}, "thickness": 12, "len": 0.9},
-    }
+    return cells(
+        rows,
+        [in_lines(name, 22) for name in x],
+        [in_lines(name, 26) for name in y],
+        text=[["?" if value is None else number(value) for value in row] for row in rows],
+        texttemplate="%{text}",
+        hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
+        colorscale="Cividis",
+        zmin=limits[0],
+        zmax=limits[1],
+        meta=list(meta) if meta is not None else None,
+        colorbar={"title": {"text": title, "side": "right"}, "thickness": 12, "len": 0.9},
+    )
 
 
 def in_lines(name: str, width: int) -> str:

@@ -7,12 +7,7 @@ import pandas as pd
 import pytest
 
 from interp.core.tables import Table
-from interp.report.on_truth.judged_page import (
-    area_figure,
-    build_judged_page,
-    headline,
-    kinds_figure,
-)
+from interp.report.judged_page import area_figure, build_judged_page, headline, kinds_figure
 from interp.validation import blueprints, judge_method, planted_answers, standing
 from tests.report.unpacked import with_figures
 

@@ -62,10 +62,6 @@ def build_judged_page(
         failures=failures,
         figures=figure_data(drawn, first),
         commands=[(command, "makes this page")] if command else [],
-        still="",
-        strips=[],
-        sheets=[],
-        atlas="",
     )
     tables = {"judged": judged, "standing": by_kind}
     made = LoadedResult(out, {"mode": "model"}, tables)  # a file: it holds no tables

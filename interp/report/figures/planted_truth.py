@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
-from interp.declared.figures import BLUE, GREY
+from interp.declared.figures import BLUE, GREY, INDEX
+from interp.report.grammar import pieces
 from interp.report.naming import SIGNS
 
 if TYPE_CHECKING:
@@ -168,8 +169,7 @@ def draw_doses(
         by_dose = rows.groupby("dose")
         mean = by_dose[["index", "index_low", "index_high"]].mean()
         said = by_dose["verdict"].agg(lambda words: SIGNS[words.mode().iloc[0]])
-        up, down = mean["index_high"] - mean["index"], mean["index"] - mean["index_low"]
-        bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+        bars = pieces.error_bars(mean, INDEX, thickness=None, width=None)
         place = {"row": 1, "col": column, "showlegend": False}
         signs = {"mode": "lines+markers+text", "text": said, "textposition": "bottom right"}
         look = {"line": {"color": BLUE}, "marker": {"size": 8}, "error_y": bars, "name": rung.name}
@@ -190,8 +190,8 @@ def draw_doses(
 
 
 LOOK = {
-    **{"texttemplate": "%{text}", "textfont": {"size": 11}, "hoverongaps": False},
-    **{"zmin": -1, "zmax": 1, "colorscale": SCALE, "showscale": False, "xgap": 2, "ygap": 2},
+    **{"texttemplate": "%{text}", "textfont": {"size": 11}, "showscale": False},
+    **{"zmin": -1, "zmax": 1, "colorscale": SCALE},
 }
 """How plotly is told of a map of answers."""
 
@@ -225,10 +225,10 @@ def _heatmap(
     grouped = dict(list(cells.groupby(["kind", column])))
     found = [[cell(grouped.get((kind, name), cells[:0])) for name in asked] for kind in kinds]
     models = cells.drop_duplicates(["condition", "tier", "seed", "dose"])
-    trace = go.Heatmap(
-        x=[titles[name] for name in asked],
-        y=kinds,
-        z=[[score for score, _ in row] for row in found],
+    trace = pieces.cells(
+        [[score for score, _ in row] for row in found],
+        [titles[name] for name in asked],
+        kinds,
         text=[[text for _, text in row] for row in found],
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
         **LOOK,

@@ -1,1 +1,0 @@
-"""Figures and a page of what was judged on planted models."""
