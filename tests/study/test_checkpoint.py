@@ -13,8 +13,7 @@ from interp.core.statistics.index_of_sharing import AMOUNT, BARS, GEOMETRY, verd
 from interp.declared.measures import MeasureSpec
 from interp.measures.catalogue import mechanisms
 from interp.measures.catalogue.mechanisms import mechanisms_of_pairs
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Subject
+from interp.measures.subject import AnalysisSpec, Subject
 from interp.study import checkpoint
 from interp.study.checkpoint import Checkpoint, checkpoint_hash, exact_convolutions, measure
 
@@ -106,7 +105,8 @@ def test_models_take_the_cards_in_turn_and_are_measured_exactly(
         seen.append((device, torch.backends.cudnn.allow_tf32))
         return {"transplant": pd.DataFrame({"value": [0.5]})}
 
-    looking = MeasureSpec("looking", look, tables=("transplant",), seconds=0.0)
+    table = "transplant"
+    looking = MeasureSpec("looking", look, tables=(table,), bare=(table,), seconds=0.0)
     monkeypatch.setattr(checkpoint, "all_measures", lambda: (looking,))
     monkeypatch.setattr(Checkpoint, "opened", property(lambda model: model.device))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -127,10 +127,10 @@ def test_models_that_take_longest_are_measured_first(
     """Of a run's kept epochs the last comes last, and is asked for everything."""
     begun: list[object] = []
 
-    def fill(model: Checkpoint, threads: int) -> None:
+    def fill(model: Checkpoint, *, threads: int) -> None:
         begun.append(model.place["epoch"])
 
-    monkeypatch.setattr(checkpoint, "_fill_steps", fill)
+    monkeypatch.setattr(checkpoint, "_fill", fill)
     monkeypatch.setattr(Checkpoint, "tables", lambda model: {})
     chosen = [(1, ("accuracy",), ()), (2, (), ()), (3, ("accuracy",), ()), (4, (), ("pairs",))]
     models = [
