@@ -1,122 +1,215 @@
 """How pictures and captions come to match: circuits of both towers, words, and patched captions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from interp.circuits import Edges, Matches, Units, match_faithfulness, match_parts
-from interp.circuits.cross_modal.matches import TEXT, VISUAL
-from interp.circuits.edges.wire import OUTPUT, node_of
+from interp.circuits import Edges, Matches, Units, match_faithfulness, read_matches
+from interp.circuits.cross_modal.captions import (
+    CLASSES,
+    DOMAINS,
+    Swap,
+    caption_words,
+    patched_captions,
+)
+from interp.circuits.cross_modal.match_graph import match_graph
 from interp.circuits.sharing.cuts import Cut
+from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError
+from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say
-from interp.core.sites import present
+from interp.core.seeds import rng
+from interp.core.sites import LAST, present
+from interp.core.tables import Table
 from interp.core.tower import Wired
+from interp.data.mixtures.templates import NEUTRAL_WORDS, sentence, words_for
 from interp.declared import figures
 from interp.declared.measures import TRAINED, MeasureSpec
-from interp.measures.captions import CLASSES, DOMAINS, Captions, by_head, by_word, halves
 from interp.measures.catalogue.circuits_within import ALONE, CHANNELS, size_words
 from interp.measures.subject import Frames, Subject
+from interp.models import sentence_parts
+from interp.models.loading.presets import token_numbers
 
 SHARES = (0.05, 0.1, 0.2, 0.5)
 """Sizes of circuits on the page's curve."""
 
-MOST = 12
-"""Parts of each tower that the page names."""
+ROLES = ("class word", "word for the domain", "other words", "beginning and end", "biases")
 
 
 def measure(subject: Subject) -> Frames:
     """Tables `match_faithfulness`, `match_circuits`, `caption_patching` and `caption_words`."""
-    clip = subject.clip
-    if not isinstance(clip.text, Wired):
-        say(f"captions left out: {type(clip.text).__name__} has no known parts")
+    if not isinstance(subject.clip.text, Wired):
+        say(f"captions left out: {type(subject.clip.text).__name__} has no known parts")
         return {}
     captions = Captions(subject)
     if len(captions.classes) < 4:
         say(f"captions left out: {len(captions.classes)} classes with pictures in both domains")
         return {}
-    found = {"caption_words": by_word(captions), "caption_patching": by_head(captions)}
+    found = {"caption_words": captions.by_word(), "caption_patching": captions.by_head()}
     curves, parts = [], []
     cuts = _cuts(subject)
     for domain in subject.pair if cuts else ():
         try:
-            find, test = (captions.read(cuts, pairs) for pairs in halves(captions, domain))
+            find, test = (captions.read(cuts, pairs) for pairs in captions.halves(domain))
         except (DataError, SampleError) as error:
             say(f"matches in {domain} left out: {error}")
             continue
         scores = find.scores()
         tested = match_faithfulness(test, scores, shares=SHARES, seed=subject.seed)
         curves.append(tested.frame.assign(domain=domain))
-        parts.append(drawn(find, scores).assign(domain=domain))
+        parts.append(match_graph(find, scores).assign(domain=domain))
     if curves:
         found["match_faithfulness"] = pd.concat(curves, ignore_index=True)
         found["match_circuits"] = pd.concat(parts, ignore_index=True)
     return {name: subject.file(table) for name, table in found.items() if len(table)}
 
 
-MATCH = "match"
-"""The node in which the two towers' circuits meet."""
+def caption(term: str, label: str) -> str:
+    """A caption, with a word for the picture and its class.
 
-
-def drawn(matches: Matches, scores: Sequence[np.ndarray]) -> pd.DataFrame:
-    """The strongest parts of both towers as edges that lead to one node, `match`.
-
-    The image tower's nodes stand left of it and the text tower's right, from their inputs at the
-    far ends. Channels, between which no edge is scored, lead to the match at once.
+    >>> caption("image", "ice_cream")
+    'an image of an ice cream'
     """
-    found = match_parts(matches, scores, most=max(len(cut.names) for cut in matches.cuts)).frame
-    sides = []
-    for tower, cut in zip((VISUAL, TEXT), matches.cuts, strict=True):
-        own = found[found["tower"] == tower]
-        side = _edges(cut, own.head(MOST)) if isinstance(cut, Edges) else _channels(cut, own)
-        if tower == TEXT:
-            side = side.assign(layer=-side["layer"], layer_b=-side["layer_b"])
-        named = "text " if tower == TEXT else "image " if isinstance(cut, Edges) else ""
-        for name in ("node", "node_b"):
-            side[name] = [each if each == MATCH else f"{named}{each}" for each in side[name]]
-        sides.append(side)
-    rows = pd.concat(sides, ignore_index=True)
-    edge = rows["node"] + "->" + rows["node_b"]
-    return rows.assign(edge=edge, n_pictures=len(matches))
+    return sentence("a TERM of a CLASS", term, label)
 
 
-def _edges(cut: Edges, parts: pd.DataFrame) -> pd.DataFrame:
-    """Edges between nodes, those into one head's query, key and value together."""
-    wiring = cut.wiring
-    layer = dict(zip(wiring.nodes, wiring.layers.tolist(), strict=True))
-    before = -len(set(wiring.layers)) - 1  # the match stands at 0, what is before it below
-    ends = [part.split("->") for part in parts["part"]]
+@dataclass(frozen=True)
+class Captions:
+    """The captions that an opened model is asked about, and what its pictures are on average."""
 
-    def placed(name: str) -> tuple[str, int]:
-        if name == OUTPUT:
-            return MATCH, 0
-        block = layer[name]
-        return f"{'input' if block < 0 else f'block {block}'}:{name}", before + block + 2
+    subject: Subject
 
-    rows = [
-        (*placed(first), *placed(node_of(second)), score)
-        for (first, second), score in zip(ends, parts["value"], strict=True)
-    ]
-    frame = pd.DataFrame(rows, columns=["node", "layer", "node_b", "layer_b", "score"])
-    return frame.groupby(["node", "layer", "node_b", "layer_b"], as_index=False)["score"].sum()
+    @cached_property
+    def classes(self) -> list[str]:
+        """The classes with pictures in both domains, sorted."""
+        counts = self.subject.analysed.counts().reindex(columns=list(self.subject.pair))
+        return sorted(counts.index[(counts > 0).all(axis=1)])
 
+    def lengths(self, term: str) -> dict[str, int]:
+        """How many tokens the caption of each class has."""
+        texts = [caption(term, label) for label in self.classes]
+        rows = token_numbers(self.subject.clip.tokenizer, texts)
+        return dict(zip(self.classes, map(len, rows), strict=True))
 
-def _channels(cut: Cut, parts: pd.DataFrame) -> pd.DataFrame:
-    """The best channels of each site, each with an edge to the match."""
-    split = parts["part"].str.rpartition(".")
-    rows = parts.assign(site=split[0], channel=split[2])
-    sites = list(dict.fromkeys(name.rpartition(".")[0] for name in cut.names))
-    rows = rows.groupby("site", sort=False).head(-(-MOST // len(sites)))
-    return pd.DataFrame(
-        {
-            "node": rows["site"] + ":" + rows["channel"],
-            "layer": [sites.index(site) - len(sites) for site in rows["site"]],
-            "node_b": MATCH,
-            "layer_b": 0,
-            "score": rows["value"],
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Captions as the text tower reads them."""
+        clip = self.subject.clip
+        return clip.tokenizer(list(texts)).to(clip.device)
+
+    def read(self, cuts: Sequence[Cut], pairs: Pairs) -> Matches:
+        """The pictures of pairs with their captions, which name no domain."""
+        clip, term = self.subject.clip, NEUTRAL_WORDS[0]
+        return read_matches(
+            cuts,
+            pairs,
+            tokens=lambda table: self.tokens([caption(term, name) for name in table.label]),
+            preprocess=clip.preprocess,
+            scale=clip.logit_scale,
+        )
+
+    def halves(self, domain: str) -> list[Pairs]:
+        """Pairs of two classes with captions of one length in a domain, by halves of artists."""
+        images, lengths = self.subject.analysed, self.lengths(NEUTRAL_WORDS[0])
+        side = artist_sides(images.frame)
+        here = ((images.domain == domain) & images.label.isin(self.classes)).to_numpy()
+        own: list[ImageTable] = [images[here & (side == half)] for half in (0, 1)]
+        n, seed = self.subject.analysis.n_circuit_pairs, self.subject.seed
+        return [
+            half.with_frame(half.frame.assign(n_tokens=half.label.map(lengths))).pairs(
+                same=("domain", "n_tokens"), differ="label", n=n, seed=seed
+            )
+            for half in own
+        ]
+
+    @cached_property
+    def means(self) -> dict[str, Tensor]:
+        """The mean unit embedding of each class's pictures, `class d_embed`, by domain."""
+        features, clip = self.subject.features, self.subject.clip
+        unit = F.normalize(torch.as_tensor(features.values[LAST]), dim=-1)
+        rows = features.frame.reset_index(drop=True).groupby(["domain", "label"]).indices
+        return {
+            domain: torch.stack(
+                [unit[rows[domain, label]].mean(dim=0) for label in self.classes]
+            ).to(clip.device, clip.dtype)
+            for domain in self.subject.pair
         }
-    )
+
+    def by_word(self) -> pd.DataFrame:
+        """What each word of a caption adds to telling its pictures from others, in both domains."""
+        subject = self.subject
+        rows = caption_words(
+            {domain: self._roles(domain) for domain in subject.pair},
+            self.means,
+            labels=self.classes,
+            roles=ROLES,
+            terms={domain: words_for(domain)[0] for domain in subject.pair},
+            scale=subject.clip.logit_scale,
+            seed=subject.seed,
+        )
+        shown = subject.features.frame
+        shown = shown[shown["domain"].isin(subject.pair) & shown["label"].isin(self.classes)]
+        drawings = shown["drawing"].nunique() if "drawing" in shown else len(shown)
+        counted = rows.assign(n_pictures=len(shown), n_drawings=drawings)
+        return Table.with_evidence("caption_words", counted, {}).frame
+
+    def _roles(self, domain: str) -> Tensor:
+        """What each role's words add to a caption's unit direction, `class role d_embed`."""
+        clip, term = self.subject.clip, words_for(domain)[0]
+        parts = sentence_parts(clip, [caption(term, label) for label in self.classes])
+        spoken = len(token_numbers(clip.tokenizer, [term])[0]) - 2
+        rows = []
+        for vectors, rest in zip(parts.vectors, parts.rest, strict=True):
+            # [start] an TERM of an CLASS [end]
+            others = torch.cat([vectors[1:2], vectors[2 + spoken : 4 + spoken]])
+            roles = [vectors[4 + spoken : -1], vectors[2 : 2 + spoken], others, vectors[[0, -1]]]
+            rows.append(torch.stack([*(each.sum(dim=0) for each in roles), rest]))
+        return torch.stack(rows)
+
+    def by_head(self) -> pd.DataFrame:
+        """What each head and MLP of the text tower carries from one caption into another."""
+        clip, frames = self.subject.clip, []
+        for told_apart, swap in self.swaps():
+            ends = [
+                self.means[domain][[self.classes.index(name) for name in names]]
+                for domain, names in ((swap.domain, swap.labels), (swap.other, swap.foils))
+            ]
+            tokens = [self.tokens(texts) for texts in swap.texts]
+            direction = clip.logit_scale * (ends[0] - ends[1])
+            found = patched_captions(clip.text, swap, tokens, direction, seed=self.subject.seed)
+            frames.append(found.assign(told_apart=told_apart, domain=swap.domain))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def swaps(self) -> Iterator[tuple[str, Swap]]:
+        """Captions in which the class word is exchanged, and captions with that for the domain."""
+        natural, test = self.subject.pair
+        lengths = self.lengths(NEUTRAL_WORDS[0])
+        generator, chosen = rng("captions", self.subject.seed), []
+        for label in self.classes:
+            alike = [n for n in self.classes if n != label and lengths[n] == lengths[label]]
+            if len(alike) >= 2:
+                chosen.append((label, *map(str, generator.permutation(alike)[:2])))
+        if len(chosen) >= 4:
+            several = [list(names) for names in zip(*chosen, strict=True)]
+            texts = [[caption(NEUTRAL_WORDS[0], name) for name in names] for names in several]
+            for domain in self.subject.pair:
+                kind = "the caption of a third class"
+                yield CLASSES, Swap(several[0], several[1], domain, domain, texts, kind)
+        others = [each for each in self.subject.images.domains if each not in self.subject.pair]
+        own, *rest = (words_for(domain)[0] for domain in (test, natural, *others))
+        length = self.lengths(own)
+        partner, *thirds = (word if self.lengths(word) == length else "" for word in rest)
+        third = next(filter(None, thirds), "")
+        if not (partner and third):
+            say("captions of two domains left out: no words for them of as many tokens")
+            return
+        texts = [[caption(word, name) for name in self.classes] for word in (own, partner, third)]
+        kind = f"a caption that says {third!r}"
+        yield DOMAINS, Swap(self.classes, self.classes, test, natural, texts, kind)
 
 
 def _cuts(subject: Subject) -> Sequence[Cut]:

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
-from interp.measures.captions import CLASSES, DOMAINS, ROLES, Captions, caption, halves, swaps
 from interp.measures.catalogue import captioned
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Subject
+from interp.measures.catalogue.captioned import CLASSES, DOMAINS, ROLES, Captions, caption
+from interp.measures.subject import AnalysisSpec, Subject
 from interp.models import load_clip
 
 PAIR = ("real", "sketch")
@@ -97,7 +96,7 @@ def test_patched_heads_are_those_of_a_plain_loop(
     opened: Subject, frames: dict[str, pd.DataFrame]
 ) -> None:
     captions, clip = Captions(opened), opened.clip
-    swap = next(swap for told, swap in swaps(captions) if told == DOMAINS)
+    swap = next(swap for told, swap in captions.swaps() if told == DOMAINS)
     assert swap.texts[0][0] == caption("sketch", captions.classes[0])
     clean, corrupt = (clip.tokenizer(list(texts)) for texts in swap.texts[:2])
     direction = clip.logit_scale * (mean_pictures(opened, "sketch") - mean_pictures(opened, "real"))
@@ -127,7 +126,7 @@ def test_the_whole_exchange_of_classes_is_the_ceiling(
     opened: Subject, frames: dict[str, pd.DataFrame]
 ) -> None:
     captions, clip = Captions(opened), opened.clip
-    for told, swap in swaps(captions):
+    for told, swap in captions.swaps():
         if told == CLASSES:
             means = mean_pictures(opened, swap.domain)
             place = captions.classes.index
@@ -143,10 +142,10 @@ def test_the_whole_exchange_of_classes_is_the_ceiling(
 def test_partners_have_captions_of_one_length(opened: Subject) -> None:
     captions = Captions(opened)
     lengths = captions.lengths("image")
-    for pairs in halves(captions, "sketch"):
+    for pairs in captions.halves("sketch"):
         ends = [side.label.map(lengths) for side in (pairs.clean, pairs.corrupt)]
         assert (ends[0].to_numpy() == ends[1].to_numpy()).all()
-    first, second = (set(p.images.frame["artist"]) for p in halves(captions, "sketch"))
+    first, second = (set(p.images.frame["artist"]) for p in captions.halves("sketch"))
     assert not first & second
 
 
