@@ -7,5 +7,5 @@ from .puzzles import CircuitPuzzle as CircuitPuzzle
 from .puzzles import SharingPuzzle as SharingPuzzle
 from .puzzles import blueprints as blueprints
 from .puzzles import planted_answers as planted_answers
-from .recovery import recover as recover
+from .puzzles import recover as recover
 from .standings import standing as standing

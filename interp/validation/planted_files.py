@@ -2,24 +2,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from open_clip.transformer import VisionTransformer
-from PIL import Image
-from safetensors.torch import load_file, save_file
-
+from interp.circuits.planted.files import CONFIG, read_planted, write_planted
 from interp.circuits.planted.vit import Blueprint
-from interp.circuits.planted.weights import HEADS, LAYERS
-from interp.circuits.planted.world import CLASSES, D_EMBED, DOMAINS, PATCH, SIZE, as_tensor
-from interp.core.classifiers import Classifier
+from interp.circuits.planted.world import as_tensor
 from interp.core.errors import DataError
 from interp.core.faces.doors import door
-from interp.core.images import ImageTable
 from interp.core.progress import track
 from interp.core.storage.store import complete
 from interp.validation.puzzles import (
@@ -33,22 +23,7 @@ from interp.validation.puzzles import (
     sharing_puzzle,
 )
 
-MODEL, SHOWN, CONFIG, ANSWERS = (
-    "model.safetensors",
-    "pictures.safetensors",
-    "config.json",
-    "answers.json",
-)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Pictures by their row."""
-
-    pictures: np.ndarray
-
-    def __call__(self, row: pd.Series) -> Image.Image:
-        return Image.fromarray(self.pictures[int(row["path"])])
+ANSWERS = "answers.json"
 
 
 @door
@@ -88,32 +63,8 @@ def write_benchmark(folder: str | Path, models: Sequence[Blueprint]) -> list[Pat
 def _write(folder: Path, blueprint: Blueprint) -> None:
     puzzle = sharing_puzzle(blueprint)
     source: Any = puzzle.tower.source  # type: ignore[attr-defined]
-    save_file(
-        {name: value.contiguous() for name, value in source.state_dict().items()}, folder / MODEL
-    )
-    frame = puzzle.images.frame
-    artists = sorted(frame["artist"].unique())
-    places = {"label": list(CLASSES), "domain": list(DOMAINS), "artist": artists}
-    shown = {
-        name: torch.tensor([known.index(each) for each in frame[name]])
-        for name, known in places.items()
-    }
-    pictures = [np.asarray(puzzle.images.picture(row)) for row in range(len(frame))]
-    shown["pictures"] = torch.from_numpy(np.stack(pictures))
-    shown["classes"] = puzzle.classifier.embeddings.contiguous()
-    save_file(shown, folder / SHOWN)
-    width = source.conv1.weight.shape[0]
-    transformer = {
-        "image_size": SIZE,
-        "patch_size": PATCH,
-        "width": width,
-        "layers": LAYERS,
-        "heads": HEADS,
-        "mlp_ratio": 4.0,
-        "output_dim": D_EMBED,
-    }
-    config = {"version": VERSION, "transformer": transformer, "pictures": PICTURES, **places}
-    (folder / CONFIG).write_text(json.dumps(config, indent=1))
+    facts = {"version": VERSION, "pictures": PICTURES}
+    write_planted(folder, source, puzzle.images, puzzle.classifier, **facts)
     found = [
         {"domain": domain, "kind": kind, "parts": sorted(inside)}
         for kind in ("edge", "node")
@@ -152,21 +103,10 @@ def open_benchmark(folder: str | Path) -> Iterator[tuple[str, SharingPuzzle, dic
 
 def _read(folder: Path) -> tuple[SharingPuzzle, dict[str, Any]]:
     try:
-        config = json.loads((folder / CONFIG).read_text())
         answers = json.loads((folder / ANSWERS).read_text())
-        shown, weights = load_file(folder / SHOWN), load_file(folder / MODEL)
-        source = VisionTransformer(**config["transformer"]).double().eval()
-        source.load_state_dict(weights)
+        source, images, classifier = read_planted(folder)
     except Exception as error:  # files of any kind
         given = f"{folder} ({type(error).__name__}: {str(error).splitlines()[0]})"
         right = "the four files that write_benchmark wrote"
         raise DataError("open a planted model", given, right, "write it again") from None
-    columns = {
-        name: [config[name][place] for place in shown[name].tolist()]
-        for name in ("label", "domain", "artist")
-    }
-    frame = pd.DataFrame(columns).assign(split="analysis", caption="")
-    frame["path"] = [str(number) for number in range(len(frame))]
-    images = ImageTable(frame, reader=_Reader(shown["pictures"].numpy()))
-    classifier = Classifier(shown["classes"], tuple(config["label"]))
     return SharingPuzzle(open_planted(source), images, classifier, as_tensor), answers

@@ -34,8 +34,7 @@ from interp.validation.planted_ladder import (
     outcome,
     summary,
 )
-from interp.validation.puzzles import one_answer
-from interp.validation.recovery import recover
+from interp.validation.puzzles import one_answer, recover
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import agreement, of_cuts
 from tests.benchmarks import recovering

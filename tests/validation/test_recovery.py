@@ -10,10 +10,11 @@ from interp.circuits import Metric, Target, edge_effects, wire
 from interp.circuits.planted.certification import draw_partners
 from interp.circuits.planted.conditions import WAYS, findable
 from interp.circuits.planted.model import TowerOpener
+from interp.circuits.planted.recovery import LEARNED, PICTURES
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS
-from interp.validation.puzzles import Opened
-from interp.validation.recovery import COLUMNS, LEARNED, PICTURES, recover
+from interp.validation import recover
+from interp.validation.puzzles import RECOVERED, Opened
 from tests.benchmarks import recovering
 from tests.benchmarks.planted.resnet import PlantedResNet, ResNetBlueprint, plant_resnet
 from tests.benchmarks.planted.trained import TrainedBlueprint
@@ -29,7 +30,7 @@ def mean_rank_auroc(scores: np.ndarray, true: np.ndarray) -> float:
 def test_what_is_planted_is_found_and_chance_finds_nothing() -> None:
     blueprint = Blueprint("all separate", 2)
     found = recover(blueprint)
-    assert list(found) == COLUMNS and set(found["domain"]) == set(DOMAINS)
+    assert list(found) == RECOVERED and set(found["domain"]) == set(DOMAINS)
     assert not set(LEARNED) & set(found["method"])  # these take minutes, and are asked for
     by_method = found.set_index("method")["auroc"].groupby("method").min()
     # one pair in the wrong order would cost 1e-4; the area is a sum, which rounds

@@ -83,7 +83,7 @@ def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> "go.
     """Draw how well methods find the circuits of planted models: conditions and tiers by methods.
 
     Args:
-        cells: The frame that `interp.validation.recovery.recover` returns.
+        cells: The frame that `interp.validation.recover` returns.
         title: The figure's title.
 
     Returns:
