@@ -10,20 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from interp.circuits import (
-    ClassCircuits,
-    Edges,
-    Units,
-    circuit_stability,
-    circuit_transfer,
-    class_circuits,
-    overlap,
-)
-from interp.circuits.patching.sweep import depths
+from interp.circuits import ClassCircuits, Edges, Units, circuit_stability, class_circuits
+from interp.circuits.sharing.by_site import overlap_by_site, transfer_by_site
 from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP
 from interp.core.errors import AlikeError, SampleError
 from interp.core.progress import say
-from interp.core.sites import band_of, find_sites, unit_sites
+from interp.core.sites import find_sites, unit_sites
 from interp.core.tables import stacked
 from interp.core.tower import Wired
 from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
@@ -32,17 +24,11 @@ from interp.verdicts.rungs import RUNGS
 PER_HALF = PICTURES_PER_CELL // 2
 """Pictures of each class that circuits are found on in each half of a domain's artists, at most."""
 
-SITE_SHARES = (0.1, 0.2)
-"""Sizes of circuits that are run at one site, where smaller ones are few units."""
-
 BATCH = 64
 """Pictures in a forward of a circuit of units."""
 
 REDRAWS = 199
 """Permutations behind p of an overlap."""
-
-OTHERS = 3
-"""Circuits of other classes behind each null: every class is one of them for two others."""
 
 AXES = ("d_mlp", "head", "channel", "feature")
 """Axes of units, the first that a site has: neurons, heads, channels."""
@@ -179,6 +165,7 @@ def circuit_tables(
     if not cuts:
         say(f"circuits left out: {type(subject.tower).__name__} has neither parts nor known units")
     steady: dict[tuple[str, str], ClassCircuits] = {}
+    how: dict[str, Any] = {"by_site": options.by_site, "seed": subject.seed}
     for (a, b), cut in product(pairs, cuts):
         circuits: list[ClassCircuits] = []
         reasons: list[str] = []
@@ -195,50 +182,20 @@ def circuit_tables(
             continue
         first, second = circuits
         if "overlap" in made:
-            made["overlap"] += _overlaps(first, second, subject.seed, options)
+            made["overlap"] += overlap_by_site(
+                first,
+                second,
+                **how,
+                share=options.share,
+                measures=options.overlaps,
+                n_permutations=REDRAWS,
+            )
         if "circuit_transfer" in made:
-            made["circuit_transfer"] += _transfers(first, second, subject.seed, options)
+            made["circuit_transfer"] += transfer_by_site(
+                first, second, **how, shares=options.shares, beside=options.beside
+            )
     if "circuit_stability" in made:
         made["circuit_stability"] = [
             circuit_stability(each, seed=subject.seed).frame for each in steady.values()
         ]
     return {name: stacked(frames) for name, frames in made.items() if frames}
-
-
-def _overlaps(
-    a: ClassCircuits, b: ClassCircuits, seed: int, options: CircuitOptions
-) -> list[pd.DataFrame]:
-    words: dict[str, Any] = {"domains": (a.domain, b.domain), "level": a.cut.level, "seed": seed}
-    words |= {"share": options.share, "measures": options.overlaps, "n_permutations": REDRAWS}
-    frames = [overlap(a.scores, b.scores, **words).frame.assign(site="", band="")]
-    for site, place in places(a).items() if options.by_site else ():
-        one = overlap(a.only([site]).scores, b.only([site]).scores, **words).frame
-        frames.append(one.assign(site=site, **place))
-    return frames
-
-
-def _transfers(
-    a: ClassCircuits, b: ClassCircuits, seed: int, options: CircuitOptions
-) -> list[pd.DataFrame]:
-    """What A's circuits do alone in B and what is lost without them, whole and at each site."""
-    frames = []
-    for removed in (False, True):
-        words: dict[str, Any] = {"n_null": OTHERS, "seed": seed, "removed": removed}
-        whole = circuit_transfer(a, b, shares=options.shares, beside=options.beside, **words)
-        frames.append(whole.frame.assign(site="", band=""))
-        for site, place in places(a).items() if options.by_site else ():
-            ends = a.only([site]), b.only([site])
-            one = circuit_transfer(*ends, shares=SITE_SHARES, beside=False, **words).frame
-            frames.append(one.assign(site=site, **place))
-    return frames
-
-
-def places(circuits: ClassCircuits) -> dict[str, dict[str, Any]]:
-    """Where the sites of a cut by units stand; nothing for a cut by edges."""
-    if not isinstance(circuits.cut, Units):
-        return {}
-    tower, sites = circuits.cut.tower, list(circuits.cut.widths)
-    return {
-        site: {"layer": tower.layer(site), "depth": depth, "band": band_of(depth)}
-        for site, depth in zip(sites, depths(tower, sites), strict=True)
-    }

@@ -6,79 +6,29 @@ pictures by the others, so that what a gallery says was not chosen with it.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
-from interp.circuits import ClassCircuits, Units
+from interp.circuits import Units
+from interp.circuits.sharing.by_site import places
+from interp.circuits.sharing.serving_units import BOTH, serving_units
 from interp.core.artists import artist_sides
 from interp.core.errors import AlikeError, SampleError
 from interp.core.illustrations import Plate, sheet
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
-from interp.core.seeds import rng
 from interp.core.sites import middle_of
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.core.tables import stacked
 from interp.core.tower import Tower
 from interp.declared import figures
 from interp.declared.writing import between, number, plain
-from interp.measures.circuit_tables import circuits_of, cuts_of, places
+from interp.measures.circuit_tables import circuits_of, cuts_of
 from interp.measures.subject import Frames, Subject
 from interp.probes import Gallery, gallery, name_units
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
 
-BOTH, DRAWN = "serves both domains", "drawn at random"
-
-N_CHOSEN = 3
-"""Units that are chosen, beside the one that is drawn."""
-
 SIDE = 66
 """Pixels of a picture in a plate."""
-
-
-def strength(found: ClassCircuits, site: str) -> pd.DataFrame:
-    """What each unit of a site does for each class, on the first half of the artists.
-
-    The mean of its scores over the class's pairs, as a share of what all the site's units do,
-    signs aside: `class unit`.
-    """
-    here = found.only([site])
-    labels = here.halves[0].pairs.clean.label.to_numpy()
-    means = pd.DataFrame(here.values[0]).groupby(labels).mean()
-    return means.div(means.abs().sum(axis=1).replace(0, np.nan), axis=0).dropna()
-
-
-def chosen_units(a: ClassCircuits, b: ClassCircuits, site: str, seed: int = 0) -> pd.DataFrame:
-    """Four units of a site: `role`, `feature` (its place) and `chosen_for` (a class).
-
-    One that does most for a class in both domains (the least of its two strengths), one for each
-    domain that does much more than in the other, and one drawn from the rest. Raises `SampleError`
-    where units do nothing for a class in both.
-    """
-    first, second = strength(a, site).align(strength(b, site), join="inner", axis=0)
-    if first.empty or first.shape[1] <= N_CHOSEN:
-        given = f"{len(first)} classes that its {first.shape[1]} units tell in both domains"
-        right = f"one or more, and more than {N_CHOSEN} units"
-        do = "show the same classes in both domains"
-        raise SampleError(f"choose units of {site}", given, right, do)
-    by_role = {
-        BOTH: np.minimum(first, second),
-        serves_more(a.domain): first - second.clip(lower=0),
-        serves_more(b.domain): second - first.clip(lower=0),
-    }
-    rows: list[dict[str, object]] = []
-    for role, scores in by_role.items():
-        left = scores.drop(columns=[row["feature"] for row in rows])
-        label, feature = left.stack().idxmax()
-        rows.append({"role": role, "feature": feature, "chosen_for": label})
-    rest = first.columns.difference([row["feature"] for row in rows])
-    drawn = rng("a unit to look at", seed).choice(rest.to_numpy())
-    return pd.DataFrame([*rows, {"role": DRAWN, "feature": int(drawn), "chosen_for": ""}])
-
-
-def serves_more(domain: str) -> str:
-    """The role of a unit that does more for a class in one domain."""
-    return f"serves {domain} more"
 
 
 def unit_galleries(subject: Subject) -> Frames:
@@ -90,7 +40,7 @@ def unit_galleries(subject: Subject) -> Frames:
         first, second = (circuits_of(subject, domain, cut) for domain in subject.pair)
         sites = places(first)
         site = middle_of({name: place["depth"] for name, place in sites.items()})
-        units = chosen_units(first, second, site, subject.seed)
+        units = serving_units(first, second, site, seed=subject.seed)
         rows = unit_rows(_gallery(subject, site), units, subject.seed).assign(**sites[site])
     except (AlikeError, SampleError) as error:
         rows = pd.DataFrame([{"measure": FOR_CLASS, "reason": str(error)}])

@@ -9,23 +9,15 @@ from PIL import Image
 
 from interp.circuits import ClassCircuits, Units, class_circuits
 from interp.circuits.planted.vit import Planted, planted_vit
+from interp.circuits.sharing import serving_units as choosing
+from interp.circuits.sharing.serving_units import BOTH, DRAWN, serves_more, serving_units, strength
 from interp.core.artists import artist_sides
 from interp.core.errors import SampleError
 from interp.core.illustrations import GAP, HEAD, ROOM
 from interp.core.images import ImageTable
 from interp.measures import unit_galleries as module
 from interp.measures.subject import Subject
-from interp.measures.unit_galleries import (
-    BOTH,
-    DRAWN,
-    SIDE,
-    chosen_units,
-    gallery_of_others,
-    plate_of_units,
-    serves_more,
-    strength,
-    unit_rows,
-)
+from interp.measures.unit_galleries import SIDE, gallery_of_others, plate_of_units, unit_rows
 from interp.models.towers.vit import HookedViT
 from interp.probes import Gallery
 
@@ -54,7 +46,7 @@ def looked_at(name: str) -> Looked:
         class_circuits(cut, images, domain=domain, classifier=planted.classifier, n=6, **words)
         for domain in "AB"
     ]
-    units = chosen_units(*found, SITE)
+    units = serving_units(*found, SITE)
     shown = gallery_of_others(tower, images, SITE, ["A", "B"], **words)
     return Looked(name, planted, images, found, units, shown, unit_rows(shown, units))
 
@@ -77,7 +69,7 @@ def test_roles_are_those_that_were_planted(looked: Looked) -> None:
         assert unit[BOTH] in true(looked, "A", 2) & true(looked, "B", 2)
         return
     assert unit[serves_more("A")] in true(looked, "A", 2) - true(looked, "B", 2)
-    other = chosen_units(*looked.found, "blocks.1.mlp.hook_post").set_index("role")["feature"]
+    other = serving_units(*looked.found, "blocks.1.mlp.hook_post").set_index("role")["feature"]
     assert other[serves_more("B")] in true(looked, "B", 1) - true(looked, "A", 1)
 
 
@@ -96,8 +88,8 @@ def test_both_is_the_lesser_of_two_and_more_is_what_is_beyond_the_other(
         "A": pd.DataFrame([[0.95, 0.5, 0.1, -0.4, 0.7]], index=["cat"]),
         "B": pd.DataFrame([[0.0, 0.4, 0.1, 0.6, -0.4], [0, 0, 0, 0, 0.9]], index=["cat", "dog"]),
     }
-    monkeypatch.setattr(module, "strength", lambda found, site: told[found.domain])
-    units = chosen_units(*looked.found, SITE).set_index("role")
+    monkeypatch.setattr(choosing, "strength", lambda found, site: told[found.domain])
+    units = serving_units(*looked.found, SITE).set_index("role")
     assert units["feature"].drop(DRAWN).tolist() == [1, 0, 3]  # dog is told in B alone: left out
     assert (units["chosen_for"].drop(DRAWN) == "cat").all()
     assert units.loc[DRAWN, "feature"] in (2, 4) and units.loc[DRAWN, "chosen_for"] == ""
@@ -114,9 +106,9 @@ def test_what_cannot_be_chosen_is_said(
     looked: Looked, monkeypatch: pytest.MonkeyPatch, of_a: np.ndarray, of_b: np.ndarray
 ) -> None:
     told = {"A": pd.DataFrame(of_a), "B": pd.DataFrame(of_b)}
-    monkeypatch.setattr(module, "strength", lambda found, site: told[found.domain])
+    monkeypatch.setattr(choosing, "strength", lambda found, site: told[found.domain])
     with pytest.raises(SampleError, match="choose units of"):
-        chosen_units(*looked.found, SITE)
+        serving_units(*looked.found, SITE)
 
 
 def test_a_model_is_looked_at_where_its_circuits_are_cut(
