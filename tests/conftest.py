@@ -12,7 +12,7 @@ from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.data.artwork.embedded import open_embedded
 from interp.data.mixtures.settings import BASE
-from interp.measures.options import AnalysisSpec
+from interp.measures.subject import AnalysisSpec
 from interp.models.training.train import train
 from interp.study.grid import Grid
 from interp.study.results import Result, open_result

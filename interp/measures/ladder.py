@@ -29,8 +29,7 @@ from interp.measures.circuit_tables import (
     CircuitOptions,
     circuit_tables,
 )
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Frames, Subject
+from interp.measures.subject import AnalysisSpec, Frames, Subject
 from interp.probes import directions, factorisation, similarity, transfer
 from interp.verdicts.judging import WHOLE, judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS

@@ -16,7 +16,7 @@ from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table, stacked
 from interp.declared.measures import SUPERVISED, TRAINED, UNTRAINED, MeasureSpec, all_measures
-from interp.measures.options import AnalysisSpec
+from interp.measures.subject import AnalysisSpec
 from interp.report.naming import setting_name
 from interp.study.results import versions
 

@@ -14,7 +14,7 @@ from interp.core.progress import say
 from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import fingerprint, writable
 from interp.data import open_images
-from interp.measures.options import AnalysisSpec
+from interp.measures.subject import AnalysisSpec
 from interp.study.blocks import compared_domains
 from interp.study.checkpoint import Checkpoint
 from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result

@@ -31,7 +31,7 @@ from interp.data.mixtures.manifest import Manifest, check_mixture, diff_manifest
 from interp.data.mixtures.mixture import make_mixture, make_mixtures
 from interp.data.mixtures.settings import BASE, MixtureSpec
 from interp.data.mixtures.templates import longest_caption, vocabulary
-from interp.measures.options import AnalysisSpec
+from interp.measures.subject import AnalysisSpec
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
 from interp.models.training.journal import read_journal
 from interp.models.training.lists import Base

@@ -58,7 +58,7 @@ from interp.core.storage.store import LATER
 from interp.data.artwork.embedded import EmbeddedSpec
 from interp.data.mixtures.intervention_arms import InterventionSpec
 from interp.data.mixtures.settings import NATURAL, MixtureSpec
-from interp.measures.options import AnalysisSpec
+from interp.measures.subject import AnalysisSpec
 from interp.models.loading.presets import PRESETS
 from interp.models.training.recipes import OPTIMIZERS, Recipe, named_recipe
 

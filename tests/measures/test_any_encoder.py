@@ -21,8 +21,7 @@ from interp.core.progress import set_quiet
 from interp.core.seeds import rng
 from interp.core.sites import causal_sites, stream_sites, unit_sites
 from interp.measures.catalogue import circuits_within, patched_sites, transplanted
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Subject
+from interp.measures.subject import AnalysisSpec, Subject
 from interp.models import Encoder, load_clip, load_encoder, taught_head
 from interp.models.loading.load_classifier import LinearHead, SupervisedModel
 from interp.verdicts.rungs import RUNGS

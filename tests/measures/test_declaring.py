@@ -15,7 +15,7 @@ from interp.core.statistics.resampling import Interval
 from interp.core.tables import COLUMNS, Column
 from interp.declared.figures import AxisSpec, FigureSpec, SectionSpec
 from interp.declared.measures import MeasureSpec
-from interp.measures.catalogue import registry
+from interp.measures import catalogue
 from interp.measures.subject import Frames, Subject
 from interp.report import result_figures
 from interp.study.cost import cost_of_study
@@ -87,14 +87,14 @@ def result(
     """A study that a toy measure is part of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(COLUMNS, "lux", Column("light on the picture, lux", "number"))
-        patch.setattr(registry, "MEASURES", (*registry.MEASURES, BRIGHTNESS))
+        patch.setattr(catalogue, "MEASURES", (*catalogue.MEASURES, BRIGHTNESS))
         return Study(BRIEF).run(tmp_path_factory.mktemp("toy"), jobs=1)
 
 
 @pytest.fixture(autouse=True)
 def toy_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COLUMNS, "lux", Column("light on the picture, lux", "number"))
-    monkeypatch.setattr(registry, "MEASURES", (*registry.MEASURES, BRIGHTNESS))
+    monkeypatch.setattr(catalogue, "MEASURES", (*catalogue.MEASURES, BRIGHTNESS))
 
 
 def test_its_rows_are_in_its_table(result: Result) -> None:
@@ -132,7 +132,7 @@ def test_its_rows_are_exported(result: Result, tmp_path: Path) -> None:
 
 def test_its_cost_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
     with_it = cost_of_study(BRIEF).measuring_minutes
-    monkeypatch.setattr(registry, "MEASURES", registry.MEASURES[:-1])
+    monkeypatch.setattr(catalogue, "MEASURES", catalogue.MEASURES[:-1])
     without = cost_of_study(BRIEF).measuring_minutes
     assert with_it is not None and without is not None
     share = BRIEF.images.n_classes * BRIEF.images.n_analysis / 480
@@ -143,8 +143,8 @@ def test_it_is_taken_once_and_read_back(result: Result, monkeypatch: pytest.Monk
     def again(opened: Subject) -> Frames:
         raise AssertionError("measured again")
 
-    measures = (*registry.MEASURES[:-1], replace(BRIGHTNESS, function=again))
-    monkeypatch.setattr(registry, "MEASURES", measures)
+    measures = (*catalogue.MEASURES[:-1], replace(BRIGHTNESS, function=again))
+    monkeypatch.setattr(catalogue, "MEASURES", measures)
     assert len(Study(BRIEF).run(result.folder, jobs=1).tables["brightness"]) == 2
 
 
@@ -154,8 +154,8 @@ def test_values_without_evidence_are_refused(
     def bare(opened: Subject) -> Frames:
         return {"brightness": brightness(opened)["brightness"].drop(columns="null")}
 
-    measures = (*registry.MEASURES[:-1], replace(BRIGHTNESS, name="bare", function=bare))
-    monkeypatch.setattr(registry, "MEASURES", measures)
+    measures = (*catalogue.MEASURES[:-1], replace(BRIGHTNESS, name="bare", function=bare))
+    monkeypatch.setattr(catalogue, "MEASURES", measures)
     with pytest.raises(SpecificationError, match="values without null"):
         Study(BRIEF).run(result.folder, jobs=1)
 

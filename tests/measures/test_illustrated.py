@@ -12,8 +12,14 @@ from interp.circuits import localise
 from interp.core.images import ImageTable
 from interp.core.sites import present
 from interp.data.mixtures.templates import fill, prompts
-from interp.measures.catalogue.patched_sites import PATCHED, across_domains
-from interp.measures.illustrated import SIDE, middle, moved, pictured
+from interp.measures.catalogue.patched_sites import (
+    PATCHED,
+    SIDE,
+    across_domains,
+    middle,
+    moved,
+    pictured,
+)
 from interp.measures.subject import Subject
 from interp.models.loading.load_clip import load_clip
 from interp.models.loading.presets import write_model_folder

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from interp.core.images import ImageTable
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Subject
+from interp.measures.subject import AnalysisSpec, Subject
 
 
 def opened(**analysis: int) -> Subject:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import interp
 from interp.core.errors import DataError, SpecificationError
-from interp.measures.options import AnalysisSpec
+from interp.measures.subject import AnalysisSpec
 from interp.study.archive import LOSSES, NAME, RUNS, identity, read_archive, write_archive
 from interp.study.blocks import open_blocks
 from interp.study.grid import Grid

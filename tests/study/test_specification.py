@@ -11,7 +11,7 @@ from interp.core.errors import DataError, SpecificationError
 from interp.core.storage.store import fingerprint
 from interp.data.mixtures.intervention_arms import InterventionSpec
 from interp.data.mixtures.settings import MixtureSpec
-from interp.measures.options import AnalysisSpec
+from interp.measures.subject import AnalysisSpec
 from interp.models.training.recipes import RECIPES
 from interp.study.blocks import open_blocks
 from interp.study.specification import (

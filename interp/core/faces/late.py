@@ -24,7 +24,7 @@ LATE = {
     "explain": "interp.models.attribution.explain",
     "logit_attrs": "interp.models.attribution.logit_lens",
     # all measures, in the order of the page, for whoever reads them without knowing who measures
-    "MEASURES": "interp.measures.catalogue.registry",
+    "MEASURES": "interp.measures.catalogue",
 }
 
 

@@ -10,8 +10,7 @@ from interp import probes
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
 from interp.measures.catalogue import added_effects
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Subject
+from interp.measures.subject import AnalysisSpec, Subject
 from interp.models import load_clip
 
 PAIR = ("real", "sketch")

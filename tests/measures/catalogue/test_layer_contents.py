@@ -12,8 +12,7 @@ from interp.circuits import Chain
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.measures.catalogue import dictionary_features, layer_contents
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Subject
+from interp.measures.subject import AnalysisSpec, Subject
 from interp.models import load_clip
 from interp.probes import Features
 

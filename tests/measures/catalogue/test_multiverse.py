@@ -10,8 +10,7 @@ from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.data.mixtures.templates import fill, prompts
 from interp.measures.catalogue import multiverse
-from interp.measures.options import AnalysisSpec
-from interp.measures.subject import Subject
+from interp.measures.subject import AnalysisSpec, Subject
 from interp.models.loading.load_clip import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.report.loaded import LoadedResult
