@@ -1,7 +1,7 @@
 """Figures and sections of the page as data: declared beside a measure, drawn by the report."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from interp.core.errors import SpecificationError, check_known
@@ -132,9 +132,9 @@ class ChoiceSpec:
     slider: bool = False
 
 
-def looks(rows: Mapping[str, Where]) -> tuple[Look, ...]:
-    """Options by what they are called: the rows that each shows."""
-    return tuple(Look(label, where) for label, where in rows.items())
+def choice(label: str, rows: Mapping[str, Where]) -> ChoiceSpec:
+    """A choice among options by what they are called: the rows that each shows."""
+    return ChoiceSpec(label, looks=[Look(option, where) for option, where in rows.items()])
 
 
 TEST_DOMAIN = ChoiceSpec("Test domain", "test_domain")
@@ -147,11 +147,9 @@ LAID_OVER = "both domains, laid over one another"
 
 OF_MODEL = (TEST_DOMAIN, MODEL, PICTURES)
 OF_CIRCUIT = (TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER}))
-SEEN_BY = ChoiceSpec(
+SEEN_BY = choice(
     "Seen by",
-    looks=looks(
-        {"from natural domain": {"domain_a": NATURAL}, "from the other domain": {"domain_a": OTHER}}
-    ),
+    {"from natural domain": {"domain_a": NATURAL}, "from the other domain": {"domain_a": OTHER}},
 )
 
 
@@ -194,7 +192,7 @@ class FigureSpec:
         name: The figure's anchor.
         title: Its heading.
         kind: `"depth"`, `"forest"`, `"map"`, `"curve"`, or the name of a renderer of its own.
-        tables: The tables behind it; the first one is read.
+        tables: The tables behind it; the first one is read. Empty: the one of the figure's name.
         method: How it was made, in a sentence.
         null: What the numbers are held against, in a sentence.
         caption: What stands under it, with n and interval.
@@ -229,7 +227,8 @@ class FigureSpec:
     name: str
     title: str
     kind: str
-    tables: Sequence[str]
+    tables: Sequence[str] = ()
+    _: KW_ONLY
     method: str
     null: str
     caption: str = ""
@@ -260,10 +259,13 @@ class FigureSpec:
     height: int = 0
 
     def __post_init__(self) -> None:
-        of_kind = {"alt": ALT.get(self.kind, ""), "subjects": self.kind == "depth" and "pairs"}
-        for name, usual in of_kind.items():
-            if not getattr(self, name):
-                object.__setattr__(self, name, usual or "")
+        usual = {
+            "tables": (self.name.replace("-", "_"),),
+            "alt": ALT.get(self.kind, ""),
+            "subjects": "pairs" if self.kind == "depth" else "",
+        }
+        for name, value in usual.items():
+            object.__setattr__(self, name, getattr(self, name) or value)
 
 
 PARTS = ("verdict", "models", "accuracy", "ladder", "sharing", "checks")
@@ -373,10 +375,9 @@ def profile_spec(
         name,
         f"{title}, {{pair}}",
         "depth",
-        (name,),
-        method,
-        null,
-        PROFILE,
+        method=method,
+        null=null,
+        caption=PROFILE,
         scale=INDEX,
         ends=ends,
         choices=(TEST_DOMAIN, *((seen,) if seen else ())),

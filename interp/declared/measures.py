@@ -5,7 +5,7 @@ and the forecast of costs read it without knowing who measures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from interp.core.errors import SpecificationError, check_known
@@ -42,7 +42,8 @@ class MeasureSpec:
     Args:
         name: Its step's name; tables are kept in a folder of that name.
         function: From the model under study (`interp.measures.subject.Subject`) to frames by table.
-        tables: Names of the tables that it makes and the page shows.
+        tables: Names of the tables that it makes and the page shows; empty: those that its sections
+            draw.
         seconds: What one small ResNet takes of one core, on the embedded study's analysis pictures.
         on_vits: How many times as long a small ViT takes.
         bare: Tables that are no similarities or effects; others are refused without evidence.
@@ -57,7 +58,8 @@ class MeasureSpec:
 
     name: str
     function: Callable[[Any], Mapping[str, Any]]
-    tables: Sequence[str]
+    _: KW_ONLY
+    tables: Sequence[str] = ()
     seconds: float
     bare: Sequence[str] = ()
     of: Sequence[str] = WITHOUT_TEXT
@@ -72,6 +74,10 @@ class MeasureSpec:
     def __post_init__(self) -> None:
         asked = f"declare the measure {self.name}"
         check_known(asked, "kind of model", list(self.of), EVERY_KIND, SpecificationError)
+        if not self.tables:
+            figures = [figure for section in self.sections for figure in section.figures]
+            drawn = dict.fromkeys(name for figure in figures for name in figure.tables)
+            object.__setattr__(self, "tables", tuple(drawn))
         check_known(asked, "bare table", list(self.bare), self.tables, SpecificationError)
 
     @property

@@ -156,7 +156,6 @@ TOLD = figures.FigureSpec(
     "unit-galleries",
     "What single units tell",
     "forest",
-    ("unit_galleries",),
     method="A unit's class is chosen on some drawings of one domain and scored on others, there "
     "and in the other domain: the AUROC.",
     null="The mean over the other classes (column null of the table).",

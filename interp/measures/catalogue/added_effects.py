@@ -13,7 +13,6 @@ LINEAR = figures.FigureSpec(
     "linear-factors",
     "Do effects of class and domain add up?",
     "depth",
-    ("linear_factors",),
     method="Means of each class in each domain are split into a class effect, a domain effect and "
     "what only both together give.",
     null="Linearity: classes permuted within each domain. Rank: random effects, of the pictures' "
@@ -22,16 +21,14 @@ LINEAR = figures.FigureSpec(
     "rank of r is that of r equally strong directions.",
     choices=(
         figures.TEST_DOMAIN,
-        figures.ChoiceSpec(
+        figures.choice(
             "Number",
-            looks=figures.looks(
-                {
-                    "linearity, in units of the spread within cells": {"measure": WHITENED},
-                    "linearity": {"measure": LINEARITY},
-                    "effective rank of class effects": {"measure": CLASS_RANK},
-                    "effective rank of domain effects": {"measure": DOMAIN_RANK},
-                }
-            ),
+            {
+                "linearity, in units of the spread within cells": {"measure": WHITENED},
+                "linearity": {"measure": LINEARITY},
+                "effective rank of class effects": {"measure": CLASS_RANK},
+                "effective rank of domain effects": {"measure": DOMAIN_RANK},
+            },
         ),
     ),
     y=figures.AxisSpec("share of variance, or number of directions", from_zero=True),
@@ -41,7 +38,6 @@ COMPOSED = figures.FigureSpec(
     "composition",
     "Held-out classes where both effects would put them",
     "depth",
-    ("composition",),
     method="A picture of a held-out class gets the class whose natural mean, moved by the domain's "
     "effect on seen classes, lies nearest.",
     null=figures.PERMUTED,
@@ -98,7 +94,6 @@ def measure(subject: Subject) -> Frames:
 MEASURE = MeasureSpec(
     "linear-factors",
     measure,
-    tables=("linear_factors", "composition"),
     of=EVERY_KIND,
     option="representation",
     seconds=7.0,

@@ -235,7 +235,6 @@ KEPT = figures.FigureSpec(
     "match-faithfulness",
     "How much of the match is left when most of both towers is cut away",
     "curve",
-    ("match_faithfulness",),
     method="The best-scored parts of both towers (or of one, while the other is whole) alone carry "
     "what picture and caption say; all others run on as in those of another class.",
     null="Random circuits as large, with as many parts in each layer.",
@@ -283,7 +282,6 @@ WORDS = figures.FigureSpec(
     "caption-words",
     "Which word of a caption tells its pictures apart",
     "forest",
-    ("caption_words",),
     method="The direction of a caption is a sum over its words (norms, attention and gates held): "
     "what each adds to its pictures' logit over those of other classes, or of the other domain.",
     null="The same word in captions of other classes, or of the other domain.",
@@ -301,7 +299,6 @@ HEADS = figures.FigureSpec(
     "caption-patching",
     "Which parts of the text tower carry the class word, and which the word for the domain",
     "forest",
-    ("caption_patching",),
     method="Part by part, a caption's activation replaces that of a caption with another class, or "
     "with the word for another domain.",
     null="A caption of a third class, or a third domain; index 0 stands for it.",
@@ -339,7 +336,6 @@ SECTION = figures.SectionSpec(
 MEASURE = MeasureSpec(
     "captions",
     measure,
-    tables=("match_faithfulness", "match_circuits", "caption_words", "caption_patching"),
     bare=("match_circuits",),
     of=(TRAINED,),
     option="circuits",

@@ -8,7 +8,6 @@ CERTIFIED = FigureSpec(
     "certificate",
     "Largest difference from the original model, against what may pass",
     "certificate",
-    ("certificate",),
     method="Every activation of our towers is held against the original's.",
     null="None: an error is compared with what may pass.",
     caption="n = {checked} sites or parameters per check; of each the one nearest to its own bar, "
@@ -38,7 +37,6 @@ def measure(subject: Subject) -> Frames:
 MEASURE = MeasureSpec(
     "certificate",
     measure,
-    tables=("certificate",),
     bare=("certificate",),
     option="patching",
     seconds=0.4,

@@ -166,7 +166,6 @@ FAITHFUL = figures.FigureSpec(
     "faithfulness",
     "How much of the model a circuit is",
     "curve",
-    ("faithfulness",),
     method="The best-scored parts run alone, and the model runs without them, at every size.",
     null="Random circuits as large.",
     caption="{n}; bars are 95 % intervals, a class left out at a time. Circuits were chosen on "
@@ -310,7 +309,6 @@ def _drawn(images: ImageTable, row: int | None) -> Image.Image:
 MEASURE = MeasureSpec(
     "circuits",
     measure,
-    tables=("faithfulness", "circuits"),
     bare=("circuits",),
     option="circuits",
     seconds=5.3,

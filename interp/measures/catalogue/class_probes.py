@@ -13,18 +13,16 @@ PROBED = figures.profile_spec(
     "Shared directions by depth: probes",
     "A linear probe fitted in one domain is tested in the other, on other artists' drawings.",
     "The same probe on permuted labels; index 0 stands for it.",
-    figures.ChoiceSpec(
+    figures.choice(
         "Seen by",
-        looks=figures.looks(
-            {
-                f"{way}{centring}": {"train_domain": a, "domain": b, "centred": centred}
-                for centring, centred in (("", False), (", each domain centred", True))
-                for way, a, b in (
-                    ("natural to the other domain", figures.NATURAL, figures.OTHER),
-                    ("the other domain to natural", figures.OTHER, figures.NATURAL),
-                )
-            }
-        ),
+        {
+            f"{way}{centring}": {"train_domain": a, "domain": b, "centred": centred}
+            for centring, centred in (("", False), (", each domain centred", True))
+            for way, a, b in (
+                ("natural to the other domain", figures.NATURAL, figures.OTHER),
+                ("the other domain to natural", figures.OTHER, figures.NATURAL),
+            )
+        },
     ),
     ends=(),
 )
@@ -34,14 +32,12 @@ COSINES = figures.profile_spec(
     "Shared directions by depth: cosines",
     "The direction in which a class differs from all others is compared between domains.",
     figures.PERMUTED,
-    figures.ChoiceSpec(
+    figures.choice(
         "Seen by",
-        looks=figures.looks(
-            {
-                kind: {"measure": kind}
-                for kind in ("cosine of mean differences", "cosine of LDA directions")
-            }
-        ),
+        {
+            kind: {"measure": kind}
+            for kind in ("cosine of mean differences", "cosine of LDA directions")
+        },
     ),
 )
 
@@ -49,21 +45,18 @@ SELECTIVE = figures.FigureSpec(
     "selectivity",
     "Do probes read the class, or memorise drawings?",
     "depth",
-    ("selectivity",),
     method="A probe of the class is compared with one of random classes given to whole groups.",
     null="The probe of random classes; 0 stands for it.",
     caption=f"{figures.LINES} Both tasks share pictures and probes; the control task gives whole "
     "groups of drawings a class at random (Hewitt and Liang 2019).",
     choices=(
         figures.TEST_DOMAIN,
-        figures.ChoiceSpec(
+        figures.choice(
             "Probes",
-            looks=figures.looks(
-                {
-                    "in the natural domain": {"domain": figures.NATURAL},
-                    "in the other domain": {"domain": figures.OTHER},
-                }
-            ),
+            {
+                "in the natural domain": {"domain": figures.NATURAL},
+                "in the other domain": {"domain": figures.OTHER},
+            },
         ),
     ),
     y=figures.AxisSpec("accuracy beyond a control task"),

@@ -28,16 +28,14 @@ SHARED_FEATURES = figures.FigureSpec(
     ends=figures.PAIR,
     choices=(
         figures.TEST_DOMAIN,
-        figures.ChoiceSpec(
+        figures.choice(
             "Measured by",
-            looks=figures.looks(
-                {
-                    "share of the class's own activity": MASS | {"centred": True},
-                    "share of all activity": MASS | {"centred": False},
-                    "top features of the class": TOP | {"centred": True},
-                    "top features of all activity": TOP | {"centred": False},
-                }
-            ),
+            {
+                "share of the class's own activity": MASS | {"centred": True},
+                "share of all activity": MASS | {"centred": False},
+                "top features of the class": TOP | {"centred": True},
+                "top features of all activity": TOP | {"centred": False},
+            },
         ),
     ),
     labels=_code,
@@ -55,7 +53,6 @@ ABLATED_FEATURES = figures.FigureSpec(
     "feature-ablation",
     "What the model loses without shared and without private features, at {sites}",
     "forest",
-    ("feature_ablation",),
     method="Features are replaced by those of another picture while the model runs on.",
     null="No change, 0; matched features of the other kind stand beside it.",
     caption="Private features are matched one to one to shared ones in the variance they remove "
@@ -64,14 +61,12 @@ ABLATED_FEATURES = figures.FigureSpec(
     ends=("domain",),
     choices=(
         figures.TEST_DOMAIN,
-        figures.ChoiceSpec(
+        figures.choice(
             "Drop of",
-            looks=figures.looks(
-                {
-                    "margin of the true class": {"measure": "margin drop"},
-                    "balanced accuracy": {"measure": "accuracy drop"},
-                }
-            ),
+            {
+                "margin of the true class": {"measure": "margin drop"},
+                "balanced accuracy": {"measure": "accuracy drop"},
+            },
         ),
     ),
     labels=_end,

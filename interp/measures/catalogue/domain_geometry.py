@@ -62,7 +62,6 @@ def measure(subject: Subject) -> Frames:
 MEASURE = MeasureSpec(
     "similarity",
     measure,
-    tables=("similarity",),
     of=EVERY_KIND,
     seconds=3.9,
     sections=(SIMILARITY,),

@@ -25,7 +25,6 @@ ERASED = figures.FigureSpec(
     "erasure",
     "What changes when the domain is erased at {sites}",
     "forest",
-    ("erasure",),
     method="The domain is projected out of one layer while the model runs on.",
     null="Erasing permuted domains, or as much variance at random.",
     caption="{n}; bars are 95 % intervals. LEACE takes {removed} of the variance out, fitted on "
@@ -89,6 +88,4 @@ def measure(subject: Subject) -> Frames:
     return subject.file_parts({"erasure": [made]})
 
 
-MEASURE = MeasureSpec(
-    "erasure", measure, tables=("erasure",), option="erasure", seconds=3.5, sections=(ERASURE,)
-)
+MEASURE = MeasureSpec("erasure", measure, option="erasure", seconds=3.5, sections=(ERASURE,))

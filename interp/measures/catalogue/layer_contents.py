@@ -26,16 +26,14 @@ FACTORS = figures.FigureSpec(
     "noise, so that a share that is not there reads 0 on average.",
     choices=(
         figures.TEST_DOMAIN,
-        figures.ChoiceSpec(
+        figures.choice(
             "Share of",
-            looks=figures.looks(
-                {
-                    "class, in all domains alike": {"factor": "class"},
-                    "domain, in all classes alike": {"factor": "domain"},
-                    "class and domain only jointly": {"factor": "interaction"},
-                    "pictures within a class and domain": {"factor": "residual"},
-                }
-            ),
+            {
+                "class, in all domains alike": {"factor": "class"},
+                "domain, in all classes alike": {"factor": "domain"},
+                "class and domain only jointly": {"factor": "interaction"},
+                "pictures within a class and domain": {"factor": "residual"},
+            },
         ),
     ),
     y=figures.AxisSpec("share of variance", limits=(-0.05, 1.05)),
@@ -91,7 +89,6 @@ COMPONENTS = figures.FigureSpec(
     "views",
     "Pictures by their first two principal components",
     "views",
-    ("views",),
     method="Pictures are laid out by the two directions in which their features vary most.",
     null=figures.FREE,
     caption="n = {per_view} pictures a view, of seen classes, never trained on. A view has no "

@@ -112,18 +112,16 @@ WIRED = replace(
         "runs without them; all else as in a picture of another class.",
         "Circuits of other classes, as large; of what is knocked out, parts of other classes that "
         "are none of the class's. Index 0 stands for it.",
-        figures.ChoiceSpec(
+        figures.choice(
             "Circuits",
-            looks=figures.looks(
-                {
-                    f"{did}, {way}": {"measure": measure, "domain_a": end}
-                    for measure, did in zip(OVER, ("alone", "knocked out"), strict=True)
-                    for end, way in (
-                        (figures.NATURAL, "natural to the other"),
-                        (figures.OTHER, "the other to natural"),
-                    )
-                }
-            ),
+            {
+                f"{did}, {way}": {"measure": measure, "domain_a": end}
+                for measure, did in zip(OVER, ("alone", "knocked out"), strict=True)
+                for end, way in (
+                    (figures.NATURAL, "natural to the other"),
+                    (figures.OTHER, "the other to natural"),
+                )
+            },
         ),
     ),
     name="circuits-by-depth",

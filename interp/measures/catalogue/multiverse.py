@@ -69,10 +69,5 @@ def measure(subject: Subject) -> Frames:
 
 
 MEASURE = MeasureSpec(
-    "multiverse",
-    measure,
-    tables=("multiverse",),
-    option="multiverse",
-    seconds=500.0,
-    sections=(UNDER_CHOICES,),
+    "multiverse", measure, option="multiverse", seconds=500.0, sections=(UNDER_CHOICES,)
 )

@@ -235,7 +235,6 @@ def _by_position(
 MEASURE = MeasureSpec(
     "patching",
     measure,
-    tables=("patching", "patching_examples"),
     bare=("patching_examples",),
     option="patching",
     seconds=1.1,

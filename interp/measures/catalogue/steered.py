@@ -26,7 +26,6 @@ STEERED = figures.FigureSpec(
     "steering",
     "How often pictures are called the class they are steered to",
     "curve",
-    ("steering",),
     method="A class's direction (its mean features less the mean of the others) is fitted on one "
     "half of the artists, and added to pictures of other classes by the other half.",
     null="How often they are called another class, drawn alike.",
@@ -53,7 +52,6 @@ ANSWERS = figures.FigureSpec(
     "steered-answers",
     "What is said while pictures are steered to a class",
     "said",
-    ("steered_answers",),
     method="The direction of a class in natural pictures is added behind the last block; what the "
     "model then calls pictures of other classes is counted.",
     null="A dose of 0: the model as it is.",
@@ -141,7 +139,6 @@ def measure(subject: Subject) -> Frames:
 MEASURE = MeasureSpec(
     "steering",
     measure,
-    tables=("steering", "steered_answers"),
     bare=("steered_answers",),
     option="erasure",
     seconds=6,

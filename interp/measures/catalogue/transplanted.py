@@ -59,11 +59,4 @@ def measure(subject: Subject) -> Frames:
     return {"transplant": subject.file(table)}
 
 
-MEASURE = MeasureSpec(
-    "transplant",
-    measure,
-    tables=("transplant",),
-    option="patching",
-    seconds=1.9,
-    sections=(TRANSPLANT,),
-)
+MEASURE = MeasureSpec("transplant", measure, option="patching", seconds=1.9, sections=(TRANSPLANT,))

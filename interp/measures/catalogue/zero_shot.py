@@ -16,7 +16,6 @@ ACCURACY = figures.FigureSpec(
     "accuracy",
     "Balanced accuracy on held-out classes in {where}",
     "forest",
-    ("accuracy",),
     method="Every picture gets the class whose text embedding is nearest, and classes count alike.",
     null=figures.CHANCE,
     caption="Balanced top-1: mean over classes of each class's accuracy. {n}; bars are 95 % "
@@ -38,7 +37,6 @@ DIFFERENCES = figures.FigureSpec(
     "differences",
     "Differences between settings on the same held-out classes",
     "forest",
-    ("differences",),
     method="The accuracies of two settings are subtracted class by class, on the same pictures. "
     "Where there are several blocks, one crossed model of all runs (setting fixed; block, setting "
     "x block and class random; test domains averaged) gives interval and p.",
@@ -104,7 +102,6 @@ BY_CLASS = figures.FigureSpec(
     "accuracy-by-class",
     "Accuracy of each held-out class",
     "classes",
-    ("accuracy_by_class",),
     method="The pictures of each class that are named rightly are counted.",
     null=figures.CHANCE,
     caption="Share of a class's pictures that are named rightly among all classes. {n}; single "
