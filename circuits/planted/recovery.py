@@ -36,7 +36,7 @@ COLUMNS = ["domain", "method", "unit", "auroc", "n_true", "n_units"]
 
 def tasks(
     planted: Planted, domain: str, n: int
-) -> Iterator[tuple[MarginTask, Mapping[str, Collection[object]]]]:
+) -> Iterator[tuple[MarginTask, Mapping[str, Collection[Any]]]]:
     """For each group of classes that go one way in a domain: pairs of pictures of 8 bits with the
     margin of the class, and the names of the parts that the circuit has, by kind of part."""
     for numbers, truth in planted.ways(domain):

@@ -20,7 +20,7 @@ OTHERS = 3
 """Circuits of other classes behind each null: every class is one of them for two others."""
 
 
-def places(circuits: ClassCircuits) -> dict[str, dict[str, object]]:
+def places(circuits: ClassCircuits) -> dict[str, dict[str, Any]]:
     """Where the sites of a cut by units stand; nothing for a cut by edges."""
     if not isinstance(circuits.cut, Units):
         return {}
