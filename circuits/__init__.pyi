@@ -11,7 +11,7 @@ from .discovery.faithfulness import minimality as minimality
 from .edges.attribute import METHODS as METHODS
 from .edges.attribute import Attribution as Attribution
 from .edges.attribute import attribute as attribute
-from .edges.attribute import edge_mask_scores as edge_mask_scores
+from .edges.edge_mask_scores import edge_mask_scores as edge_mask_scores
 from .edges.path_patch import edge_effects as edge_effects
 from .edges.path_patch import path_patch as path_patch
 from .edges.wire import Wiring as Wiring
@@ -68,13 +68,13 @@ from .patching.transplant import draw_transplants as draw_transplants
 from .patching.transplant import transplant as transplant
 from .planted.vit import planted_vit as planted_vit
 from .sharing.circuit_stability import circuit_stability as circuit_stability
-from .sharing.circuit_stability import class_faithfulness as class_faithfulness
 from .sharing.circuit_stability import consistent_parts as consistent_parts
 from .sharing.circuit_stability import inclusion as inclusion
 from .sharing.circuit_transfer import TRANSFER_SHARES as TRANSFER_SHARES
 from .sharing.circuit_transfer import circuit_transfer as circuit_transfer
 from .sharing.class_circuits import ClassCircuits as ClassCircuits
 from .sharing.class_circuits import class_circuits as class_circuits
+from .sharing.class_faithfulness import class_faithfulness as class_faithfulness
 from .sharing.cuts import Cut as Cut
 from .sharing.cuts import Edges as Edges
 from .sharing.cuts import Units as Units

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from interp.circuits import Units
-from interp.circuits.sharing.by_site import places
-from interp.circuits.sharing.serving_units import BOTH, serving_units
+from interp.circuits.sharing.by_site import BOTH, places, serving_units
 from interp.core.artists import artist_sides
 from interp.core.errors import AlikeError, SampleError
 from interp.core.illustrations import Plate, sheet

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.circuits.planted.files import CONFIG, read_planted, write_planted
-from interp.circuits.planted.vit import Blueprint
+from interp.circuits.planted.vit import CONFIG, Blueprint, read_planted, write_planted
 from interp.circuits.planted.world import as_tensor
 from interp.core.errors import DataError
 from interp.core.faces.doors import door

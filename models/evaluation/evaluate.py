@@ -11,7 +11,7 @@ from interp.core.arguments import filled
 from interp.core.errors import DataError, listed
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
-from interp.core.statistics.association import spearman
+from interp.core.statistics.correlations import spearman
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval
 from interp.core.tables import rows_by

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from interp.core.statistics.association import spearman
+from interp.core.statistics.correlations import spearman
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm

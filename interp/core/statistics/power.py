@@ -11,14 +11,14 @@ import numpy as np
 from scipy import stats
 
 from interp.core.seeds import rng
-from interp.core.statistics.fixed_effects import Within
-from interp.core.statistics.permuted_interval import (
+from interp.core.statistics.correlations import (
     SPEARMAN,
     expected_reach,
     largest_rho,
     rank_link,
     score_ends,
 )
+from interp.core.statistics.fixed_effects import Within
 from interp.core.statistics.reliability import RELIABLE
 
 SMALL = 0.3

@@ -256,7 +256,7 @@ KEPT = figures.FigureSpec(
     ),
     hover=size_words,
     x=figures.size_axis("size, as a share of the parts", (0.02, *SHARES, 1.0)),
-    y=figures.AxisSpec("share of the match that remains", percent=True, within=(-0.5, 1.6)),
+    y=figures.AxisSpec("share of the match that remains", within=(-0.5, 1.6)),
     lines=figures.NONE_TO_WHOLE,
 )
 

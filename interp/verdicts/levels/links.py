@@ -25,8 +25,7 @@ from scipy import stats
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
 from interp.core.seeds import rng
-from interp.core.statistics.fixed_effects import clustered, take_out
-from interp.core.statistics.permuted_interval import (
+from interp.core.statistics.correlations import (
     SPEARMAN,
     correlation,
     largest_rho,
@@ -35,6 +34,7 @@ from interp.core.statistics.permuted_interval import (
     ranked,
     without,
 )
+from interp.core.statistics.fixed_effects import clustered, take_out
 from interp.core.statistics.reliability import (
     HALVES,
     INTERVALS,

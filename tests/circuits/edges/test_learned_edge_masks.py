@@ -10,8 +10,8 @@ from torch import Tensor
 
 from interp.circuits import Chain, ClassCircuits, Edges, attribute, edge_mask_scores, wire
 from interp.circuits.discovery.faithfulness import measure_masks
-from interp.circuits.edges import attribute as learned_edge_masks
-from interp.circuits.edges.attribute import _alone, _Gates, _starting, _total
+from interp.circuits.edges import edge_mask_scores as learned_edge_masks
+from interp.circuits.edges.edge_mask_scores import _alone, _Gates, _starting, _total
 from interp.circuits.edges.edge_scores import EdgeTask
 from interp.circuits.edges.wire import open_run, parts_of, run_gated
 from interp.circuits.sharing.overlap_measures import best_of_groups

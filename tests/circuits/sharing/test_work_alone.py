@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.circuits import ClassCircuits, class_faithfulness, consistent_parts, inclusion
-from interp.circuits.sharing.circuit_stability import ABSENT, OTHERS
+from interp.circuits.sharing.class_faithfulness import ABSENT, OTHERS
 from interp.core.errors import SpecificationError
 from interp.core.tables import EVIDENCE
 from tests.circuits.planted_models import found, model

@@ -8,13 +8,13 @@ import pytest
 from scipy import stats
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
-from interp.core.statistics.fixed_effects import clustered, take_out
-from interp.core.statistics.permuted_interval import (
+from interp.core.statistics.correlations import (
     SPEARMAN,
     expected_reach,
     permuted_interval,
     rank_link,
 )
+from interp.core.statistics.fixed_effects import clustered, take_out
 from interp.core.statistics.reliability import complete_blocks, gain, of_cells, of_halves
 from interp.verdicts.levels.links import across_mixtures, among_classes, within_mixtures
 from tests.verdicts.made_studies import ClassWorld, World, reject

@@ -6,7 +6,7 @@ from scipy import stats
 
 from interp.core.errors import ShapeError
 from interp.core.seeds import rng
-from interp.core.statistics.association import _without_each, spearman
+from interp.core.statistics.correlations import _without_each, spearman
 
 
 def test_it_is_scipys_with_ties_and_gaps() -> None:
