@@ -9,7 +9,7 @@ from PIL import Image
 
 from interp.circuits import ClassCircuits, Units, class_circuits
 from interp.circuits.planted.vit import Planted, planted_vit
-from interp.circuits.sharing import serving_units as choosing
+from interp.circuits.sharing import by_site as choosing
 from interp.circuits.sharing.by_site import BOTH, DRAWN, serves_more, serving_units, strength
 from interp.core.artists import artist_sides
 from interp.core.errors import SampleError
