@@ -216,8 +216,7 @@ class Circuit:
         True
         """
         if wire(tower) != self.wiring:
-            given = "a tower that is wired differently"
-            right = "the tower that the circuit was found in"
+            given, right = "a tower that is wired differently", "the tower it was found in"
             do = "discover a circuit in this tower"
             raise SpecificationError("run a circuit", given, right, do)
         flows = open_pair(tower, clean, corrupt)

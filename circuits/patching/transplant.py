@@ -280,9 +280,8 @@ def _run(
         return read(drawn.images, numbers, crossing.preprocess, classifier.embeddings)
 
     base, donors = shown("target"), [shown(role) for role in DONORS]
-    plan = make_plan(
-        tower, sites, base=base, n_donors=len(DONORS), room=crossing, axes=("layer",), where=where
-    )
+    n, axes = len(donors), ("layer",)
+    plan = make_plan(tower, sites, base=base, n_donors=n, room=crossing, axes=axes, where=where)
     scale = classifier.standardised(embed(tower, base, batch_size=plan.rows))
     labels = classifier.numbers(rows["label"].tolist())
     if plan.forwards * base[0].numel() > 2e9:

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -245,9 +246,8 @@ def expected_by_band(
 ) -> dict[tuple[str, str], list[str]]:
     """What rungs R2 to R6 must say of a planted model in each band of its layers.
 
-    R2 to R4 are declared at the streams of the band; R4 at all but the last, which is read out as
-    it is. R5 and R6 are what the true circuits have in common at the sites of the band whose units
-    make circuits; for the whole tower they are declared.
+    R2 to R4 are declared at the streams of the band; R4 not at the last, which is read as it is.
+    R5 and R6 are what the true circuits have in common at the sites whose units make circuits.
 
     Args:
         planted: The model with its true circuits.
@@ -264,9 +264,8 @@ def expected_by_band(
             last = rung == "R4" and cell.site == outlook.streams[-1]
             if cell.measure == measure and cell.site is not None and not last:
                 answers.setdefault((rung, _band(tower, cell.site)), []).append(cell.answer)
-    for site in find_sites(outlook.neurons, tower.sites):
-        for rung in ("R5", "R6"):
-            answers.setdefault((rung, _band(tower, site)), []).append(common_units(planted, site))
+    for site, rung in product(find_sites(outlook.neurons, tower.sites), ("R5", "R6")):
+        answers.setdefault((rung, _band(tower, site)), []).append(common_units(planted, site))
     wholes = {"neuron overlap": "R5", "neuron transfer": "R6", "circuit transfer": "R6"}
     for cell in cells:
         if rung := wholes.get(cell.measure):

@@ -204,8 +204,7 @@ def orthonormal(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
 def read_at(tower: Tower, site: str, x: Tensor) -> dict[str, int]:
     """The place of a site that the embedding depends on, where it depends on one position alone.
 
-    A ViT that pools its class token reads the last stream at position 0; one that averages its
-    patches reads it everywhere.
+    A ViT that pools its class token reads it at position 0; one that averages patches, everywhere.
 
     Args:
         tower: The tower.

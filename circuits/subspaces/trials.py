@@ -151,18 +151,14 @@ def try_site(
     fitted = fit_site(tower, site, given, floors, task, k=k, where=where, rows=rows)
     both = fitted.first(fitted.k)
     del fitted  # it holds activations
-    return {
-        name: try_subspaces(
-            tower,
-            domain,
-            both[name][0],
-            {other: both[other] for other in domains if other != name},
-            {kind: both[kind] for kind in floors},
-            rows=rows,
-            seed=task.seed,
+    chance = {kind: both[kind] for kind in floors}
+    trials: dict[str, Trial] = {}
+    for name, domain in domains.items():
+        foreign = {other: both[other] for other in domains if other != name}
+        trials[name] = try_subspaces(
+            tower, domain, both[name][0], foreign, chance, rows=rows, seed=task.seed
         )
-        for name, domain in domains.items()
-    }
+    return trials
 
 
 @torch.no_grad()

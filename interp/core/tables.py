@@ -103,9 +103,7 @@ def typed(frame: pd.DataFrame, columns: Mapping[str, Column] = COLUMNS) -> pd.Da
             except ValueError as error:
                 raise ValueError(f"the column {name} holds a word: {error}") from None
         elif holds == "flag":
-            made[str(name)] = (
-                given.fillna("").map(lambda cell: str(cell).lower() in YES).astype(bool)
-            )
+            made[str(name)] = given.fillna("").astype(str).str.lower().isin(YES)
         else:
             made[str(name)] = given.fillna("").astype(str)
     return pd.DataFrame(made, index=frame.index)

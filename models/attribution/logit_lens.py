@@ -58,8 +58,7 @@ def lens_embeddings(
         sites: Residual streams, by name or pattern; None takes those of `lens_sites`.
 
     Returns:
-        Embeddings without gradients and not normalised, a row per stream in tower order. The last
-        stream gives the tower's own embedding, to the bit.
+        Embeddings, not normalised, a row per stream in tower order; the last is the tower's own.
 
     Raises:
         SiteError: For a site that is no residual stream.

@@ -235,9 +235,8 @@ def integrated(
         with torch.enable_grad():
             found = logits(at)
         for number in range(n):
-            [gradient] = torch.autograd.grad(
-                found[:, number].sum(), at, retain_graph=number + 1 < n
-            )
+            more = number + 1 < n
+            [gradient] = torch.autograd.grad(found[:, number].sum(), at, retain_graph=more)
             shares[:, number] += _by_patch(gradient * (x - plain), grid) / steps
     return shares
 

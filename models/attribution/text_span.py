@@ -325,10 +325,8 @@ def _turned(
         outer = [frame.out_of(spread) for frame, spread in zip(frames, turned, strict=True)]
         scores = (directions @ torch.cat(outer, dim=1)).square().split(widths, dim=1)
         best = [int(score.sum(dim=1).argmax()) for score in scores]
-        words = [
-            frame.into(directions[place][:, None])
-            for frame, place in zip(frames, best, strict=True)
-        ]
+        chosen = directions[best][:, :, None]
+        words = [frame.into(word) for frame, word in zip(frames, chosen, strict=True)]
         back = (turn.T @ torch.cat(words, dim=1)).split(1, dim=1)
         for place, (frame, column) in enumerate(zip(frames, back, strict=True)):
             found[place, number] = frame.out_of(column)[:, 0]

@@ -212,12 +212,10 @@ def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: Rea
     gain, shift = pool.ln_k.w.to(like), pool.ln_k.b.to(like)
     w_v, b_v, w_o = pool.W_V.to(like), pool.b_V.to(like), pool.W_O.to(like)
     onwards = einsum(w_o, like[0], "head d_head width, width d_embed -> head d_head d_embed")
-    through = einsum(
-        w_v, onwards, "head d_model d_head, head d_head d_embed -> head d_model d_embed"
-    )
+    by_head = "head d_model d_head, head d_head d_embed -> head d_model d_embed"
+    through = einsum(w_v, onwards, by_head)
     matrix = torch.stack([_centred(gain[:, None] * each) for each in through])
-    # a query's attention is 1 in all, so it reads each bias once
-    once = queries.sum(dim=1)[:, None]
+    once = queries.sum(dim=1)[:, None]  # its attention is 1 in all, so it reads each bias once
     biases = {
         "attnpool.ln_k.b": einsum(shift, through, "d_model, head d_model d_embed -> d_embed"),
         "attnpool.b_V": einsum(b_v, onwards, "head d_head, head d_head d_embed -> d_embed"),
@@ -278,10 +276,7 @@ def transformer_pieces(
         sites += ["attnpool.hook_pattern", "attnpool.ln_k.hook_scale"]
     embedding, cache = tower.run_with_cache(x, names_filter=sites)
     reading = read_out(tower, x, cache)
-    if by == "place":
-        pieces = _places(tower, cache, reading)
-    else:
-        pieces = _entry(tower, cache, reading)
+    pieces = (_places if by == "place" else _entry)(tower, cache, reading)
     blocks: Any = tower.blocks
     for layer, block in enumerate(blocks):
         pieces += _block(block, cache, reading, layer, by)

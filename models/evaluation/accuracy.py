@@ -26,8 +26,7 @@ def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[Hashable]) ->
         classes: The classes averaged over.
 
     Returns:
-        The mean and its interval, which ends at 0 and 1. F1 is 0 for a class neither shown nor
-        chosen.
+        The mean and its interval within 0 and 1. F1 is 0 for a class neither shown nor chosen.
 
     Notes:
         The F1 of a class depends on other classes' pictures through its false positives. Resampling
@@ -44,8 +43,7 @@ def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[Hashable]) ->
     if n < 2:
         return Interval(value, np.nan, np.nan, np.nan)
     # row c: what remains in each column when the pictures of class c are left out
-    remaining = within.sum(axis=0)[None, :] - within
-    each = _f1(counts, remaining)
+    each = _f1(counts, within.sum(axis=0)[None, :] - within)
     np.fill_diagonal(each, np.nan)
     spread = jackknife(value, np.nanmean(each, axis=1))
     return Interval(value, spread.error, max(spread.low, 0.0), min(spread.high, 1.0))

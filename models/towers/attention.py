@@ -246,10 +246,8 @@ class HookedAttention(nn.Module):
         attn, rows = self.source.attn, torch.arange(len(x), device=x.device)
         width, bias = attn.embed_dim, attn.in_proj_bias
         b_q, b_kv = (None, None) if bias is None else (bias[:width], bias[width:])
-        q = split_heads(
-            F.linear(x[rows, place][:, None], attn.in_proj_weight[:width], b_q),
-            n_heads=attn.num_heads,
-        )
+        asked = F.linear(x[rows, place][:, None], attn.in_proj_weight[:width], b_q)
+        q = split_heads(asked, n_heads=attn.num_heads)
         k, v = rearrange(
             F.linear(x, attn.in_proj_weight[width:], b_kv),
             "batch pos (part head d_head) -> part batch pos head d_head",

@@ -219,8 +219,7 @@ def trace_texts(source: nn.Module) -> TracedTower:
     """Trace a module that embeds texts of its `context_length`; Hugging Face's takes shorter ones.
 
     Args:
-        source: The module; where open_clip keeps the text tower's parts on the model itself, the
-            model, and a run is its `encode_text`.
+        source: The module, or a model that holds the text tower's parts and has `encode_text`.
 
     Returns:
         The traced tower.

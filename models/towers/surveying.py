@@ -71,10 +71,9 @@ def survey(
         taken = place.end == "input" and name in calls
         if small is not None and big is not None and not taken:
             sites[name] = TracedSite(place, name_axes(small, big), place in few.overwritten)
-    sites = _with_axes(source, sites, few)
     embedding = first_tensor(few.answer)
     shape = () if embedding is None else tuple(embedding.shape)
-    return Survey(sites, shape, _unreachable(source, calls, few, foreign))
+    return Survey(_with_axes(source, sites, few), shape, _unreachable(source, calls, few, foreign))
 
 
 def repeated_modules(source: nn.Module) -> list[str]:

@@ -227,13 +227,11 @@ def find_block(model: nn.Module, site: str = "") -> nn.Module:
     elif isinstance(visual, VisionTransformer):
         blocks = [*visual.transformer.resblocks]
     else:
-        asked = f"align classes in a {type(visual).__name__}"
+        asked, right = f"align classes in a {type(visual).__name__}", "a ViT or ModifiedResNet"
         given = "a tower whose blocks have no names here"
-        right = "open_clip's ViT or ModifiedResNet"
         raise SpecificationError(asked, given, right, "choose another preset")
-    from interp.models.towers.open_tower import (
-        open_tower,  # a trainer that aligns nothing needs none
-    )
+    # a trainer that aligns nothing needs none
+    from interp.models.towers.open_tower import open_tower
 
     names = [f"{block.name}.hook_resid_post" for block in open_tower(model, "visual").chain]
     check_known("align classes", "site", [site] if site else [], names, SiteError)

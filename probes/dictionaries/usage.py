@@ -285,8 +285,7 @@ def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
         given = f"{len(pair.classes)} classes by two artists in both domains"
         do = "give more classes, or pictures by more artists"
         raise SampleError("find the roles of features", given, f"at least {LEAST_CLASSES}", do)
-    in_a, in_b, both = (np.zeros(activity.shape[1]) for _ in range(3))
-    a, b = pair.a, pair.b
+    (in_a, in_b, both), (a, b) = np.zeros((3, activity.shape[1])), (pair.a, pair.b)
     for split in range(len(pair.deals)):
         own = {
             (name, half): class_usage(pair, activity, name, split, half)

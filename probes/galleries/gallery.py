@@ -361,8 +361,7 @@ def gallery_of(
     """
     frame = images.frame.reset_index(drop=True)
     told = Selectivity(peaks.values, random, frame, images.domains, seed)
-    n = len(told.classes)
-    if n < 2:
+    if (n := len(told.classes)) < 2:
         given = f"{n} classes that every domain has drawings of by artists of both halves"
         raise SampleError("make a gallery", given, "two or more", "add drawings by other artists")
     rows = pd.concat([told.by_class(), told.by_domain()], ignore_index=True)

@@ -325,12 +325,8 @@ def _reason(each: TrainingSet, basis: Basis, strength: float) -> str:
 
 def _strengths(values: np.ndarray, sets: Sequence[TrainingSet], n_classes: int) -> np.ndarray:
     """Per training set the C with the least held-out log loss over its inner halves."""
-    folds = [
-        (place, side)
-        for place, each in enumerate(sets)
-        for side in (0, 1)
-        if (each.inner >= 0).any()
-    ]
+    halved = [place for place, each in enumerate(sets) if (each.inner >= 0).any()]
+    folds = [(place, side) for place in halved for side in (0, 1)]
     chosen = np.full(len(sets), STRENGTHS[len(STRENGTHS) // 2])
     if not folds:
         return chosen
@@ -352,8 +348,7 @@ def _strengths(values: np.ndarray, sets: Sequence[TrainingSet], n_classes: int) 
             scores = fitted.scores(basis.project(values[sets[place].rows[at]]))[0]
             own = scores[np.arange(len(at)), sets[place].labels[at]]
             loss[place, strength] += (logsumexp(scores, axis=1) - own).mean()
-    tried = sorted({place for place, _ in folds})
-    chosen[tried] = np.array(STRENGTHS)[loss[tried].argmin(axis=1)]
+    chosen[halved] = np.array(STRENGTHS)[loss[halved].argmin(axis=1)]
     return chosen
 
 

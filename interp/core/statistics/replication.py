@@ -249,8 +249,8 @@ def replicated_rows(
     numbers = np.asarray(values, dtype=float)
     own = np.isfinite(numbers)
     numbers = numbers[own]
+    right = "a value per class and block"
     if not len(numbers):
-        right = "a value per class and block"
         do = "give models that answered the same question"
         raise SampleError("average over classes and blocks", "no class with a value", right, do)
     ways = (np.unique(np.asarray(each)[own], return_inverse=True) for each in (classes, blocks))
@@ -260,9 +260,7 @@ def replicated_rows(
     table[row, column] = numbers
     there = np.isfinite(table)
     if there.sum() < len(numbers):
-        given = "two values of a class in one block"
-        right = "a value per class and block"
-        do = "average each class of a block first"
+        given, do = "two values of a class in one block", "average each class of a block first"
         raise SampleError("average over classes and blocks", given, right, do)
     if n_blocks > 1 and (there.sum(axis=1) == 1).all():
         columns = [numbers[column == block] for block in range(n_blocks)]

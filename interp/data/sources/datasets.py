@@ -74,9 +74,8 @@ def as_picture(thing: object, name: str) -> Image.Image:
     if isinstance(thing, Mapping) and {"bytes", "path"} & set(thing):
         thing = thing.get("bytes") or thing.get("path")
     if isinstance(thing, (bytes, bytearray, str, Path)):
-        with Image.open(
-            BytesIO(thing) if isinstance(thing, (bytes, bytearray)) else thing
-        ) as image:
+        file = BytesIO(thing) if isinstance(thing, (bytes, bytearray)) else thing
+        with Image.open(file) as image:
             return image.convert("RGB")
     values = np.asarray(thing) if hasattr(thing, "__array__") else None
     if values is None or values.ndim not in (2, 3) or not values.size:

@@ -318,9 +318,8 @@ def whole(images: ImageTable) -> ImageTable:
     Raises:
         DataError: If no picture can be read.
     """
-    seen = blake2b(digest_size=8)
+    seen, strays = blake2b(digest_size=8), Strays()
     keep = np.ones(len(images), dtype=bool)
-    strays = Strays()
     step = -(-len(images) // DECODED) or 1
     for row in track(range(0, len(images), step), "look at pictures"):
         try:
@@ -332,8 +331,7 @@ def whole(images: ImageTable) -> ImageTable:
     strays.report(images.source)
     if not keep.any():
         given = f"{len(images)} rows, none of which holds a picture"
-        right = "pictures that can be decoded"
-        do = "look at the source with another program"
+        right, do = "pictures that can be decoded", "look at the source with another program"
         raise DataError(f"read pictures from {images.source}", given, right, do)
     columns = images.frame[list(COLUMNS)].to_csv(index=False)
     key = fingerprint(images.fingerprint, columns, seen.hexdigest())
