@@ -78,7 +78,7 @@ def test_a_model_that_did_not_learn_is_named_first_and_not_judged(
     assert "did not learn" not in lines["CG high diversity"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_no_model_learned_nothing_else_is_said(build: Build, study_frames: Frames) -> None:
     accuracy = at_chance(study_frames(), *ORDER)
     page = read(build(replaced={"accuracy": accuracy}, without=("ladder", "rungs")))

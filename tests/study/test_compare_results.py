@@ -144,7 +144,7 @@ def test_what_differs_between_blocks_parts_no_row(tmp_path: Path) -> None:
     assert equal["p"].item() == 1 and equal["change"].item() == WITHIN
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_halves_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
     """By intervals of single models they would be: blocks differ by more than those hold."""
     generator, told, alone = rng("halves of one truth", 0), [], []

@@ -51,6 +51,7 @@ def test_every_figure_of_the_page_goes_out_as_html_that_asks_nothing_of_a_networ
     assert set(captions["figure"]) == made and captions["caption"].str.len().min() > 20
 
 
+@pytest.mark.long
 def test_only_the_first_choice_is_drawn(small_study: Result) -> None:
     for name, figure in result_figures(small_study.folder).items():
         assert len(figure.data) and figure.layout.title.text, name

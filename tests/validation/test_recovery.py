@@ -46,7 +46,7 @@ def test_what_is_planted_is_found_and_chance_finds_nothing() -> None:
     assert sizes["node"] == len(truth.nodes - {"input", "logits"})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_path_patching_is_scored_as_a_plain_recomputation_says() -> None:
     blueprint = Blueprint("rotated code", 3)
     opened = Opened(blueprint)
@@ -83,7 +83,7 @@ class Swapped(Blueprint):
         return replace(planted, by_class={"A": planted.by_class["B"], "B": planted.by_class["A"]})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_domains_circuit_is_not_found() -> None:
     """The truth of the other domain: of what it names only what both have is seen."""
     found = recover(Swapped("all separate", 17)).set_index("method")["auroc"]

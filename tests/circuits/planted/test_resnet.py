@@ -131,6 +131,7 @@ def test_classes_are_told_in_both_domains(condition: str) -> None:
         assert (logits.argmax(dim=1).numpy() == scenes.label).mean() >= 0.95  # [1.0]
 
 
+@pytest.mark.long
 def test_truths_share_all_or_nothing() -> None:
     shared, separate = (plain(condition) for condition in CONDITIONS)
     assert shared.truth("A").channels == shared.truth("B").channels

@@ -84,7 +84,7 @@ def test_memory_that_is_kept_spares_the_faults_of_many_buffers():
     assert after < before / 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @glibc
 def test_a_setting_of_the_users_is_left_alone():
     run = subprocess.run(
