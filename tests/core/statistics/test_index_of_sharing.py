@@ -61,9 +61,13 @@ def test_what_p_finds_is_not_denied(low: float, p: float, word: str) -> None:
     assert found_beyond_null(index, p, value=0.35, null=0.2, ceiling=1.2).verdict == word
 
 
-def test_index_is_refused_without_room_between_null_and_ceiling() -> None:
-    left_out = [(0.1, 0.0, ceiling) for ceiling in (0.0, 0.3, 0.05, 0.25)]
-    found = sharing_index(0.1, 0.0, 0.15, left_out=left_out)
+@pytest.mark.parametrize(
+    "ends", [[(0, 0), (0, 0.3), (0, 0.05), (0, 0.25)], [(0.1, 0.15), (-0.1, 0.15)] * 2]
+)
+def test_index_is_refused_without_room_between_null_and_ceiling(
+    ends: list[tuple[float, float]],
+) -> None:
+    found = sharing_index(0.1, 0.0, 0.15, left_out=[(0.1, *each) for each in ends])
     assert found.verdict == "cannot tell" and "3 standard errors" in found.reason
     assert np.isnan(found.value)
 
