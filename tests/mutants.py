@@ -1,4 +1,4 @@
-"""Faults of `mutants.csv`, one at a time, in a copy of the code: tests beside each must fail.
+"""Faults of `mutants.csv`, one at a time, in a copy of the code, which tests and examples find.
 
 Slow tests are asked where the quick ones pass.
 
@@ -35,7 +35,7 @@ def outcome(file: str, right: str, wrong: str, tests: str) -> str:
         (copy / file).write_text(text.replace(right, wrong))
         surroundings = {**os.environ, "PYTHONPATH": place}
         for marks in ("not slow and not long", "slow or long"):
-            run = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-m", marks, tests]
+            run = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-m", marks, tests, file]
             done = subprocess.run(run, cwd=copy, env=surroundings, capture_output=True)
             if done.returncode in (1, 2):
                 return "found" if marks.startswith("not") else "slowly"

@@ -357,6 +357,9 @@ def _counted(activity: np.ndarray) -> np.ndarray:
     """1 and a little for each picture's strongest features: summed, counts with ties broken.
 
     What is added comes to less than 1 over all pictures.
+
+    >>> _counted(np.array([[2.0, 0.0], [2.0, 0.0]])).sum(axis=0).tolist()
+    [2.5, 0.0]
     """
     strongest = most_used(activity, STRONGEST)
     small = 1 / (2 * len(activity) * max(float(activity.max()), 1e-300))

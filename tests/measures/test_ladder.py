@@ -184,6 +184,23 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ladder(tower, images.select(label=images.labels[:1]), domains=["A", "B"], **words)
 
 
+def test_directions_are_exchanged_where_the_last_stream_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planted, asked = plant(Blueprint("all shared", 2)), []
+
+    def refuse(*given: Any, where: dict[str, int], **words: Any) -> None:
+        asked.append(where)
+        raise SampleError("ask", "nothing", "something", "stop here")
+
+    monkeypatch.setattr(climbing, "das_among", refuse)
+    words: dict[str, Any] = {"classifier": planted.classifier, "preprocess": as_tensor}
+    images = paint(planted.world, 4, seed=4)
+    subject = Subject.of_tower(HookedViT(planted.source), images, domains=("A", "B"), **words)
+    ladder_tables(subject, ["das"])
+    assert asked == [{"pos": 0}]  # the class token; earlier streams are read everywhere
+
+
 def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     planted = plant(Blueprint("all shared", 2))
     images = paint(planted.world, 4, seed=4)

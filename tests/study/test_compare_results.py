@@ -65,6 +65,12 @@ def test_two_draws_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
     assert all(moved)
 
 
+def test_ends_that_lie_unequally_far_stay_so(tmp_path: Path) -> None:
+    one = pd.DataFrame({"measure": "m", "value": [0.0], "low": -0.1, "high": 0.3, "n_units": 20})
+    row = compared(tmp_path, one, one.assign(value=1.0, low=0.8, high=1.1)).table.frame.iloc[0]
+    assert [row["low"], row["high"]] == pytest.approx([1 - 0.13**0.5, 1 + 0.02**0.5])
+
+
 def test_the_interval_of_two_holds_the_truth_as_often_as_it_says(tmp_path: Path) -> None:
     generator = rng("difference coverage", 0)
     covered = []

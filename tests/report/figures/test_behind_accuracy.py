@@ -119,6 +119,13 @@ def test_robustness_is_on_logit_axes(result: PageModel) -> None:
     assert len(ticks) >= 2 and min(ticks) >= figure.layout["xaxis"]["range"][0]
 
 
+def test_a_narrow_logit_axis_has_three_numbers(loaded: Callable[..., PageModel]) -> None:
+    figure = figure_of(
+        loaded(accuracy={name: 0.6 + v / 5 for name, v in ACCURACY.items()}), "robustness"
+    )
+    assert figure is not None and len(figure.layout["xaxis"]["tickvals"]) >= 3
+
+
 def test_epochs_are_lines_of_top_1(result: PageModel) -> None:
     figure = figure_of(result, "epochs")
     line = named(figure, "CG low diversity", 0, 0)
