@@ -108,7 +108,13 @@ def _pooled(others: Features, own: Features, name: str) -> Features:
 
 
 def _centred(features: Features) -> Features:
-    """Each domain less the mean of its class means; classes that some domain lacks do not count."""
+    """Each domain less the mean of its class means; classes that some domain lacks do not count.
+
+    >>> frame = pd.DataFrame({"label": ["owl", "owl", "cat"], "domain": "real"})
+    >>> given = Features({"s": np.array([[0.0], [0.0], [3.0]])}, frame, {"s": 0}, {"s": 0.5}, {})
+    >>> _centred(given).values["s"].ravel().tolist()
+    [-1.5, -1.5, 1.5]
+    """
     frame = features.frame
     by_domain = [set(part["label"]) for _, part in frame.groupby("domain")]
     common = frame["label"].isin(set.intersection(*by_domain)).to_numpy()

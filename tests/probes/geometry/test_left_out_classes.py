@@ -75,6 +75,16 @@ def test_products_without_a_class_are_those_of_the_others(made, name) -> None:
     np.testing.assert_allclose(getattr(products, name)(), loops, rtol=1e-9, atol=1e-10)
 
 
+def test_products_are_of_the_means_of_cells(made) -> None:
+    x, layout = made
+    moved = x - x.mean(axis=0)
+    means = [moved[layout.cell == cell].mean(axis=0) for cell in range(2 * CLASSES * DOMAINS)]
+    first, second = np.split(np.stack(means), 2)
+    shape = (CLASSES, DOMAINS, CLASSES, DOMAINS)
+    gram = CellProducts.of(*made).gram
+    np.testing.assert_allclose(gram, (first @ second.T).reshape(shape), rtol=1e-9, atol=1e-10)
+
+
 def test_pictures_are_counted_alike_by_products_and_by_scatters(made) -> None:
     """tr W^2 of few features goes another way than that of many."""
     x, layout = made
