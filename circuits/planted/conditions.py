@@ -246,8 +246,8 @@ def expected_by_band(
 ) -> dict[tuple[str, str], list[str]]:
     """What rungs R2 to R6 must say of a planted model in each band of its layers.
 
-    R2 to R4 are declared at the streams of the band; R4 not at the last, which is read as it is.
-    R5 and R6 are what the true circuits have in common at the sites whose units make circuits.
+    R2 to R4 are declared at the band's streams, R4 at all but the last, which is read out as it is.
+    R5 and R6 are declared for the whole tower; in a band they are what true circuits share there.
 
     Args:
         planted: The model with its true circuits.

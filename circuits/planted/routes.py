@@ -219,7 +219,9 @@ def in_parts(draft: Draft, world: World, lanes: Lanes, shared: Collection[int]) 
     common = round(lanes.dose * PIECES)
     ways = {"AB": common, "A": PIECES - common, "B": PIECES - common}
     move: dict[str, dict[str, float]] = {}
-    for number, (lane, n) in product(NUMBERS, {k: n for k, n in ways.items() if n}.items()):
+    for number, (lane, n) in product(NUMBERS, ways.items()):
+        if not n:
+            continue
         code, out, length = f"class {number} {lane}", f"out {number} AB", sqrt(n / PIECES)
         cue = [] if lane == "AB" else [f"cue {lane}"]
         for _ in range(n):

@@ -47,6 +47,7 @@ def lens_sites(tower: HookedTower) -> list[str]:
     return [f"{names[0]}.hook_resid_pre", *(f"{name}.hook_resid_post" for name in names)]
 
 
+@torch.no_grad()
 def lens_embeddings(
     tower: object, x: Tensor, *, sites: str | Iterable[str] | None = None
 ) -> Float[Tensor, "layer batch d_embed"]:
@@ -58,7 +59,8 @@ def lens_embeddings(
         sites: Residual streams, by name or pattern; None takes those of `lens_sites`.
 
     Returns:
-        Embeddings, not normalised, a row per stream in tower order; the last is the tower's own.
+        Embeddings without gradients and not normalised, a row per stream in tower order. The last
+        stream gives the tower's own embedding, to the bit.
 
     Raises:
         SiteError: For a site that is no residual stream.
@@ -70,13 +72,12 @@ def lens_embeddings(
     """
     opened = check_opened("read streams through the lens", tower)
     wanted = _streams(opened, sites)
-    with torch.no_grad():
-        if isinstance(opened, HookedResNet):
-            return _cumulative(opened, x, wanted)
-        _, cache = opened.run_with_cache(x, names_filter=wanted)
-        # one at a time: a stack of all would be multiplied in another order, and differ in bits
-        last = opened.n_layers
-        return torch.stack([opened(cache[site], start_at_layer=last, tokens=x) for site in wanted])
+    if isinstance(opened, HookedResNet):
+        return _cumulative(opened, x, wanted)
+    _, cache = opened.run_with_cache(x, names_filter=wanted)
+    # one at a time: a stack of all would be multiplied in another order, and differ in bits
+    last = opened.n_layers
+    return torch.stack([opened(cache[site], start_at_layer=last, tokens=x) for site in wanted])
 
 
 @door

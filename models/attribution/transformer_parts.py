@@ -276,7 +276,7 @@ def transformer_pieces(
         sites += ["attnpool.hook_pattern", "attnpool.ln_k.hook_scale"]
     embedding, cache = tower.run_with_cache(x, names_filter=sites)
     reading = read_out(tower, x, cache)
-    pieces = (_places if by == "place" else _entry)(tower, cache, reading)
+    pieces = _places(tower, cache, reading) if by == "place" else _entry(tower, cache, reading)
     blocks: Any = tower.blocks
     for layer, block in enumerate(blocks):
         pieces += _block(block, cache, reading, layer, by)

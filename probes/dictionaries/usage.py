@@ -285,7 +285,8 @@ def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
         given = f"{len(pair.classes)} classes by two artists in both domains"
         do = "give more classes, or pictures by more artists"
         raise SampleError("find the roles of features", given, f"at least {LEAST_CLASSES}", do)
-    (in_a, in_b, both), (a, b) = np.zeros((3, activity.shape[1])), (pair.a, pair.b)
+    in_a, in_b, both = np.zeros((3, activity.shape[1]))
+    a, b = pair.a, pair.b
     for split in range(len(pair.deals)):
         own = {
             (name, half): class_usage(pair, activity, name, split, half)
@@ -296,9 +297,8 @@ def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
         in_b += _covariance(own[b, 0], own[b, 1])
         for i, j in pair.meetings:
             both += _covariance(own[a, i], own[b, j]) / len(pair.meetings)
-    least = in_a * in_b
     known = (in_a > 0) & (in_b > 0)
-    agreement = np.where(known, both / np.sqrt(np.where(known, least, 1)), np.nan)
+    agreement = np.where(known, both / np.sqrt(np.where(known, in_a * in_b, 1)), np.nan)
     used_a, used_b = _share(in_a), _share(in_b)
     on_a, on_b = _in_use(used_a), _in_use(used_b)
     return Roles(

@@ -79,8 +79,7 @@ def biased_cka(x: ArrayLike, y: ArrayLike) -> float:
     (True, True)
     """
     a, b = paired_rows(x, y, "CKA", at_least=2)
-    scale = _overlap(a, a) * _overlap(b, b)
-    return _ratio(_overlap(a, b), scale)
+    return _ratio(_overlap(a, b), _overlap(a, a) * _overlap(b, b))
 
 
 def rbf_cka(x: ArrayLike, y: ArrayLike) -> float:

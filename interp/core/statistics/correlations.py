@@ -69,7 +69,8 @@ def permuted_interval(
     (0.044, 0.872)
     """
     sizes = np.sort(np.abs(np.asarray(drawn, dtype=float)))[::-1]
-    if (place := int(0.05 * (len(sizes) + 1) + 1e-9)) < 1 or not np.isfinite(value):
+    place = int(0.05 * (len(sizes) + 1) + 1e-9)
+    if place < 1 or not np.isfinite(value):
         return np.nan, np.nan
     reach = float(np.arctanh(min(sizes[place - 1], largest))) + 1e-9
     low, high = score_ends(np.array([value]), reach, bend=bend, largest=largest)

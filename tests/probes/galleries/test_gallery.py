@@ -85,7 +85,6 @@ def test_a_shared_unit_and_a_private_one_are_told_apart() -> None:
     assert best.loc[SHARED, "value"] == 1.0 and best.loc[PRIVATE, "value"] < 0.8
     assert found().selective(within=["sketch"])["value"].nlargest(2).tolist() == [1.0, 1.0]
     rows = found().table.frame
-    assert rows["p"].min() > 0  # the number itself is one of its permutations
     across = rows[(rows["feature"] == PRIVATE) & (rows["domain_a"] == "sketch")]
     scored = across.set_index("domain_b")["value"]
     assert scored["sketch"] == 1.0 and scored["real"] < 0.8
