@@ -85,6 +85,7 @@ def _read(path: Path) -> object:
     if is_archive(path):
         with warnings.catch_warnings():  # PyTorch deprecates what OpenAI's files are made of
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)  # from PyTorch 2.15 on
             return torch.jit.load(path, map_location="cpu").state_dict()
     return torch.load(path, map_location="cpu", weights_only=True)
 

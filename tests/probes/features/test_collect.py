@@ -294,14 +294,11 @@ class TestFolder:
         assert len(read(images, tmp_path)) == 12
 
     def test_a_tower_without_weights_cannot_be_told_apart(self, images, tmp_path) -> None:
-        class Bare:
-            def __init__(self) -> None:
-                self.inner = Toy()
-
-            def __getattr__(self, name: str):
+        class Bare(Toy):
+            def __getattribute__(self, name: str):
                 if name in ("state_dict", "cfg"):
                     raise AttributeError(name)
-                return getattr(self.__dict__["inner"], name)
+                return super().__getattribute__(name)
 
         refuses(SpecificationError, "state_dict", read, images, tmp_path, Bare())
 
