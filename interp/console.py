@@ -143,8 +143,23 @@ def records(row: Mapping[Any, object]) -> Answer:
     return {str(name): None if value != value else value for name, value in row.items()}
 
 
-def described(result: "Result", pages: list[Path]) -> Answer:
-    """What `--json` says of a finished result: paths, verdicts by rung, seconds by step."""
+def typed_command() -> str:
+    """The command line that is running."""
+    return shlex.join(["interp-report", *sys.argv[1:]])
+
+
+def build_pages(result: "Result") -> Answer:
+    """Build the pages of a result and of its replications, and print where they are.
+
+    The answer has paths, verdicts by rung, and seconds by step.
+    """
+    from interp.core.progress import say
+
+    pages = []
+    for each in (result, *result.replications):
+        say("page …")
+        pages.append(each.report())
+        print(pages[-1])
     return {
         "folder": str(result.folder),
         "pages": [str(path) for path in pages],
@@ -154,33 +169,11 @@ def described(result: "Result", pages: list[Path]) -> Answer:
     }
 
 
-def typed_command() -> str:
-    """The command line that is running."""
-    return shlex.join(["interp-report", *sys.argv[1:]])
-
-
-def build_pages(result: "Result") -> Answer:
-    """Build the pages of a result and of its replications, and print where they are."""
-    from interp.core.progress import say
-
-    pages = []
-    for each in (result, *result.replications):
-        say("page …")
-        pages.append(each.report())
-        print(pages[-1])
-    return described(result, pages)
-
-
 def standing_in_words(row: Mapping[str, Any]) -> str:
     """How often a judged method was right, and wrong in which way."""
     shares = [
-        f"{words} {row[name]:.0%}"
-        for name, words in (
-            ("right", "right"),
-            ("too_much", "too much"),
-            ("too_little", "too little"),
-            ("cannot_tell", "cannot tell"),
-        )
+        f"{name.replace('_', ' ')} {row[name]:.0%}"
+        for name in ("right", "too_much", "too_little", "cannot_tell")
         if row.get(name, float("nan")) == row.get(name)
     ]
     if row["auroc"] == row["auroc"]:

@@ -4,6 +4,7 @@ Nothing heavy is imported until a command runs, so that `--help` answers at once
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,7 +148,7 @@ def _rehearsal(specification: "Specification", **options: Any) -> Answer:
 def _cost(cost: "Cost") -> Answer:
     """A cost, printed on standard output as the answer."""
     print(cost.text)
-    return {"cost": cost.as_dict()}
+    return {"cost": asdict(cost)}
 
 
 @command("grid")

@@ -52,12 +52,12 @@ def open_blocks(
     """The repetitions: seeds on the same pictures, or blocks that redraw everything.
 
     Without `rendered`, pictures of the embedded study are drawn when they are asked for. `numbers`
-    are those of some blocks (with the folds of classes that all of them have), or some seeds; None
-    takes all.
+    are those of some blocks (with the folds of classes that all of them have); None takes all, or
+    all seeds.
     """
-    wanted = block_numbers(spec) if numbers is None else numbers
+    wanted = block_numbers(spec, numbers)
     if spec.blocks:
-        return [open_block(spec, number, jobs, rendered=rendered) for number in wanted]
+        return [_open_block(spec, number, jobs, rendered=rendered) for number in wanted]
     pool, foreign = open_pool(spec.images, jobs, rendered=rendered)
     held_out = _held_out(spec, pool, foreign)
     return [Block(seed, pool, held_out, foreign) for seed in wanted]
@@ -86,7 +86,7 @@ def block_numbers(spec: Specification, asked: Iterable[int] | None = None) -> li
     return wanted
 
 
-def open_block(spec: Specification, number: int, jobs: int = 2, *, rendered: bool = True) -> Block:
+def _open_block(spec: Specification, number: int, jobs: int, *, rendered: bool) -> Block:
     """One of the blocks that redraw everything, by its number from 0."""
     pool, foreign = open_pool(replace(spec.images, seed=number), jobs, rendered=rendered)
     return Block(number, pool, _held_out(spec, pool, foreign, fold=number), foreign)
@@ -129,21 +129,15 @@ def _common(spec: Specification, pool: ImageTable, foreign: Iterable[str]) -> li
     """The classes of the label set that stand in every domain in question."""
     domains = [spec.mixtures.natural, *spec.mixtures.test_domains]
     check_known("study a domain", "domain", domains, pool.domains)
-    _check_tested(pool, domains)
-    counts = pool.counts()
-    asked = [label for label in pool.labels if label not in set(foreign)]
-    return [label for label in asked if (counts.loc[label, domains] > 0).all()]
-
-
-def _check_tested(pool: ImageTable, domains: Iterable[str]) -> None:
-    """Refuse pictures on which nothing could be measured, before models are trained."""
-    frame = pool.frame
-    tested = set(frame["domain"][frame["split"] == "test"])
+    tested = set(pool.frame["domain"][pool.frame["split"] == "test"])
     missing = [domain for domain in domains if domain not in tested]
-    if missing:
+    if missing:  # nothing could be measured, which is said before models are trained
         given = f"no test pictures of {listed(missing)}"
         right = "test pictures of the natural domain and every test domain"
         raise DataError("study a domain", given, right, "raise test_share, or n_test")
+    counts = pool.counts()
+    asked = [label for label in pool.labels if label not in set(foreign)]
+    return [label for label in asked if (counts.loc[label, domains] > 0).all()]
 
 
 def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:

@@ -19,7 +19,7 @@ from interp.core.progress import track
 from interp.core.storage.store import complete, fingerprint
 from interp.core.tables import Table, stacked
 from interp.data.mixtures.templates import prompts
-from interp.study.blocks import Block, open_block, open_blocks
+from interp.study.blocks import open_blocks
 from interp.study.checkpoint import (
     Tabulated,
     checkpoint_hash,
@@ -131,19 +131,19 @@ def two_checkpoints(
 
     asked = images.select(domain=list(domains))
     a, b = (opened(path) for path in models)
-    heads = [model.zero_shot(asked.labels, prompts("neutral")) for model in (a, b)]
-    controls = [
+    first, second = (model.zero_shot(asked.labels, prompts("neutral")) for model in (a, b))
+    of_a, of_b = (
         Controls(opened(floor) if floor else None, [opened(twin) for twin in others])
         for floor, others in zip(untrained, twins, strict=True)
-    ]
+    )
     with exact_convolutions():
         found = interp.compare(
             a,
             b,
             asked,
             domains=list(domains),
-            heads=(heads[0], heads[1]),
-            controls=(controls[0], controls[1]),
+            heads=(first, second),
+            controls=(of_a, of_b),
             seed=seed,
         )
     return {"stitching": found.stitching.frame, "model_similarity": found.similarity.frame}
@@ -154,8 +154,8 @@ def pairs_of(cells: Sequence[Cell], setting: str) -> list[MixturePair]:
     ordinary = [cell for cell in cells if not cell.arm]
     found = []
     for cell in ordinary:
-        of_block = [other for other in ordinary if _place(other) == _place(cell)]
-        own = next(other for other in of_block if other.mixture.name == setting)
+        here = cell.place | {"setting": setting}
+        own = next(other for other in ordinary if other.place == here)
         # of another seed where there is one: runs of one seed begin with the same weights
         others = _twins(own, ordinary)
         later = [other for other in others if other.block.seed > own.block.seed]
@@ -164,10 +164,6 @@ def pairs_of(cells: Sequence[Cell], setting: str) -> list[MixturePair]:
             twins = tuple(_twins(each, ordinary) for each in (cell, reference))
             found.append(MixturePair(cell, reference, (twins[0], twins[1])))
     return found
-
-
-def _place(cell: Cell) -> tuple[str, str, int]:
-    return cell.training.name, cell.mixture.test_domain, cell.block.seed
 
 
 def _twins(cell: Cell, cells: Sequence[Cell]) -> tuple[Cell, ...]:
@@ -216,7 +212,7 @@ def models_compared(
         SpecificationError: For results that are no studies, or studies of other pictures.
         DataError: For results that have no model in the same place.
     """
-    results = [each if isinstance(each, Result) else open_result(each) for each in (a, b)]
+    results = [open_result(each) for each in (a, b)]
     facts = [result.facts for result in results]
     asked = "compare the models of two results"
     if any(each.get("mode") != "study" for each in facts):
@@ -234,7 +230,8 @@ def models_compared(
         right = "the folders that the studies trained in, with their steps"
         raise DataError(asked, given, right, "copy the studies' steps beside their results")
     spec = _specification(facts[0])
-    blocks = _blocks(spec, {place[-1] for place in places})
+    numbers = sorted({place[-1] for place in places}) if spec.blocks else None
+    blocks = {block.seed: block for block in open_blocks(spec, numbers=numbers)}
     parts = []
     for place in track(places, "models compared"):
         where = dict(zip(PLACE, place, strict=True))
@@ -284,9 +281,3 @@ def _specification(facts: Facts) -> Specification:
     named: Any = {name: spec["mixtures"][name] for name in ("natural", "test_domains", "held_out")}
     own = {name: spec[name] for name in ("images", "seeds", "blocks")}
     return Specification(mixtures=named, **own)
-
-
-def _blocks(spec: Specification, seeds: set[int]) -> dict[int, Block]:
-    if spec.blocks:
-        return {seed: open_block(spec, seed) for seed in sorted(seeds)}
-    return {block.seed: block for block in open_blocks(spec)}

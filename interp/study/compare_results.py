@@ -187,7 +187,7 @@ def compare_results(
     >>> found.table.frame[["value", "low", "high", "change"]].round(2).to_numpy().tolist()
     [[0.3, 0.16, 0.44, 'changed beyond noise']]
     """
-    first, second = (each if isinstance(each, Result) else open_result(each) for each in (a, b))
+    first, second = (open_result(each) for each in (a, b))
     one, rest_a = _read(first, "A")
     two, rest_b = _read(second, "B")
     rest = {**rest_a, **rest_b}
@@ -281,16 +281,20 @@ def _of_means(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     error = np.sqrt(squares / degrees * (1 / a["count"] + 1 / b["count"]))
     tiny = 1e-12 * (a["mean"].abs() + b["mean"].abs())
     error, moved = error.where(error > tiny, 0.0), moved.where(moved.abs() > tiny, 0.0)
-    sure = enough & ((error > 0) | (moved == 0))
-    t = moved.abs() / error.where(error > 0, 1.0)
-    p = pd.Series(2 * stats.t.sf(t, degrees), index=a.index).where(sure)
-    reach = (error * stats.t.ppf(0.975, degrees)).where(sure)
-    made = pd.DataFrame({"value_a": a["mean"], "value_b": b["mean"], "value": moved, "p": p})
-    made = made.assign(low=moved - reach, high=moved + reach, n_units=n, unit="block")
-    made["method"], made["reason"] = "over blocks", ""
+    tested = _student(moved, error, degrees).where(enough)
+    made = pd.DataFrame({"value_a": a["mean"], "value_b": b["mean"], "value": moved})
+    made = made.join(tested).assign(n_units=n, unit="block", method="over blocks", reason="")
+    made.loc[made["p"].isna(), "reason"] = "blocks without spread"
     made.loc[~enough, "reason"] = "fewer than two blocks in one of them"
-    made.loc[enough & ~sure, "reason"] = "blocks without spread"
     return made[(a["count"] > 0) | (b["count"] > 0)]
+
+
+def _student(moved: pd.Series, error: pd.Series, degrees: pd.Series) -> pd.DataFrame:
+    """p and the interval of differences by Student's t; none where all are alike and not 0."""
+    p = pd.Series(2 * stats.t.sf(moved.abs() / error.where(error > 0, 1.0), degrees), moved.index)
+    reach = error * stats.t.ppf(0.975, degrees)
+    made = pd.DataFrame({"p": p, "low": moved - reach, "high": moved + reach})
+    return made.where((error > 0) | (moved == 0))
 
 
 def _row_by_row(
@@ -347,13 +351,12 @@ def _from_two(
     moved = there - here
     reach = pd.Series(np.where(moved > 0, down, up), index=a.index)
     # p is below .05 exactly where the interval leaves zero out
-    sure = (n >= LEAST) & reach.notna() & ((reach > 0) | (moved == 0))
     degrees = (n - 1).clip(lower=1)
-    t = (moved.abs() / reach.where(reach > 0, 1.0)) * stats.t.ppf(0.975, degrees)
-    p = pd.Series(2 * stats.t.sf(t, degrees), index=moved.index).where(sure)
+    error = reach / stats.t.ppf(0.975, degrees)
+    p = _student(moved, error, degrees)["p"].where((n >= LEAST) & reach.notna())
     made = pd.DataFrame({"value_a": here, "value_b": there, "value": moved, "p": p})
     made = made.assign(low=moved - down, high=moved + up, n_units=n, unit=a.get("unit", ""))
-    made["method"], made["reason"] = "from the two intervals", ""
+    made = made.assign(method="from the two intervals", reason="")
     made.loc[p.isna(), "reason"] = "no interval in one of them"
     made.loc[p.isna() & (reach == 0), "reason"] = "intervals without width"
     made.loc[n < LEAST, "reason"] = f"fewer than {LEAST} units"
@@ -376,12 +379,9 @@ def _paired(
     sizes = [each.groupby(level=0).size().reindex(n.index) for each in (here, there)]
     whole = (n == sizes[0]) & (n == sizes[1])
     n, mean, spread = (each[whole & (n >= LEAST)] for each in (n, mean, apart.std(ddof=1)))
-    error = spread / np.sqrt(n)
-    reach = error * stats.t.ppf(0.975, n - 1)
-    sure = (error > 0) | (mean == 0)
-    p = pd.Series(2 * stats.t.sf(mean.abs() / error.where(error > 0, 1.0), n - 1), index=n.index)
-    made = pd.DataFrame({"p": p, "low": mean - reach, "high": mean + reach, "n_units": n})
-    return made.assign(method="paired by class", unit="class", reason="")[sure]
+    made = _student(mean, spread / np.sqrt(n), n - 1).assign(n_units=n)
+    made = made.assign(method="paired by class", unit="class", reason="")
+    return made[made["p"].notna()]
 
 
 def _with_changes(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Comparisons across the models of a grid: settings, blocks, epochs, exposure, domains."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TypeAlias
 
@@ -101,7 +101,7 @@ def _over_blocks(accuracy: pd.DataFrame, by_class: pd.DataFrame) -> pd.DataFrame
 
 def _differences(own: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
     """What one setting gains over another on held-out classes in the test domain."""
-    run = {(c.mixture.name, c.mixture.test_domain, c.block.seed): c.run.name for c in cells}
+    run = {_run(cell): cell.run.name for cell in cells}
     own = own.assign(run=pd.MultiIndex.from_frame(own[RUN]).map(run))
     kinds = kinds_of([cell.mixture for cell in cells])
     parts = [
@@ -162,7 +162,8 @@ def _changes(mixture: MixtureSpec) -> list[str]:
 def _exposure(last: pd.DataFrame, cells: Sequence[Cell], natural: str) -> dict[str, pd.DataFrame]:
     """Accuracy of a class against how often it was trained on, run by run."""
     classes = []
-    for cell, part in _by_cell(last, cells):
+    rows = dict(tuple(last.groupby(RUN)))
+    for cell in (cell for cell in cells if _run(cell) in rows):
         counts = pd.Series(cell.manifest["counts"], dtype=int)
         based = pd.Series(cell.manifest.get("base_counts", {}), dtype=int)
         based = based.rename(lambda label: f"{natural}/{label}")
@@ -171,18 +172,15 @@ def _exposure(last: pd.DataFrame, cells: Sequence[Cell], natural: str) -> dict[s
         trained_on = pd.DataFrame(places, columns=["domain", "label"]).assign(
             n_pictures=counts.to_numpy()
         )
-        classes.append(exposures(part, trained_on, natural=natural).assign(**cell.place))
+        exposed = exposures(rows[_run(cell)], trained_on, natural=natural)
+        classes.append(exposed.assign(**cell.place))
     table = pd.concat(classes, ignore_index=True)
     return {"exposure_classes": table, "exposure": exposure(table, keys=["architecture", *RUN])}
 
 
-def _by_cell(frame: pd.DataFrame, cells: Sequence[Cell]) -> Iterator[tuple[Cell, pd.DataFrame]]:
-    """Each cell that has rows, with them."""
-    rows = dict(tuple(frame.groupby(RUN)))
-    for cell in cells:
-        key = (cell.mixture.name, cell.mixture.test_domain, cell.block.seed)
-        if key in rows:
-            yield cell, rows[key]
+def _run(cell: Cell) -> tuple[str, str, int]:
+    """The values of `RUN` that a cell's results are filed under."""
+    return cell.setting, cell.mixture.test_domain, cell.block.seed
 
 
 def _robustness(every: pd.DataFrame, cells: Sequence[Cell], natural: str) -> pd.DataFrame:
@@ -217,7 +215,7 @@ SHARED = tuple(dict.fromkeys(measure.table for rung in RUNGS.values() for measur
 
 def at_the_end(tables: Mapping[str, pd.DataFrame], cells: Sequence[Cell]) -> tuple[Tables, Tables]:
     """The rows of an architecture's models, and apart from them those of earlier epochs."""
-    ends = {(c.setting, c.mixture.test_domain, c.block.seed): c.run.epochs for c in cells}
+    ends = {_run(cell): cell.run.epochs for cell in cells}
     last, earlier = {}, {}
     for name, frame in tables.items():
         own = frame[frame["architecture"] == cells[0].training.name]
@@ -232,58 +230,39 @@ def at_the_end(tables: Mapping[str, pd.DataFrame], cells: Sequence[Cell]) -> tup
     return last, earlier
 
 
-Step: TypeAlias = Callable[[Tables, Sequence[Cell], Specification], Tables]
-"""A step of comparing one architecture's models: its tables with those that the step adds."""
+def with_comparisons(
+    tables: Tables, cells: Sequence[Cell], spec: Specification, *, accuracy_alone: bool
+) -> Tables:
+    """The tables of an architecture's models, with all that is made of them.
 
-
-def _arms(tables: Tables, cells: Sequence[Cell], spec: Specification) -> Tables:
-    """What an intervention came to; its arms are then left out of all other comparisons."""
-    if not spec.intervention.setting:
-        return ordinary(tables)
-    return ordinary(tables) | intervene(tables, spec.intervention, natural=spec.mixtures.natural)
-
-
-def _accuracy_alone(tables: Tables, cells: Sequence[Cell], spec: Specification) -> Tables:
-    """Accuracy without the sharing that was measured for the arms' sake."""
-    others = {name for each in all_measures() if each.name != "accuracy" for name in each.tables}
-    return {name: frame for name, frame in tables.items() if name not in others}
-
-
-def _mixtures(tables: Tables, cells: Sequence[Cell], spec: Specification) -> Tables:
-    """What the models were trained on."""
-    return tables | {"mixtures": mixture_table(cells)}
-
-
-def _ladder(tables: Tables, cells: Sequence[Cell], spec: Specification) -> Tables:
-    """The rungs of every model."""
+    In this order: what an intervention came to, whose arms are then left out of all other
+    comparisons; what models were trained on; the rungs of every model; the differences between
+    mixtures; the verdict across checkpoints. With accuracy alone (a grid), sharing that was
+    measured for the arms' sake is left out, and so are rungs and verdict.
+    """
     from interp.verdicts.judging import climb  # more than a mistaken command should wait for
 
-    return tables | climb(tables, natural=spec.mixtures.natural)
+    natural, made = spec.mixtures.natural, ordinary(tables)
+    if spec.intervention.setting:
+        made |= intervene(tables, spec.intervention, natural=natural)
+    if accuracy_alone:
+        others = {name for one in all_measures() if one.name != "accuracy" for name in one.tables}
+        made = {name: frame for name, frame in made.items() if name not in others}
+    made |= {"mixtures": mixture_table(cells)}
+    if accuracy_alone:
+        return compare_settings(made, cells)
+    return _with_levels(compare_settings(made | climb(made, natural=natural), cells), natural)
 
 
-def _settings(tables: Tables, cells: Sequence[Cell], spec: Specification) -> Tables:
-    """The differences between mixtures."""
-    return compare_settings(tables, cells)
-
-
-def _levels(tables: Tables, cells: Sequence[Cell], spec: Specification) -> Tables:
-    """The verdict across checkpoints.
-
-    Rows of an intervention, if any, come after those of other levels.
-    """
+def _with_levels(tables: Tables, natural: str) -> Tables:
+    """The verdict across checkpoints; an intervention's rows come after those of other levels."""
     from interp.verdicts.levels.across_checkpoints import from_tables, verdict
 
-    found = verdict(*from_tables(tables, natural=spec.mixtures.natural))
+    found = verdict(*from_tables(tables, natural=natural))
     made = {each.name: each.frame for each in (found.table, found.together) if len(each)}
-    if "levels" in tables:
-        parts = [made["levels"], tables["levels"]] if "levels" in made else [tables["levels"]]
-        made["levels"] = pd.concat(parts, ignore_index=True)
+    if "levels" in made and "levels" in tables:
+        made["levels"] = pd.concat([made["levels"], tables["levels"]], ignore_index=True)
     return tables | made
-
-
-STEPS: tuple[Step, ...] = (_arms, _mixtures, _ladder, _settings, _levels)
-GRID_STEPS: tuple[Step, ...] = (_arms, _accuracy_alone, _mixtures, _settings)
-"""What is made of the models' tables, in this order: of a study, and of a grid."""
 
 
 def sharing_by_epoch(earlier: Tables, natural: str) -> Tables:

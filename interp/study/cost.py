@@ -9,10 +9,12 @@ removed: so it counts steps, and refuses what the run would refuse.
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pandas as pd
 
 from interp.core.errors import listed
 from interp.core.images import ImageTable
@@ -98,8 +100,7 @@ def rehearse(
             domains that are not there, cells too small for a mixture, fewer pictures than a batch,
             fewer classes than a measure needs.
     """
-    numbers = block_numbers(specification, blocks)
-    opened = open_blocks(specification, jobs, rendered=False, numbers=numbers)
+    opened = open_blocks(specification, jobs, rendered=False, numbers=blocks)
     if measuring:
         check_measurable(specification, opened)
     with TemporaryDirectory() as scratch:
@@ -130,19 +131,16 @@ def in_words(runs: Sequence[RehearsedRun]) -> str:
     >>> print(in_words([run, replace(run, seed=1, pictures=4100, steps=256)]))
     vit-small, cg-low: 4,000 to 4,100 pictures, 8 epochs, 248 to 256 steps of 128
     """
-    groups: dict[tuple[str, str], list[RehearsedRun]] = {}
-    for run in runs:
-        groups.setdefault((run.architecture, run.setting), []).append(run)
+    groups = pd.DataFrame(runs).groupby(["architecture", "setting"], sort=False)
     return "\n".join(
-        f"{architecture}, {setting}: {_span([run.pictures for run in own])} pictures, "
-        f"{_span([run.epochs for run in own])} epochs, {_span([run.steps for run in own])} steps "
-        f"of {own[0].batch_size}"
-        for (architecture, setting), own in groups.items()
+        f"{', '.join(names)}: {_span(own['pictures'])} pictures, {_span(own['epochs'])} epochs, "
+        f"{_span(own['steps'])} steps of {own['batch_size'].iloc[0]}"
+        for names, own in groups
     )
 
 
-def _span(numbers: Sequence[int]) -> str:
-    return " to ".join(dict.fromkeys(f"{end:,}" for end in (min(numbers), max(numbers))))
+def _span(numbers: "pd.Series[int]") -> str:
+    return " to ".join(dict.fromkeys(f"{end:,}" for end in (numbers.min(), numbers.max())))
 
 
 @dataclass(frozen=True)
@@ -166,10 +164,6 @@ class Cost:
         if self.training_minutes is None or self.measuring_minutes is None:
             return None
         return self.training_minutes + self.measuring_minutes
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
 
 
 def cost_of_study(
@@ -199,8 +193,9 @@ def cost_of_study(
     plain, kinds = each * len(spec.architectures), len(spec.architectures)
     trained = plain + arms * kinds
     measured = trained + places * kinds
-    large = [training for training in spec.architectures if is_full_size(training.preset)]
-    on_two_cores = None if large else _training_minutes(spec, each + arms, runs)
+    large = any(is_full_size(training.preset) for training in spec.architectures)
+    shown = _shown(spec, each + arms, runs)
+    on_two_cores = None if large or shown is None else _training_minutes(spec, shown)
     training = on_two_cores * (2 / min(jobs, 2)) if on_two_cores is not None else None
     asked = [
         measure
@@ -229,20 +224,15 @@ def cost_of_study(
     if spec.images.source:
         text += "; measuring as for the embedded study's number of pictures"
     if large:
-        text += f"; {_at_full_size(spec, each + arms, runs)}"
+        text += f"; {_at_full_size(shown)}"
     if runs:
         trained = len(runs)
         text += f"\n{in_words(runs)}"
     return Cost(trained, measured, training, minutes, disk, text, tuple(runs))
 
 
-def _training_minutes(
-    spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]
-) -> float | None:
-    """Minutes of training on two cores; None if in epochs of nobody knows how many pictures."""
-    shown = _shown(spec, n_runs, runs)
-    if shown is None:
-        return None
+def _training_minutes(spec: Specification, shown: Mapping[str, int]) -> float:
+    """Minutes of training on two cores, by the pictures that each architecture is shown."""
     slower = {one.name: VIT_TRAINS for one in spec.architectures if is_small_vit(one.preset)}
     steps = sum(n * slower.get(name, 1.0) for name, n in shown.items())
     return steps / PICTURES_PER_SECOND / 60
@@ -252,14 +242,14 @@ def _shown(
     spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]
 ) -> Mapping[str, int] | None:
     """Pictures that each architecture is shown in all its runs; None where nobody knows."""
-    if not runs and any(training.epochs for training in spec.architectures):
+    if runs:
+        counts: Counter[str] = Counter()
+        for run in runs:
+            counts[run.architecture] += run.steps * run.batch_size
+        return counts
+    if any(training.epochs for training in spec.architectures):
         return None
-    counts: Counter[str] = Counter()
-    for run in runs:
-        counts[run.architecture] += run.steps * run.batch_size
-    for one in () if runs else spec.architectures:
-        counts[one.name] += n_runs * one.steps * one.batch_size
-    return counts
+    return {one.name: n_runs * one.steps * one.batch_size for one in spec.architectures}
 
 
 def _training_in_words(
@@ -286,15 +276,12 @@ def _training_in_words(
     )
 
 
-def _at_full_size(spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]) -> str:
+def _at_full_size(by_architecture: Mapping[str, int] | None) -> str:
     """What training at full size takes at a round number of pictures a second.
 
-    >>> from interp.study.specification import Specification
-    >>> study = Specification(training={"preset": "RN50", "steps": 600, "batch_size": 1000})
-    >>> _at_full_size(study, 2, ())
+    >>> _at_full_size({"RN50": 1_200_000})
     'training: 1.2 million pictures, 20 minutes at 1,000 a second (not measured: put in your own)'
     """
-    by_architecture = _shown(spec, n_runs, runs)
     if by_architecture is None:
         return "training: as long as the pictures' number says, which a rehearsal counts"
     shown = sum(by_architecture.values())

@@ -67,7 +67,7 @@ def export(
     >>> [path.name for path in found["csv"]]
     ['losses.csv', 'columns.csv']
     """
-    source = result if isinstance(result, Result) else open_result(result)
+    source = open_result(result)
     asked = list(dict.fromkeys(what))
     check_known("export a result", "format", asked, FORMATS, SpecificationError)
     if not asked:

@@ -37,7 +37,7 @@ from interp.models.training.journal import read_journal
 from interp.models.training.lists import Base
 from interp.models.training.run import Run
 from interp.models.training.train import check_room, train
-from interp.study.blocks import Block, block_numbers, open_blocks
+from interp.study.blocks import Block, open_blocks
 from interp.study.checkpoint import Checkpoint
 from interp.study.results import versions
 from interp.study.specification import Specification, TrainingSpec
@@ -224,8 +224,7 @@ class Grid:
 
     def runs(self, steps: Path, *, jobs: int = 2, blocks: Sequence[int] | None = None) -> list[Run]:
         """Every run of the grid (or of some blocks, by number) once, its mixture written."""
-        numbers = block_numbers(self.specification, blocks)
-        opened = open_blocks(self.specification, jobs, numbers=numbers)
+        opened = open_blocks(self.specification, jobs, numbers=blocks)
         return distinct(self.plan(steps, jobs=jobs, blocks=opened))
 
 

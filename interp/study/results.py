@@ -5,7 +5,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from interp.core.tables import Table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from PIL.Image import Image
 
     from interp.models.clip import Clip
 
@@ -29,15 +30,8 @@ Facts: TypeAlias = dict[str, Any]
 """What is needed to repeat a result, as JSON holds it."""
 
 PACKAGES = (
-    "interp",
-    "torch",
-    "open_clip_torch",
-    "transformer_lens",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pillow",
+    *("interp", "torch", "open_clip_torch", "transformer_lens"),
+    *("numpy", "scipy", "scikit-learn", "pandas", "pillow"),
 )
 
 
@@ -127,11 +121,11 @@ class Result:
         return build_page(self.folder, Path(path) if path is not None else None)
 
 
-def open_result(folder: str | Path) -> Result:
+def open_result(folder: Result | str | Path) -> Result:
     """Open the finished result in a folder, with those of its other architectures.
 
     Args:
-        folder: The folder that a study was run into.
+        folder: The folder that a study was run into; a result that is open stays as it is.
 
     Returns:
         The result; its tables are read when they are asked for.
@@ -149,6 +143,8 @@ def open_result(folder: str | Path) -> Result:
     ...     list(result.tables), result.facts["title"]
     (['losses'], 'A study')
     """
+    if isinstance(folder, Result):
+        return folder
     source = Path(folder)
     facts, tables = source / "facts.json", source / "tables"
     given = ""
@@ -237,22 +233,31 @@ def credit(images: ImageTable) -> list[dict[str, object]]:
 
 def thumbnails(images: ImageTable, *, n_classes: int = 8, size: int = 96) -> list[Plate]:
     """One plate per domain: a picture each of a few classes, the same classes in every domain."""
-    from PIL import Image
-
     counts = images.counts()
     labels = [label for label in images.labels if (counts.loc[label] > 0).all()] or images.labels
     labels = labels[:: max(1, len(labels) // n_classes)][:n_classes]
-    plates = []
+    return [
+        Plate(f"pictures-{domain}", sheet, f"{domain}: {', '.join(labels)}", {"domain": domain})
+        for domain, sheet, _ in _sheets(images, labels, columns=len(labels), size=size)
+    ]
+
+
+def _sheets(
+    images: ImageTable, labels: list[str], *, columns: int, size: int
+) -> Iterator[tuple[str, "Image", list[str]]]:
+    """For each domain its first picture of every class, in rows, and which classes it has."""
+    from PIL import Image
+
     for domain in images.domains:
-        sheet = Image.new("RGB", (size * len(labels), size), "white")
-        for place, label in enumerate(labels):
-            cell = images.select(domain=domain, label=label)
-            if len(cell):
-                sheet.paste(cell.picture(0).resize((size, size)), (place * size, 0))
-        plates.append(
-            Plate(f"pictures-{domain}", sheet, f"{domain}: {', '.join(labels)}", {"domain": domain})
-        )
-    return plates
+        own = images.select(domain=domain)
+        first = dict(zip(own.label[::-1], range(len(own) - 1, -1, -1), strict=True))
+        sheet = Image.new("RGB", (columns * size, -(-len(labels) // columns) * size), "white")
+        for number, label in enumerate(labels):
+            if label in first:
+                down, across = divmod(number, columns)
+                picture = own.picture(first[label]).resize((size, size))
+                sheet.paste(picture, (across * size, down * size))
+        yield domain, sheet, [label if label in first else "" for label in labels]
 
 
 MOST_CLASSES = 400
@@ -265,21 +270,11 @@ def contact_sheets(images: ImageTable, *, size: int = 40) -> list[Plate]:
     A cell without pictures stays white. The plate's keys say how to cut it: `labels` (JSON),
     `columns` and `size` in pixels.
     """
-    from PIL import Image
-
     labels = images.labels[:: -(-len(images.labels) // MOST_CLASSES)]
     columns = math.ceil(math.sqrt(len(labels)))
     plates = []
-    for place, domain in enumerate(images.domains):
-        own = images.select(domain=domain)
-        first = dict(zip(own.label[::-1], range(len(own) - 1, -1, -1), strict=True))
-        sheet = Image.new("RGB", (columns * size, -(-len(labels) // columns) * size), "white")
-        for number, label in enumerate(labels):
-            if label in first:
-                down, across = divmod(number, columns)
-                picture = own.picture(first[label]).resize((size, size))
-                sheet.paste(picture, (across * size, down * size))
-        words = [label if label in first else "" for label in labels]
+    made = _sheets(images, labels, columns=columns, size=size)
+    for place, (domain, sheet, words) in enumerate(made):
         keys = {"kind": "cells", "domain": domain, "labels": json.dumps(words)}
         keys |= {"columns": str(columns), "size": str(size)}
         caption = f"A picture of each of {sum(map(bool, words))} classes in {domain}"

@@ -150,7 +150,11 @@ class MixturesSpec(Declared):
 
     def __post_init__(self) -> None:
         for domain in self.test_domains:  # refuses what no mixture can be, before anything runs
-            check_distinct(self.names(domain))
+            names = self.names(domain)
+            twins = sorted({name for name in names if names.count(name) > 1})
+            if twins:  # their results could not be told apart
+                given, right = f"{listed(twins)} more than once", "settings that differ"
+                raise SpecificationError(self.asked, given, right, "leave one of them out")
 
     def names(self, test_domain: str) -> list[str]:
         """What the mixtures for a test domain are called."""
@@ -178,15 +182,6 @@ class MixturesSpec(Declared):
             )
             for each in self.settings
         ]
-
-
-def check_distinct(names: Sequence[str]) -> None:
-    """Refuse two mixtures of one name: their results could not be told apart."""
-    twins = sorted({name for name in names if list(names).count(name) > 1})
-    if twins:
-        given = f"{listed(twins)} more than once"
-        right = "settings that differ"
-        raise SpecificationError("make mixtures", given, right, "leave one of them out")
 
 
 @dataclass(frozen=True)

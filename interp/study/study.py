@@ -23,17 +23,10 @@ from interp.core.progress import say
 from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import fingerprint, writable
 from interp.study.archive import LOSSES, NAME, RUNS, run_table, tables_of, write_archive
-from interp.study.blocks import Block, block_numbers, check_measurable, open_blocks, open_pool
+from interp.study.blocks import Block, check_measurable, open_blocks, open_pool
 from interp.study.checkpoint import Checkpoint, measure
 from interp.study.compare_models import compare_mixtures, pairs_of
-from interp.study.compare_settings import (
-    GRID_STEPS,
-    STEPS,
-    Step,
-    Tables,
-    at_the_end,
-    sharing_by_epoch,
-)
+from interp.study.compare_settings import Tables, at_the_end, sharing_by_epoch, with_comparisons
 from interp.study.cost import OF_ARMS, cost_of_study, rehearse
 from interp.study.grid import Cell, Grid, check_trained, kept_checkpoints, loss_table, train_cells
 from interp.study.results import Facts, Result, contact_sheets, provenance, thumbnails, write_result
@@ -126,13 +119,8 @@ class Study:
         Raises:
             DataError: For `tables` that do not read, or are of another study.
         """
-        work = Work.start(self.specification, out, jobs=jobs, device=device, command=command)
-        if tables is not None:
-            return work.again(tables, blocks, STEPS)
-        cells = work.plan(blocks)
-        check_measurable(self.specification, blocks_of(cells))
-        work.train(cells)
-        return work.results(cells, work.tables(cells), STEPS)
+        work = Work.start(self, out, device, (), jobs=jobs, command=command)
+        return work.carry_out(tables, blocks)
 
     def grid(
         self,
@@ -164,14 +152,8 @@ class Study:
             DataError: Without `training`, if a model is not there; the message names it. For
                 `tables` that do not read, or are of another study.
         """
-        work = Work.start(self.specification, out, jobs=jobs, device=device, command=command)
-        if tables is not None:
-            return work.again(tables, blocks, GRID_STEPS)
-        cells = work.plan(blocks)
-        if training:
-            work.train(cells)
-        check_trained(cells)
-        return work.results(cells, work.tables(cells, only=("accuracy",)), GRID_STEPS)
+        work = Work.start(self, out, device, ("accuracy",), jobs=jobs, command=command)
+        return work.carry_out(tables, blocks, training=training)
 
     def cost(self) -> str:
         """What the study takes, before it begins: a rehearsal, which refuses what it would."""
@@ -197,52 +179,55 @@ class Clock(dict[str, float]):
 
 @dataclass(frozen=True)
 class Work:
-    """A study at work: its folder, its devices, and the seconds that it has taken."""
+    """A study at work: its folder, its devices, and the seconds that it has taken.
+
+    `only` are names of the measures to take, then at every kept epoch; empty takes all that the
+    analysis asks for.
+    """
 
     specification: Specification
     folder: Path
     jobs: int
     device: str
     command: str
+    only: tuple[str, ...] = ()
     clock: Clock = field(default_factory=Clock)
 
-    @staticmethod
+    @classmethod
     def start(
-        spec: Specification, out: str | Path, *, jobs: int, device: str | None, command: str
+        cls, study: Study, out: str | Path, device: str | None, only: tuple[str, ...], **more: Any
     ) -> "Work":
         """Begin with the folder, which is made if need be, and the device."""
         folder = writable(Path(out), purpose="the study")
-        return Work(spec, folder, jobs, which_device(device), command)
+        return cls(study.specification, folder, device=which_device(device), only=only, **more)
 
-    def plan(self, blocks: Sequence[int] | None) -> list[Cell]:
-        """The study's trainings (or those of some blocks), pictures and mixtures written."""
-        with self.clock("pictures and mixtures"):
-            numbers = block_numbers(self.specification, blocks)
-            opened = open_blocks(self.specification, self.jobs, numbers=numbers)
-            return Grid(self.specification).plan(self.folder / "steps", blocks=opened)
+    def carry_out(
+        self, archive: str | Path | None, blocks: Sequence[int] | None, *, training: bool = True
+    ) -> Result:
+        """The result of the study or of some blocks, from an archive's tables where one is named.
 
-    def train(self, cells: Sequence[Cell]) -> None:
-        """Train what is not trained yet."""
-        with self.clock("training"):
-            train_cells(cells, jobs=self.jobs, device=self.device)
-        check_trained(cells)
-
-    def tables(self, cells: Sequence[Cell], *, only: tuple[str, ...] = ()) -> Tables:
-        """The tables of all models: what is measured on each, losses, and pairs of models.
-
-        Args:
-            cells: The trainings.
-            only: Names of the measures to take, then at every kept epoch; empty takes all that the
-                analysis asks for.
-
-        Returns:
-            Tables by name, with the rows of all models.
+        Steps that are finished are taken as they are; without `training` all models must be there.
         """
+        if archive is not None:
+            return self.again(archive, blocks)
+        with self.clock("pictures and mixtures"):
+            opened = open_blocks(self.specification, self.jobs, numbers=blocks)
+            cells = Grid(self.specification).plan(self.folder / "steps", blocks=opened)
+        if not self.only:
+            check_measurable(self.specification, opened)
+        if training:
+            with self.clock("training"):
+                train_cells(cells, jobs=self.jobs, device=self.device)
+        check_trained(cells)
+        return self.results(cells, self.tables(cells))
+
+    def tables(self, cells: Sequence[Cell]) -> Tables:
+        """The tables of all models: what is measured on each, losses, and pairs of models."""
         with self.clock("measuring"):
-            tables = measure(self.checkpoints(cells, only=only), self.jobs)
+            tables = measure(self.checkpoints(cells), self.jobs)
         tables[LOSSES] = loss_table([cell for cell in cells if not cell.arm])
         setting = self.specification.comparison.setting
-        if setting and not only:
+        if setting and not self.only:
             with self.clock("comparing models"):
                 pairs = pairs_of(cells, setting)
                 tables |= compare_mixtures(pairs, jobs=self.jobs, device=self.device)
@@ -250,10 +235,10 @@ class Work:
         write_archive(self.folder / NAME, {**tables, RUNS: runs})
         return tables
 
-    def checkpoints(self, cells: Sequence[Cell], *, only: tuple[str, ...] = ()) -> list[Checkpoint]:
+    def checkpoints(self, cells: Sequence[Cell]) -> list[Checkpoint]:
         """The models to measure: the untrained one of each block, the trained ones, then earlier
         epochs of these, if the analysis names measures for them."""
-        spec = self.specification
+        spec, only = self.specification, self.only
         of_epochs, paired = spec.analysis.epochs, cells_of_pairs(cells, spec.analysis.pairs)
         floors: dict[tuple[str, str, int], Checkpoint] = {}
         last, earlier = [], []
@@ -276,41 +261,35 @@ class Work:
                     group.append(replace(model, only=names, also=pairs))
         return [*floors.values(), *last, *earlier]
 
-    def again(
-        self, archive: str | Path, blocks: Sequence[int] | None, steps: Sequence[Step]
-    ) -> Result:
+    def again(self, archive: str | Path, blocks: Sequence[int] | None) -> Result:
         """The result from the tables of an archive: nothing is rendered, trained or measured."""
         spec = self.specification
         with TemporaryDirectory() as scratch, self.clock("reading tables"):
-            opened = open_blocks(
-                spec, self.jobs, rendered=False, numbers=block_numbers(spec, blocks)
-            )
+            opened = open_blocks(spec, self.jobs, rendered=False, numbers=blocks)
             cells = Grid(spec).plan(Path(scratch), blocks=opened, written=False)
             tables = tables_of(archive, cells, spec)
             tables.pop(RUNS)
-            return self.results(cells, tables, steps)
+            return self.results(cells, tables)
 
-    def results(
-        self, cells: Sequence[Cell], tables: Mapping[str, pd.DataFrame], steps: Sequence[Step]
-    ) -> Result:
-        """Compare the models of each architecture by `steps`, and write its result."""
+    def results(self, cells: Sequence[Cell], tables: Mapping[str, pd.DataFrame]) -> Result:
+        """Compare the models of each architecture, and write its result."""
         spec, results = self.specification, []
         for place, architecture in enumerate(spec.architectures):
             own = [cell for cell in cells if cell.training is architecture]
             plain = [cell for cell in own if not cell.arm]
             part, earlier = at_the_end(tables, own)
             with self.clock("comparing"):
-                for step in steps:
-                    part = step(part, plain, spec)
+                part = with_comparisons(part, plain, spec, accuracy_alone=bool(self.only))
                 part |= sharing_by_epoch(earlier, spec.mixtures.natural)
             folder = self.folder / architecture.name if place else self.folder
             facts = self.facts(architecture, blocks_of(cells))
-            if steps is GRID_STEPS:  # the page then asks for no more than that
+            if self.only:  # the page then asks for no more than that
                 asked = question(spec.mixtures.test_domains, sharing=False)
                 facts |= {"measured": "accuracy", "question": asked}
             facts |= {"checkpoints": kept_checkpoints(plain, folder)}
             images = own[0].block.images
-            moved = [plate for one in self.checkpoints(own) for plate in one.plates()]
+            whole = replace(self, only=())  # a run of the study in this folder may have left some
+            moved = [plate for one in whole.checkpoints(own) for plate in one.plates()]
             plates = [*thumbnails(images), *contact_sheets(images), *moved]
             results.append(write_result(folder, part, plates, facts))
         return replace(results[0], replications=tuple(results[1:]))

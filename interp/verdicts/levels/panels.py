@@ -99,16 +99,14 @@ class Checkpoints:
             if given is not None and not np.isfinite(given).any():
                 continue
             link = _tried(
-                partial(
-                    asked,
-                    self.sharing,
-                    self.accuracy,
-                    given=given,
-                    names=self.mixtures,
-                    sharing_error=self.errors["index"],
-                    seed=self.seed,
-                    n_permutations=self.n_permutations,
-                )
+                asked,
+                self.sharing,
+                self.accuracy,
+                given=given,
+                names=self.mixtures,
+                sharing_error=self.errors["index"],
+                seed=self.seed,
+                n_permutations=self.n_permutations,
             )
             counted = {
                 "n_units": link.n.get(UNITS[level], most),
@@ -200,10 +198,10 @@ def _known(tables: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(np.all([np.isfinite(each) for each in tables], axis=0))
 
 
-def _tried(asked: Callable[[], Link]) -> Link:
+def _tried(asked: Callable[..., Link], *numbers: object, **known: object) -> Link:
     """A link, or why there is none."""
     try:
-        return asked()
+        return asked(*numbers, **known)
     except InterpError as error:
         return Link(reason=f"{error.given}; {error.right} needed")
 
@@ -227,7 +225,7 @@ def among(own: pd.DataFrame, seed: int) -> LevelRow:
     rows = own.dropna(subset=numbers)
     codes = [rows["label"].to_numpy(), rows.groupby(RUN, sort=False).ngroup().to_numpy()]
     halves = ("half_1", "half_2")
-    asked = partial(
+    link = _tried(
         among_classes,
         rows["sharing"],
         rows["accuracy"],
@@ -237,7 +235,6 @@ def among(own: pd.DataFrame, seed: int) -> LevelRow:
         halves=tuple(rows[name] for name in halves) if set(halves) <= set(rows) else None,
         mixture=rows["setting"],
     )
-    link = _tried(asked)
     n = link.n.get("class", rows["label"].nunique())
     counted = {"n_units": n, "n_classes": n, "n_runs": trained_models(rows).nunique()}
     if not link.n:
