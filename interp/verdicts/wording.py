@@ -4,14 +4,13 @@ A level is a way to ask: L1 across mixtures, L2 within a mixture, L3 among the c
 L4 by an intervention. They are never pooled, and each licenses words of its own.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.links import Link
 from interp.core.statistics.power import SMALL
 from interp.core.statistics.reliability import RELIABLE
 from interp.declared.writing import between, number, plural
@@ -42,30 +41,6 @@ CAUSES = {
     CANNOT_TELL: "nothing about causes",
 }
 """What each verdict of L4 allows to be said, of this mixture, layer and term."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """A correlation of accuracy with sharing at one level, and all that its verdict rests on.
-
-    value, low, high: the correlation and its 95 % interval; slope: points of accuracy (0 to 1) per
-    unit of sharing; n: number of units by name, as in {"mixture": 10}; least: how many of each are
-    needed; narrow: which number hardly varies; flips: the mixture without which the sign is
-    another; reason: why there is no number.
-    """
-
-    value: float = np.nan
-    low: float = np.nan
-    high: float = np.nan
-    p: float = np.nan
-    n: Mapping[str, int] = field(default_factory=dict)
-    least: Mapping[str, int] = field(default_factory=dict)
-    slope: float = np.nan
-    reliability: float = np.nan
-    reliability_kind: str = ""
-    narrow: str = ""
-    flips: str = ""
-    reason: str = ""
 
 
 def judge_link(link: Link, p_adjusted: float) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from interp.verdicts.levels.links import across_mixtures, among_classes, within_mixtures
+from interp.core.statistics.links import across_mixtures, among_classes, within_mixtures
 
 
 @dataclass(frozen=True)

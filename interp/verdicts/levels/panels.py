@@ -10,6 +10,15 @@ import pandas as pd
 
 from interp.core.errors import InterpError
 from interp.core.statistics.fixed_effects import take_out
+from interp.core.statistics.links import (
+    BETTER,
+    LEAST,
+    Link,
+    across_mixtures,
+    among_classes,
+    freed,
+    within_mixtures,
+)
 from interp.core.statistics.power import (
     blocks_for_reliability,
     blocks_needed,
@@ -19,15 +28,6 @@ from interp.core.statistics.power import (
 from interp.core.statistics.reliability import RELIABLE, centred, complete_blocks, gain, measured
 from interp.models.evaluation.learning import trained_models
 from interp.verdicts.levels.from_tables import RUN
-from interp.verdicts.levels.links import (
-    BETTER,
-    LEAST,
-    across_mixtures,
-    among_classes,
-    freed,
-    within_mixtures,
-)
-from interp.verdicts.wording import Link
 
 SEEN = "accuracy of seen classes"
 OTHERS = ("accuracy_seen", "accuracy_natural", "exposure", "epoch_0", "pixels")

@@ -9,9 +9,10 @@ import pytest
 
 import interp
 from interp.core.errors import DataError, SpecificationError
+from interp.core.statistics.links import Link
 from interp.core.tables import COLUMNS
 from interp.verdicts.levels.across_checkpoints import Verdict, from_tables, verdict
-from interp.verdicts.wording import Link, disagreement, judge_link, licence
+from interp.verdicts.wording import disagreement, judge_link, licence
 from tests.verdicts.made_studies import ClassWorld, World
 
 

@@ -16,8 +16,8 @@ from interp.core.statistics.correlations import (
     rank_link,
 )
 from interp.core.statistics.fixed_effects import clustered, take_out
+from interp.core.statistics.links import across_mixtures, among_classes, within_mixtures
 from interp.core.statistics.reliability import complete_blocks, gain, of_cells, of_halves
-from interp.verdicts.levels.links import across_mixtures, among_classes, within_mixtures
 from tests.verdicts.made_studies import ClassWorld, World, reject
 
 
@@ -332,7 +332,7 @@ def test_one_block_and_few_classes_are_refused() -> None:
     with pytest.raises(SampleError, match="1 block"):
         within_mixtures(x, x)
     code = np.repeat(np.arange(2), 5)
-    with pytest.raises(SampleError, match="2 classes"):
+    with pytest.raises(SampleError, match="classes = 2"):
         among_classes(np.arange(10.0), np.arange(10.0), label=code, run=np.tile(range(5), 2))
     with pytest.raises(NumericsError, match="accuracy"):
         among_classes([1.0, 2.0], [1.0, np.nan], label=[0, 1], run=[0, 1])

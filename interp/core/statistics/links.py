@@ -16,7 +16,8 @@ nor an easy class can make the link. Errors are clustered by class and by model:
 in groups which mixtures treat alike are not the independent cases that this takes them for.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import compress
 
 import numpy as np
@@ -50,8 +51,31 @@ from interp.core.statistics.reliability import (
     of_halves,
 )
 from interp.core.statistics.resampling import permutation_p
-from interp.declared.writing import plural
-from interp.verdicts.wording import Link
+
+
+@dataclass(frozen=True)
+class Link:
+    """A correlation of accuracy with sharing at one level, and all that a verdict on it rests on.
+
+    value, low, high: the correlation and its 95 % interval; slope: points of accuracy (0 to 1) per
+    unit of sharing; n: number of units by name, as in {"mixture": 10}; least: how many of each are
+    needed; narrow: which number hardly varies; flips: the mixture without which the sign is
+    another; reason: why there is no number.
+    """
+
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan
+    n: Mapping[str, int] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+    slope: float = np.nan
+    reliability: float = np.nan
+    reliability_kind: str = ""
+    narrow: str = ""
+    flips: str = ""
+    reason: str = ""
+
 
 LEAST = {"L1": {"mixture": 8}, "L2": {"block": 3}, "L3": {"class": 10, "run": 8}}
 """With fewer mixtures no permutation test says anything worth its cost; errors clustered by fewer
@@ -97,7 +121,7 @@ def across_mixtures(
     kept = measured(tables)
     n = int(kept.sum())
     if n < 3:
-        counted = f"{n} {plural('mixture', n)} with both numbers in every domain"
+        counted = f"both numbers in every domain for {n} of {len(kept)} mixtures"
         right, do = f"{LEAST['L1']['mixture']} or more", "train models on more mixtures"
         raise SampleError(asked, counted, right, do)
     chosen = in_common([each[kept] for each in tables])
@@ -239,8 +263,8 @@ def within_mixtures(
     if min(mixtures, blocks) < 2:
         raise SampleError(
             "compare blocks",
-            f"both numbers for {mixtures} {plural('mixture', mixtures)} "
-            f"in {blocks} {plural('block', blocks)}",
+            f"both numbers for {mixtures} of {len(kept[0])} mixtures "
+            f"in {blocks} of {len(kept[1])} blocks",
             f"two mixtures or more in {LEAST['L2']['block']} blocks",
             "repeat the study in more blocks",
         )
@@ -407,7 +431,7 @@ def _check_columns(numbers: dict[str, np.ndarray], codes: Sequence[np.ndarray]) 
             raise NumericsError("compare classes", given, right, "leave those rows out")
     classes, runs = (int(each.max(initial=-1)) + 1 for each in codes)
     if classes < 3 or runs < 2:
-        given = f"{classes} {plural('class', classes)} in {runs} {plural('run', runs)}"
+        given = f"classes = {classes}, runs = {runs}"
         right = f"{LEAST['L3']['class']} classes in {LEAST['L3']['run']} runs"
         do = "hold out more classes, or train more models"
         raise SampleError("compare classes", given, right, do)
