@@ -1,12 +1,15 @@
 """Plates: pictures that belong to a result, such as thumbnails and attention maps."""
 
+import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from interp.core.images import ImageTable
 from interp.core.storage.store import fingerprint
 
 GAP, ROOM = 3, 12
@@ -125,3 +128,52 @@ class Plate:
                 if name.startswith("key:")
             }
             return cls(path.stem, image.convert("RGB"), notes.get("caption", ""), keys)
+
+
+def thumbnails(images: ImageTable, *, n_classes: int = 8, size: int = 96) -> list[Plate]:
+    """One plate per domain: a picture each of a few classes, the same classes in every domain."""
+    counts = images.counts()
+    labels = [label for label in images.labels if (counts.loc[label] > 0).all()] or images.labels
+    labels = labels[:: max(1, len(labels) // n_classes)][:n_classes]
+    return [
+        Plate(f"pictures-{domain}", page, f"{domain}: {', '.join(labels)}", {"domain": domain})
+        for domain, page, _ in _sheets(images, labels, columns=len(labels), size=size)
+    ]
+
+
+def _sheets(
+    images: ImageTable, labels: list[str], *, columns: int, size: int
+) -> Iterator[tuple[str, Image.Image, list[str]]]:
+    """For each domain its first picture of every class, in rows, and which classes it has."""
+    for domain in images.domains:
+        own = images.select(domain=domain)
+        first = dict(zip(own.label[::-1], range(len(own) - 1, -1, -1), strict=True))
+        page = Image.new("RGB", (columns * size, -(-len(labels) // columns) * size), "white")
+        for number, label in enumerate(labels):
+            if label in first:
+                down, across = divmod(number, columns)
+                picture = own.picture(first[label]).resize((size, size))
+                page.paste(picture, (across * size, down * size))
+        yield domain, page, [label if label in first else "" for label in labels]
+
+
+MOST_CLASSES = 400
+"""Classes in a contact sheet; of more, every second or third is shown."""
+
+
+def contact_sheets(images: ImageTable, *, size: int = 40) -> list[Plate]:
+    """A picture of every class in every domain: one plate per domain, the same places in each.
+
+    A cell without pictures stays white. The plate's keys say how to cut it: `labels` (JSON),
+    `columns` and `size` in pixels.
+    """
+    labels = images.labels[:: -(-len(images.labels) // MOST_CLASSES)]
+    columns = math.ceil(math.sqrt(len(labels)))
+    plates = []
+    made = _sheets(images, labels, columns=columns, size=size)
+    for place, (domain, page, words) in enumerate(made):
+        keys = {"kind": "cells", "domain": domain, "labels": json.dumps(words)}
+        keys |= {"columns": str(columns), "size": str(size)}
+        caption = f"A picture of each of {sum(map(bool, words))} classes in {domain}"
+        plates.append(Plate(f"cells-{place}", page, caption, keys))
+    return plates

@@ -8,6 +8,7 @@ import numpy as np
 
 from interp.core.artists import artist_column, artist_sides
 from interp.core.errors import listed
+from interp.core.illustrations import contact_sheets, thumbnails
 from interp.core.images import ImageTable
 from interp.core.parallel import which_device
 from interp.core.progress import say
@@ -17,7 +18,7 @@ from interp.data import open_images
 from interp.measures.subject import AnalysisSpec
 from interp.study.blocks import compared_domains
 from interp.study.checkpoint import Checkpoint
-from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
+from interp.study.results import Result, provenance, write_result
 from interp.study.study import Clock, question
 
 

@@ -2,10 +2,9 @@
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +18,10 @@ from interp.core.images import ImageTable
 from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import write_atomic
 from interp.core.tables import Table
+from interp.data.artwork.packages import credit
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from PIL.Image import Image
 
     from interp.models.clip import Clip
 
@@ -30,8 +29,15 @@ Facts: TypeAlias = dict[str, Any]
 """What is needed to repeat a result, as JSON holds it."""
 
 PACKAGES = (
-    *("interp", "torch", "open_clip_torch", "transformer_lens"),
-    *("numpy", "scipy", "scikit-learn", "pandas", "pillow"),
+    "interp",
+    "torch",
+    "open_clip_torch",
+    "transformer_lens",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pillow",
 )
 
 
@@ -210,73 +216,3 @@ def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> Fa
         "strays": "",
         "credits": credit(images),
     }
-
-
-def credit(images: ImageTable) -> list[dict[str, object]]:
-    """The artists whose drawings the pictures are made from, with their licences."""
-    if "artist" not in images.frame.columns:
-        return []
-    from interp.data.artwork.packages import ARTISTS
-
-    drawn = images.frame.groupby("artist")["drawing"].nunique()
-    return [
-        {
-            "artist": ARTISTS[key].name,
-            "licence": ARTISTS[key].licence,
-            "url": ARTISTS[key].credit,
-            "drawings": int(n),
-        }
-        for key, n in drawn.items()
-        if key in ARTISTS
-    ]
-
-
-def thumbnails(images: ImageTable, *, n_classes: int = 8, size: int = 96) -> list[Plate]:
-    """One plate per domain: a picture each of a few classes, the same classes in every domain."""
-    counts = images.counts()
-    labels = [label for label in images.labels if (counts.loc[label] > 0).all()] or images.labels
-    labels = labels[:: max(1, len(labels) // n_classes)][:n_classes]
-    return [
-        Plate(f"pictures-{domain}", sheet, f"{domain}: {', '.join(labels)}", {"domain": domain})
-        for domain, sheet, _ in _sheets(images, labels, columns=len(labels), size=size)
-    ]
-
-
-def _sheets(
-    images: ImageTable, labels: list[str], *, columns: int, size: int
-) -> Iterator[tuple[str, "Image", list[str]]]:
-    """For each domain its first picture of every class, in rows, and which classes it has."""
-    from PIL import Image
-
-    for domain in images.domains:
-        own = images.select(domain=domain)
-        first = dict(zip(own.label[::-1], range(len(own) - 1, -1, -1), strict=True))
-        sheet = Image.new("RGB", (columns * size, -(-len(labels) // columns) * size), "white")
-        for number, label in enumerate(labels):
-            if label in first:
-                down, across = divmod(number, columns)
-                picture = own.picture(first[label]).resize((size, size))
-                sheet.paste(picture, (across * size, down * size))
-        yield domain, sheet, [label if label in first else "" for label in labels]
-
-
-MOST_CLASSES = 400
-"""Classes in a contact sheet; of more, every second or third is shown."""
-
-
-def contact_sheets(images: ImageTable, *, size: int = 40) -> list[Plate]:
-    """A picture of every class in every domain: one plate per domain, the same places in each.
-
-    A cell without pictures stays white. The plate's keys say how to cut it: `labels` (JSON),
-    `columns` and `size` in pixels.
-    """
-    labels = images.labels[:: -(-len(images.labels) // MOST_CLASSES)]
-    columns = math.ceil(math.sqrt(len(labels)))
-    plates = []
-    made = _sheets(images, labels, columns=columns, size=size)
-    for place, (domain, sheet, words) in enumerate(made):
-        keys = {"kind": "cells", "domain": domain, "labels": json.dumps(words)}
-        keys |= {"columns": str(columns), "size": str(size)}
-        caption = f"A picture of each of {sum(map(bool, words))} classes in {domain}"
-        plates.append(Plate(f"cells-{place}", sheet, caption, keys))
-    return plates

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from interp.core.errors import listed
+from interp.core.illustrations import contact_sheets, thumbnails
 from interp.core.images import ImageTable
 from interp.core.parallel import which_device
 from interp.core.progress import say
@@ -29,7 +30,7 @@ from interp.study.compare_models import compare_mixtures, pairs_of
 from interp.study.compare_settings import Tables, at_the_end, sharing_by_epoch, with_comparisons
 from interp.study.cost import OF_ARMS, cost_of_study, rehearse
 from interp.study.grid import Cell, Grid, check_trained, kept_checkpoints, loss_table, train_cells
-from interp.study.results import Facts, Result, contact_sheets, provenance, thumbnails, write_result
+from interp.study.results import Facts, Result, provenance, write_result
 from interp.study.specification import Specification, TrainingSpec
 
 
@@ -195,11 +196,18 @@ class Work:
 
     @classmethod
     def start(
-        cls, study: Study, out: str | Path, device: str | None, only: tuple[str, ...], **more: Any
+        cls,
+        study: Study,
+        out: str | Path,
+        device: str | None,
+        only: tuple[str, ...],
+        *,
+        jobs: int,
+        command: str,
     ) -> "Work":
         """Begin with the folder, which is made if need be, and the device."""
         folder = writable(Path(out), purpose="the study")
-        return cls(study.specification, folder, device=which_device(device), only=only, **more)
+        return cls(study.specification, folder, jobs, which_device(device), command, only)
 
     def carry_out(
         self, archive: str | Path | None, blocks: Sequence[int] | None, *, training: bool = True

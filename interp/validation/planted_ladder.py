@@ -11,7 +11,7 @@ from functools import cached_property
 import pandas as pd
 
 from interp.circuits import Edges, overlap, transplant
-from interp.circuits.planted.conditions import expected, expected_by_band
+from interp.circuits.planted.conditions import expected
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.core.statistics.index_of_sharing import AMOUNT, CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
@@ -19,7 +19,7 @@ from interp.core.tables import Table
 from interp.measures.circuit_tables import REDRAWS, circuits_of
 from interp.measures.ladder import CAUSAL, OF_FEATURES, Ladder, ladder_tables
 from interp.measures.subject import Subject
-from interp.validation.puzzles import PLACE, Opened, one_answer, place_of
+from interp.validation.puzzles import PLACE, Opened, place_of
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes
 
@@ -30,12 +30,6 @@ ANSWER = ["expected", "index", "index_low", "index_high", "verdict", "outcome", 
 
 COLUMNS = [*PLACE, "measure", "site", *ANSWER]
 """What is known of each measure at each site."""
-
-BY_BAND = [*PLACE, "rung", "band", *ANSWER]
-"""What is known of each rung in each band of layers."""
-
-OUTCOMES = ("right", "wrong", "abstained", "refused", "reported")
-"""What may come of a verdict; all but the last two are of questions that admit an answer."""
 
 
 def outcome(answer: str, verdict: str, index: float) -> str:
@@ -177,41 +171,7 @@ def cells_of(planted: PlantedLadder, measures: Collection[str] | None = None) ->
         site = cell.site or ""
         if (votes := answers[cell.measure].get(site)) is not None:
             ends = votes.index, votes.low, votes.high, votes.verdict
-            answer = _answer(cell.answer, *ends, "; ".join(votes.reasons))
-            rows.append(place | {"measure": cell.measure, "site": site} | answer)
+            came = outcome(cell.answer, votes.verdict, votes.index)
+            answer = zip(ANSWER, (cell.answer, *ends, came, "; ".join(votes.reasons)), strict=True)
+            rows.append({**place, "measure": cell.measure, "site": site, **dict(answer)})
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def by_rung(planted: PlantedLadder) -> pd.DataFrame:
-    """One row for each rung and band of layers: the declared answer, and the ladder's verdict.
-
-    The verdicts are those of `interp.ladder`, which a study's page shows: band by band, and of R5
-    and R6 for the whole tower. Left out are those of which no answer is declared: where it differs
-    between sites of a band, or lies between, or no measure can tell.
-    """
-    declared = expected_by_band(planted.planted, planted.tower, planted.blueprint.outlook)
-    place, rows = place_of(planted.blueprint), []
-    for row in planted.ladder.table.frame.to_dict("records"):
-        answers = declared.get((row["rung"], row["band"]), [])
-        right = one_answer(answers, by_cuts=RUNGS[row["rung"]].by_cuts)
-        if right:
-            ends = row["index"], row["index_low"], row["index_high"], row["verdict"]
-            answer = _answer(right, *ends, str(row["reason"]))
-            rows.append(place | {"rung": row["rung"], "band": row["band"]} | answer)
-    return pd.DataFrame(rows, columns=BY_BAND)
-
-
-def _answer(
-    right: str, index: float, low: float, high: float, verdict: str, reason: str
-) -> dict[str, object]:
-    came = outcome(right, verdict, index)
-    return dict(zip(ANSWER, (right, index, low, high, verdict, came, reason), strict=True))
-
-
-def summary(cells: pd.DataFrame) -> pd.DataFrame:
-    """For each condition, tier, measure and declared answer: how many cells of each outcome."""
-    grouped = cells.groupby(["condition", "tier", "measure", "expected"], sort=False)
-    table = grouped["outcome"].value_counts().unstack(fill_value=0)
-    table = table.reindex(columns=list(OUTCOMES), fill_value=0)
-    table["index"] = grouped["index"].mean()
-    return table.reset_index()

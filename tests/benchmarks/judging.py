@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED
+from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED, expected_by_band
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.vit import Blueprint
 from interp.core.parallel import side_by_side
@@ -26,15 +26,8 @@ from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.report.figures.planted_truth import DOSED
 from interp.report.naming import SIGNS
-from interp.validation.planted_ladder import (
-    PLACE,
-    PlantedLadder,
-    by_rung,
-    cells_of,
-    outcome,
-    summary,
-)
-from interp.validation.puzzles import one_answer, recover
+from interp.validation.planted_ladder import ANSWER, PLACE, PlantedLadder, cells_of, outcome
+from interp.validation.puzzles import one_answer, place_of, recover
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import agreement, of_cuts
 from tests.benchmarks import recovering
@@ -52,6 +45,7 @@ TRUTH = DOCS / "tables" / "truth"
 FIRST = 20
 """The first blueprint that no threshold was chosen on."""
 
+OUTCOMES = ["right", "wrong", "abstained", "refused", "reported"]
 FEW = 5
 """Of cells with an index, shared and not, an AUROC takes at least so many."""
 
@@ -176,6 +170,18 @@ def keep(blueprint: PlantedBlueprint) -> None:
         _write(rows.round(4), path_of(blueprint, folder))
 
 
+def by_rung(planted: PlantedLadder) -> pd.DataFrame:
+    """The declared answer and the ladder's verdict for each rung and band that has one answer."""
+    declared = expected_by_band(planted.planted, planted.tower, planted.blueprint.outlook)
+    rows = []
+    for row in planted.ladder.table.frame.to_dict("records"):
+        answers = declared.get((row["rung"], row["band"]), [])
+        if right := one_answer(answers, by_cuts=RUNGS[row["rung"]].by_cuts):
+            came = outcome(right, row["verdict"], row["index"])
+            rows.append({**row, **place_of(planted.blueprint), "expected": right, "outcome": came})
+    return pd.DataFrame(rows, columns=[*PLACE, "rung", "band", *ANSWER])
+
+
 def _write(rows: pd.DataFrame, target: Path) -> None:
     draft = target.with_suffix(".part")
     rows.to_csv(draft, index=False)
@@ -212,6 +218,14 @@ def by_dose(cells: pd.DataFrame) -> str:
             signs = ", ".join(f"{SIGNS[word]} {n}/{len(rows)}" for word, n in said.items())
             line.append(f"{rows['index'].mean():.2f} {signs}" if len(rows) else "–")
     return recovering.markdown(["planted dose", *(rung.name for rung in DOSED)], lines)
+
+
+def summary(cells: pd.DataFrame) -> pd.DataFrame:
+    """For each condition, tier, measure and declared answer: how many cells of each outcome."""
+    grouped = cells.groupby(["condition", "tier", "measure", "expected"], sort=False)
+    table = grouped["outcome"].value_counts().unstack(fill_value=0)
+    table = table.reindex(columns=OUTCOMES, fill_value=0)
+    return table.assign(index=grouped["index"].mean()).reset_index()
 
 
 def table(cells: pd.DataFrame) -> str:

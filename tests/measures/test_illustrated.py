@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from interp.circuits import localise
+from interp.core.illustrations import contact_sheets
 from interp.core.images import ImageTable
 from interp.core.sites import present
 from interp.data.mixtures.templates import fill, prompts
@@ -23,7 +24,6 @@ from interp.measures.catalogue.patched_sites import (
 from interp.measures.subject import Subject
 from interp.models.loading.load_clip import load_clip
 from interp.models.loading.presets import write_model_folder
-from interp.study.results import contact_sheets
 
 
 @pytest.fixture(params=["vit-small", "resnet-small"])

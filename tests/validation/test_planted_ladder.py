@@ -8,18 +8,10 @@ from interp.circuits.planted.conditions import expected, expected_by_band
 from interp.circuits.planted.vit import Blueprint
 from interp.probes import Features, transfer
 from interp.validation import judge
-from interp.validation.planted_ladder import (
-    COLUMNS,
-    MEASURES,
-    OUTCOMES,
-    PlantedLadder,
-    by_site,
-    outcome,
-    summary,
-)
+from interp.validation.planted_ladder import COLUMNS, MEASURES, PlantedLadder, by_site, outcome
 from interp.verdicts.judging import WHOLE
 from interp.verdicts.rungs import RUNGS
-from tests.benchmarks.judging import by_model
+from tests.benchmarks.judging import OUTCOMES, by_model, summary
 
 
 @pytest.mark.long
@@ -112,7 +104,7 @@ def test_the_summary_counts_cells() -> None:
         }
     )  # fmt: skip
     row = summary(cells).iloc[0]
-    assert row[list(OUTCOMES)].tolist() == [2, 0, 0, 1, 0]
+    assert row[OUTCOMES].tolist() == [2, 0, 0, 1, 0]
     assert row["index"] == pytest.approx(0.9)
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from interp.core.errors import DataError
+from interp.core.images import ImageTable
 
 MANIFEST = Path(__file__).with_name("drawings.csv")
 EDITIONS = 1, 2
@@ -355,3 +356,20 @@ def _of_css(place: Path) -> dict[str, str]:
         character = chr(int(text[1:], 16)) if text.startswith("\\") else text
         names.update(dict.fromkeys(re.findall(r"\.([\w-]+):{1,2}before", selectors), character))
     return names
+
+
+def credit(images: ImageTable) -> list[dict[str, object]]:
+    """The artists whose drawings the pictures are made from, with their licences."""
+    if "artist" not in images.frame.columns:
+        return []
+    drawn = images.frame.groupby("artist")["drawing"].nunique()
+    return [
+        {
+            "artist": ARTISTS[key].name,
+            "licence": ARTISTS[key].licence,
+            "url": ARTISTS[key].credit,
+            "drawings": int(n),
+        }
+        for key, n in drawn.items()
+        if key in ARTISTS
+    ]

@@ -6,7 +6,8 @@ names of classes and domains in captions.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -180,6 +181,22 @@ def paper_prompts() -> list[str]:
 def fill(prompt: str, label: str) -> str:
     """A prompt with a class name in it."""
     return sentence(prompt, "", label)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The templates of a named prompt set for pictures of a domain."""
+
+    name: str
+    domains: tuple[str, ...]
+
+    def __call__(self, domain: str) -> list[str | Callable[[str], str]]:
+        if self.name == PAPER:  # as published: articles are not mended
+            return list(prompts(PAPER))
+        return [
+            lambda label, prompt=prompt: fill(prompt, label)
+            for prompt in prompts(self.name, domain=domain, domains=self.domains)
+        ]
 
 
 def vocabulary(labels: Sequence[str], domains: Sequence[str]) -> list[str]:

@@ -1,12 +1,11 @@
 """Zero-shot accuracy in every domain, by class, prompt set and classifier."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 
 from interp import models
 from interp.core.progress import say
-from interp.data.mixtures.templates import PAPER, PROMPT_SETS, fill, prompts
+from interp.data.mixtures.templates import PAPER, PROMPT_SETS, PromptSet
 from interp.declared import figures
 from interp.declared.measures import EVERY_KIND, MeasureSpec, RowUnits
 from interp.declared.writing import CANDIDATES, CLASSIFIERS, PROMPTS
@@ -126,7 +125,7 @@ GENERALIZATION = figures.SectionSpec(
 
 def prompt_sets(
     domains: Sequence[str], clip: "models.Clip | None" = None, class_names: Sequence[str] = ()
-) -> dict[str, "PromptSet"]:
+) -> dict[str, PromptSet]:
     """The named prompt sets, neutral first, each asking about pictures of a domain.
 
     The paper's 86 prompts are among them if `clip` is given and its tokenizer can read them; if it
@@ -150,22 +149,6 @@ def prompt_sets(
 @cache
 def _say_once(text: str) -> None:
     say(text)
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    """The templates of a named prompt set for pictures of a domain."""
-
-    name: str
-    domains: tuple[str, ...]
-
-    def __call__(self, domain: str) -> list[str | Callable[[str], str]]:
-        if self.name == PAPER:  # as published: articles are not mended
-            return list(prompts(PAPER))
-        return [
-            lambda label, prompt=prompt: fill(prompt, label)
-            for prompt in prompts(self.name, domain=domain, domains=self.domains)
-        ]
 
 
 def measure(subject: Subject) -> Frames:
