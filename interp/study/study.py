@@ -120,7 +120,8 @@ class Study:
         Raises:
             DataError: For `tables` that do not read, or are of another study.
         """
-        work = Work.start(self, out, device, (), jobs=jobs, command=command)
+        folder, where = writable(Path(out), purpose="the study"), which_device(device)
+        work = Work(self.specification, folder, jobs, where, command)
         return work.carry_out(tables, blocks)
 
     def grid(
@@ -153,7 +154,8 @@ class Study:
             DataError: Without `training`, if a model is not there; the message names it. For
                 `tables` that do not read, or are of another study.
         """
-        work = Work.start(self, out, device, ("accuracy",), jobs=jobs, command=command)
+        folder, where = writable(Path(out), purpose="the study"), which_device(device)
+        work = Work(self.specification, folder, jobs, where, command, ("accuracy",))
         return work.carry_out(tables, blocks, training=training)
 
     def cost(self) -> str:
@@ -193,21 +195,6 @@ class Work:
     command: str
     only: tuple[str, ...] = ()
     clock: Clock = field(default_factory=Clock)
-
-    @classmethod
-    def start(
-        cls,
-        study: Study,
-        out: str | Path,
-        device: str | None,
-        only: tuple[str, ...],
-        *,
-        jobs: int,
-        command: str,
-    ) -> "Work":
-        """Begin with the folder, which is made if need be, and the device."""
-        folder = writable(Path(out), purpose="the study")
-        return cls(study.specification, folder, jobs, which_device(device), command, only)
 
     def carry_out(
         self, archive: str | Path | None, blocks: Sequence[int] | None, *, training: bool = True

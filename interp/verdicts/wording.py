@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.core.statistics.correlations import Link
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
-from interp.core.statistics.links import Link
 from interp.core.statistics.power import SMALL
 from interp.core.statistics.reliability import RELIABLE
 from interp.declared.writing import between, number, plural

@@ -1,6 +1,7 @@
 """Correlations with intervals and p: by leaving units out, or from the permutations of p."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -241,3 +242,27 @@ def _permuted(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """Correlations of x with y in other orders: products of standardised ranks."""
     a, b = (stats.zscore(stats.rankdata(each)) for each in (x, y))
     return b[orders] @ a / len(a)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A correlation of accuracy with sharing at one level, and all that a verdict on it rests on.
+
+    value, low, high: the correlation and its 95 % interval; slope: points of accuracy (0 to 1) per
+    unit of sharing; n: number of units by name, as in {"mixture": 10}; least: how many of each are
+    needed; narrow: which number hardly varies; flips: the mixture without which the sign is
+    another; reason: why there is no number.
+    """
+
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan
+    n: Mapping[str, int] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+    slope: float = np.nan
+    reliability: float = np.nan
+    reliability_kind: str = ""
+    narrow: str = ""
+    flips: str = ""
+    reason: str = ""

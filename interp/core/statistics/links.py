@@ -16,8 +16,7 @@ nor an easy class can make the link. Errors are clustered by class and by model:
 in groups which mixtures treat alike are not the independent cases that this takes them for.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 
 import numpy as np
@@ -28,6 +27,7 @@ from interp.core.errors import NumericsError, SampleError, ShapeError
 from interp.core.seeds import rng
 from interp.core.statistics.correlations import (
     SPEARMAN,
+    Link,
     correlation,
     largest_rho,
     permuted_interval,
@@ -49,40 +49,13 @@ from interp.core.statistics.reliability import (
     mixture_means,
     of_cells,
     of_halves,
+    panels,
 )
 from interp.core.statistics.resampling import permutation_p
-
-
-@dataclass(frozen=True)
-class Link:
-    """A correlation of accuracy with sharing at one level, and all that a verdict on it rests on.
-
-    value, low, high: the correlation and its 95 % interval; slope: points of accuracy (0 to 1) per
-    unit of sharing; n: number of units by name, as in {"mixture": 10}; least: how many of each are
-    needed; narrow: which number hardly varies; flips: the mixture without which the sign is
-    another; reason: why there is no number.
-    """
-
-    value: float = np.nan
-    low: float = np.nan
-    high: float = np.nan
-    p: float = np.nan
-    n: Mapping[str, int] = field(default_factory=dict)
-    least: Mapping[str, int] = field(default_factory=dict)
-    slope: float = np.nan
-    reliability: float = np.nan
-    reliability_kind: str = ""
-    narrow: str = ""
-    flips: str = ""
-    reason: str = ""
-
 
 LEAST = {"L1": {"mixture": 8}, "L2": {"block": 3}, "L3": {"class": 10, "run": 8}}
 """With fewer mixtures no permutation test says anything worth its cost; errors clustered by fewer
 classes or runs are not to be trusted."""
-
-BETTER = 6
-"""Blocks to run where they can be had: three find a correlation of .5 in three studies of five."""
 
 
 def across_mixtures(
@@ -145,19 +118,6 @@ def across_mixtures(
         narrow=narrow,
         flips=_flips(value, named, lambda out: rank_link(*(np.delete(m, out) for m in means))),
     )
-
-
-def panels(
-    asked: str, sharing: ArrayLike, accuracy: ArrayLike, given: ArrayLike | None
-) -> list[np.ndarray]:
-    """Tables "mixture domain block" of sharing, accuracy and what is given, of one shape."""
-    tables = [np.asarray(each, float) for each in (sharing, accuracy, given) if each is not None]
-    shapes = {each.shape for each in tables}
-    if len(shapes) > 1 or tables[0].ndim != 3:
-        right = "one shape, mixture by domain by block"
-        do = "give a number per mixture, domain and block, NaN where none was measured"
-        raise ShapeError(asked, f"shapes {sorted(shapes)}", right, do)
-    return tables
 
 
 def _names(names: Sequence[str], kept: np.ndarray) -> list[str]:

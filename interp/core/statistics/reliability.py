@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
-from interp.core.errors import SampleError
+from interp.core.errors import SampleError, ShapeError
 
 HALVES, BLOCKS, INTERVALS = "halves of drawings", "blocks", "intervals"
 """What reliability was known from."""
@@ -17,6 +18,19 @@ RELIABLE = 0.6
 """The least share of the variance of a number that must not be noise."""
 
 Panel = Float[np.ndarray, "mixture domain block"]
+
+
+def panels(
+    asked: str, sharing: ArrayLike, accuracy: ArrayLike, given: ArrayLike | None
+) -> list[np.ndarray]:
+    """Tables "mixture domain block" of sharing, accuracy and what is given, of one shape."""
+    tables = [np.asarray(each, float) for each in (sharing, accuracy, given) if each is not None]
+    shapes = {each.shape for each in tables}
+    if len(shapes) > 1 or tables[0].ndim != 3:
+        right = "one shape, mixture by domain by block"
+        do = "give a number per mixture, domain and block, NaN where none was measured"
+        raise ShapeError(asked, f"shapes {sorted(shapes)}", right, do)
+    return tables
 
 
 def centred(values: Panel) -> Panel:

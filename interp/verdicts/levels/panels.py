@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import InterpError
+from interp.core.statistics.correlations import Link
 from interp.core.statistics.fixed_effects import take_out
 from interp.core.statistics.links import (
-    BETTER,
     LEAST,
-    Link,
     across_mixtures,
     among_classes,
     freed,
@@ -39,6 +38,9 @@ NULLS = {
     "L3": "t, errors clustered by class and by run",
 }
 UNITS = {"L1": "mixture", "L2": "block", "L3": "class"}
+
+BETTER = 6
+"""Blocks to run where they can be had: three find a correlation of .5 in three studies of five."""
 
 FEW_BLOCKS = f"at least {LEAST['L2']['block']} blocks, {BETTER} or more where they can be had"
 FEW_CLASSES = f"at least {LEAST['L3']['class']} classes in {LEAST['L3']['run']} models"

@@ -9,7 +9,7 @@ import pytest
 
 import interp
 from interp.core.errors import DataError, SpecificationError
-from interp.core.statistics.links import Link
+from interp.core.statistics.correlations import Link
 from interp.core.tables import COLUMNS
 from interp.verdicts.levels.across_checkpoints import Verdict, from_tables, verdict
 from interp.verdicts.wording import disagreement, judge_link, licence
