@@ -108,8 +108,7 @@ def area_figure(overall: pd.DataFrame) -> Figure | None:
     names = [asked_about(row) for row in overall.to_dict("records")]
     if not overall["auroc"].notna().any():
         return None
-    rows = overall.assign(name=names)
-    known = rows[rows["auroc"].notna()]
+    known = overall.assign(name=names)[overall["auroc"].notna()]
     said = [
         f"{plain(row.name)}: {number(row.auroc, 3)} ({number(row.low, 3)} to "
         f"{number(row.high, 3)}), {row.n_models:,} models"

@@ -118,10 +118,8 @@ def open_pool(
         raise SpecificationError("call classes foreign", given, right, "list them in [images]")
     if images.source or not images.foreign:
         return pool, ()
-    own, drawn = (
-        study_classes(n, edition=images.artwork)
-        for n in (images.n_classes, images.embedded.n_classes)
-    )
+    counts = images.n_classes, images.embedded.n_classes
+    own, drawn = (study_classes(n, edition=images.artwork) for n in counts)
     return pool, tuple(label for label in drawn if label not in own)
 
 
