@@ -156,7 +156,9 @@ def test_an_undecided_interval_says_how_many_classes_would_decide_it() -> None:
     )
     found = ladder_rows(wide).iloc[0]
     assert found["needed"] == "about 13 classes instead of 8, or more drawings of each"
-    apart = ladder_rows(rows("R3", {"x": "shared", "y": "not shared"})).iloc[0]
+    both = rows("R3", {"x": "shared", "y": "not shared"})  # more classes would not make them agree
+    ends = {"index_low": both["index"] - 0.4, "index_high": both["index"] + 0.4}
+    apart = ladder_rows(both.assign(**ends)).iloc[0]
     refused = ladder_rows(rows("R3", {"x": "cannot tell"})).iloc[0]
     assert (apart["needed"], refused["needed"], refused["reason"]) == ("", "", "too little room")
 
