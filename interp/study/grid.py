@@ -153,9 +153,11 @@ class Grid:
         cells = []
         for arm in (Arm(0.0), *planned.at(spec)):
             changes = planned.changes(arm) if arm.weight else {}
-            recipe = replace(training.recipe, seed=block.seed, **changes)
-            # the term's cells follow from what is held out where, which a list alone does not say
-            own = [spec.natural, spec.test_domain, spec.held_out] if arm.weight else []
+            recipe = replace(training.recipe, seed=block.seed, negatives=spec.negatives, **changes)
+            # a term's cells follow from what is held out where, which a list alone does not say
+            own = []
+            if arm.weight or spec.negatives != "all":
+                own = [spec.natural, spec.test_domain, spec.held_out]
             key = fingerprint(recipe, manifest["tsv_hash"], base, model.name, versions(), *own)
             words = "-".join([spec.slug, *re.findall(r"[a-z0-9]+", arm.name)])
             run = Run(

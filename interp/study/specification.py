@@ -337,6 +337,12 @@ class Specification(Declared):
             right = "an [intervention], which trains both at one mixture"
             do = "write [intervention] with setting and weights"
             raise SpecificationError(f"train {listed(aligned)}", given, right, do)
+        masked = [each.name for each in self.architectures if each.negatives != "all"]
+        if masked:
+            given = "negatives in [training], for every mixture and without a control"
+            right = 'one of the settings, such as { setting = "cg-high", negatives = "masked" }'
+            do = "write it in [mixtures]"
+            raise SpecificationError(f"train {listed(masked)}", given, right, do)
         named = isinstance(self.mixtures.held_out, tuple)
         if self.folds and (self.folds < 2 or named or not self.blocks):
             raise SpecificationError(

@@ -72,7 +72,7 @@ class Alignment:
         self, features: Float[Tensor, "batch feature"], marks: Int[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
         """The term of a batch over all processes, after which the running means are updated."""
-        x, own = _gathered(features, marks)
+        x, own = gathered(features, marks)
         x = x if x.dtype == torch.float64 else x.float()
         means, present = class_means(x, own, self.n_classes)
         term = self._term(means, present, x)
@@ -136,8 +136,16 @@ def class_means(
     return means.unflatten(0, (2, n_classes)), (count > 0).unflatten(0, (2, n_classes))
 
 
-def _gathered(features: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
-    """The batch of all processes, with gradients crossing between them as in open_clip's loss."""
+def gathered(features: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+    """The batch of all processes, with gradients crossing between them as in open_clip's loss.
+
+    Args:
+        features: Features of this process, "batch feature".
+        marks: Their marks.
+
+    Returns:
+        Both, of all processes.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return features, marks
     from torch.distributed.nn.functional import all_gather
@@ -149,23 +157,26 @@ def _gathered(features: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Watched(nn.Module):
-    """A model that also returns what one of its blocks gave, averaged over positions.
+    """A model that hands marks on, and what one of its blocks gave, averaged over positions.
 
     Args:
         model: The model.
-        block: The block whose output is kept.
+        block: The block whose output is kept; None keeps none.
         labels: Whether rows hold a label instead of tokens.
 
     Notes:
-        It takes tokens (or labels) with a mark behind them. To the model's answer it adds
-        `at_site`, "batch feature", and `marks`.
+        It takes tokens (or labels) with a mark behind them. To the model's answer it adds `marks`
+        and, with a block, `at_site`, "batch feature".
     """
 
-    def __init__(self, model: nn.Module, block: nn.Module, *, labels: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, block: nn.Module | None = None, *, labels: bool = False
+    ) -> None:
         super().__init__()
         self.model, self._labels = model, labels
         self._kept: Tensor | None = None
-        block.register_forward_hook(self._keep)
+        if block is not None:
+            block.register_forward_hook(self._keep)
 
     def _keep(self, block: nn.Module, given: object, out: Tensor) -> None:
         self._kept = out.mean(dim=(2, 3)) if out.ndim == 4 else out.mean(dim=1)
@@ -178,10 +189,10 @@ class Watched(nn.Module):
     def forward(self, images: Tensor, rows: Int[Tensor, "batch token"]) -> dict[str, Tensor]:
         """The model's answer, with features and marks for the term."""
         targets = rows[:, 0] if self._labels else rows[:, :-1]
-        answer = self.model(images, targets)
-        assert self._kept is not None
-        seen, self._kept = self._kept, None
-        return {**answer, "at_site": seen, "marks": rows[:, -1]}
+        answer = {**self.model(images, targets), "marks": rows[:, -1]}
+        if self._kept is not None:
+            answer["at_site"], self._kept = self._kept, None
+        return answer
 
 
 class AlignedLoss(nn.Module):
@@ -271,7 +282,7 @@ class Pairing:
             SpecificationError: If fewer than three seen classes are in both domains, for example
                 when the test domain is left out.
         """
-        natural, domain, held_out = _read_manifest(tsv)
+        natural, domain, held_out = read_manifest(tsv)
         here = read_tsv(tsv, "label").assign(domain=read_tsv(tsv, "domain")["domain"])
         labels_by_domain = [
             set(here.loc[here["domain"] == name, "label"]) for name in (natural, domain)
@@ -316,8 +327,18 @@ class Pairing:
         return torch.tensor([number.get(cell, -1) for cell in zip(domains, labels, strict=True)])
 
 
-def _read_manifest(tsv: Path) -> tuple[str, str, set[str]]:
-    """Natural domain, test domain and held-out classes of a mixture."""
+def read_manifest(tsv: Path) -> tuple[str, str, set[str]]:
+    """Natural domain, test domain and held-out classes of a mixture.
+
+    Args:
+        tsv: The mixture's `train.tsv`, which has a `manifest.json` beside it.
+
+    Returns:
+        Their names.
+
+    Raises:
+        DataError: Without a manifest.
+    """
     path = tsv.parent / "manifest.json"
     try:
         specification = json.loads(path.read_text())["specification"]
@@ -329,7 +350,7 @@ def _read_manifest(tsv: Path) -> tuple[str, str, set[str]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         given = f"no manifest that says which are held out ({type(error).__name__}: {error})"
         right = f"{path.name} of the mixture beside it"
-        raise DataError(f"align classes in {tsv}", given, right, "make the mixture again") from None
+        raise DataError(f"train on {tsv}", given, right, "make the mixture again") from None
 
 
 def derangement(n: int, seed: int) -> Sequence[int]:

@@ -11,7 +11,7 @@ cosine and `train_one_epoch` are open_clip's. It differs from open_clip's `main`
 - convolutions run in channels_last, and pictures are decoded once and converted faster;
 - the order of pictures and their crops depend on seed and epoch alone, so that a resumed run
   repeats an uninterrupted one and two processes repeat one;
-- the loss can be that of labels, and a term that aligns classes can be added to it.
+- the loss can be that of labels, leave negatives out, and have a term that aligns classes.
 """
 
 import argparse
@@ -49,7 +49,15 @@ from interp.models.training.alignment import AlignedLoss, Alignment, Pairing, Wa
 from interp.models.training.data import feed, quick, varied
 from interp.models.training.journal import Journal, tensorboard
 from interp.models.training.lists import classes_of, numbering
-from interp.models.training.recipes import OBJECTIVES, OPTIMIZERS, PARTNERS, PRECISIONS, VARIED
+from interp.models.training.masked_loss import MaskedLoss, Negatives
+from interp.models.training.recipes import (
+    NEGATIVES,
+    OBJECTIVES,
+    OPTIMIZERS,
+    PARTNERS,
+    PRECISIONS,
+    VARIED,
+)
 from interp.models.training.resume import inputs, refuse_another, resume, save, write_params
 from interp.models.training.run import TOLD
 
@@ -146,6 +154,7 @@ OWN: dict[str, dict[str, Any]] = {
     "align": {"type": float, "default": 0.0},  # weight of the term that aligns classes
     "align-site": {"default": ""},
     "align-classes": {"choices": PARTNERS, "default": "own"},
+    "negatives": {"choices": tuple(NEGATIVES), "default": "all"},  # pairs that the loss leaves out
 }
 
 
@@ -193,6 +202,9 @@ def train(args: Namespace, device: torch.device, run: Path) -> None:
     if is_master(args) and not start:
         save(folder, 0, model, optimizer, scaler, args, term)
     shown, loss, marks = model, build_loss(args), None
+    if args.negatives != "all":
+        shown = Watched(model, labels=bool(args.classes))
+        loss, marks = build_masked_loss(args)
     if term is not None:
         shown = Watched(model, find_block(model, args.align_site), labels=bool(args.classes))
         loss, marks = AlignedLoss(loss, term, args.align), mark_rows(args)
@@ -235,7 +247,9 @@ def prepare(argv: list[str]) -> Namespace:
     args.keep = sorted({0, args.epochs, *own.keep})
     args.local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     args.classes = classes_of(Path(args.train_data)) if args.objective == "supervised" else ()
-    args.align_cells = Pairing.of(Path(args.train_data)).key if args.align else ""
+    tsv, masked = Path(args.train_data), args.negatives != "all"
+    args.align_cells = Pairing.of(tsv).key if args.align else ""
+    args.negative_cells = Negatives.of(tsv, args.negatives, seed=args.seed).key if masked else ""
     vars(args).update(inputs(Path(args.model.removeprefix("local-dir:")), args.train_data))
     return args
 
@@ -279,6 +293,14 @@ def build_target(args: Namespace) -> Callable[[list[str]], Tensor]:
 def build_loss(args: Namespace) -> nn.Module:
     """open_clip's contrastive loss, or the cross entropy of labels."""
     return LabelLoss() if args.objective == "supervised" else create_loss(args)
+
+
+def build_masked_loss(args: Namespace) -> tuple[nn.Module, Tensor]:
+    """The loss without some negatives, and the mark of each row of the training list."""
+    tsv = Path(args.train_data)
+    asked = Negatives.of(tsv, args.negatives, seed=args.seed)
+    columns = tuple(n for n, label in enumerate(args.classes) if label in asked.classes)
+    return MaskedLoss(only=asked.kind == "only", columns=columns), asked.marks(tsv)
 
 
 def build_term(args: Namespace, device: torch.device) -> Alignment | None:

@@ -25,6 +25,7 @@ PRECISIONS = ("fp32", "amp_bf16", "amp", "fp64")
 OBJECTIVES = ("clip", "supervised")
 OPTIMIZERS = ("adamw", "muon", "sgd")
 PARTNERS = ("own", "shuffled")
+NEGATIVES = ("all", "masked", "masked-absent", "masked-random", "only")
 VARIED = ("flip", "colour", "grey")
 """Options of augmentation beside crops."""
 STEPS = 2000
@@ -69,13 +70,18 @@ class Recipe(Declared):
         align_site: The site of that term; empty is the middle block's output.
         align_classes: "own", or "shuffled" to give each class another class of the test domain as
             its partner.
+        negatives: "all", or whose captions are no negatives of the test domain's pictures: those of
+            the classes "masked" (held out), "masked-absent" (with no picture there) or
+            "masked-random" (as many seen ones). "only" keeps held-out captions as negatives and
+            leaves out all else that these pictures teach.
 
     Raises:
         SpecificationError: For a value out of range, both steps and epochs, or a batch that
             `accumulate` does not divide.
 
     Notes:
-        The further loss term is that of `interp.models.training.alignment`.
+        The further loss term is that of `interp.models.training.alignment`, the loss without some
+        negatives that of `interp.models.training.masked_loss`.
 
     >>> Recipe().steps, Recipe(epochs=32).steps
     (2000, 0)
@@ -112,6 +118,7 @@ class Recipe(Declared):
     )
     align_site: Text = field(default="", metadata=LATER)
     align_classes: Annotated[Text, one_of(PARTNERS)] = field(default="own", metadata=LATER)
+    negatives: Annotated[Text, one_of(NEGATIVES)] = field(default="all", metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.steps == -1:
@@ -125,6 +132,10 @@ class Recipe(Declared):
             given = f"a batch of {self.batch_size} in {self.accumulate} parts"
             right = "parts of equal size"
             raise SpecificationError("train a model", given, right, "choose another number")
+        if self.align and self.negatives != "all":
+            asked, given = "train a model", f"align = {self.align:g} and {self.negatives} negatives"
+            right = "one of them, whose effect can then be told"
+            raise SpecificationError(asked, given, right, "leave one of them out")
 
     def epochs_for(self, n_train: int) -> int:
         """The number of whole epochs: as given, or nearest to `steps`, at least one.

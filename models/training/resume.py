@@ -173,7 +173,7 @@ LATEST = "latest.pt"
 DECISIVE = (
     "model_hash data_hash objective epochs global_batch lr wd beta2 eps warmup milestones "
     "optimizer precision crop augment flip colour grey seed align align_site align_classes "
-    "align_cells "
+    "align_cells negatives negative_cells "
 ).split()
 """The options that decide what weights come out. Processes, workers, paths and device do not."""
 

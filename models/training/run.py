@@ -7,6 +7,7 @@ from pathlib import Path
 from interp.core.errors import DataError, SpecificationError
 from interp.models.training.alignment import Pairing
 from interp.models.training.lists import Base, pack, pattern_of
+from interp.models.training.masked_loss import Negatives
 from interp.models.training.recipes import VARIED, Recipe, fast_precision
 from interp.models.training.resume import inputs
 
@@ -90,6 +91,14 @@ class Run:
             right = "a mixture without a base set of shards"
             raise SpecificationError(asked, given, right, "leave the base set out")
 
+        if self.base is not None and (self.recipe.align or self._masked):
+            given = f"the base set {self.base.pattern}, whose shards carry no classes and domains"
+            right = "a mixture without a base set of shards"
+            do = "leave the base set out, or give it as a TSV"
+            doing = "align classes" if self.recipe.align else "leave negatives out"
+            raise SpecificationError(f"{doing} in {self.name}", given, right, do)
+        if self._masked:
+            self._negatives  # noqa: B018 - refuses a mixture without pictures of the domain
         if self.recipe.align:
             self._check_alignment()
 
@@ -98,11 +107,6 @@ class Run:
         from interp.models.loading.load_clip import create
         from interp.models.training.alignment import find_block
 
-        if self.base is not None:
-            given = f"the base set {self.base.pattern}, whose shards carry no classes and domains"
-            right = "a mixture without a base set of shards"
-            do = "leave the base set out, or give it as a TSV"
-            raise SpecificationError(f"align classes in {self.name}", given, right, do)
         Pairing.of(self.tsv)
         model = create(f"local-dir:{self.model_folder}", load_weights=False)
         find_block(model, self.recipe.align_site)
@@ -140,13 +144,26 @@ class Run:
             "augment": int(recipe.augment),
             **self._varied,
             **self._alignment,
+            **self._masked,
             **({"align_cells": Pairing.of(self.tsv).key} if self.recipe.align else {}),
+            **({"negative_cells": self._negatives.key} if self._masked else {}),
         }
+
+    @property
+    def _negatives(self) -> Negatives:
+        """The negatives that the loss leaves out."""
+        return Negatives.of(self.tsv, self.recipe.negatives, seed=self.recipe.seed)
 
     @property
     def _varied(self) -> dict[str, object]:
         """The options of augmentation beside crops that are asked for."""
         return {name: value for name in VARIED if (value := getattr(self.recipe, name))}
+
+    @property
+    def _masked(self) -> dict[str, object]:
+        """The option of a loss without some negatives; none where it has all."""
+        kind = self.recipe.negatives
+        return {} if kind == "all" else {"negatives": kind}
 
     @property
     def _alignment(self) -> dict[str, object]:
@@ -177,6 +194,7 @@ class Run:
             "device": device,
             "log-every-n-steps": 20,
             **self._varied,
+            **self._masked,
             **{name.replace("_", "-"): value for name, value in self._alignment.items()},
             **({"report-to": "tensorboard"} if track else {}),
         }

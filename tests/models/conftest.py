@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor
 
+from interp.core.seeds import rng
 from interp.models import Recipe, Run, open_tower
 from interp.models.loading.presets import write_tokenizer
 from interp.models.training.lists import Base
@@ -105,6 +106,37 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     }  # fmt: skip
     (model / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     return Toy(model, tsv, 48)
+
+
+SEEN, HELD_OUT = ("red", "green", "null", "square"), "3"
+CORNERS = {
+    "red": ("100", "101"),
+    "green": ("010", "110"),
+    "null": ("001", "000"),
+    "square": ("111", "011"),
+    HELD_OUT: ("100", "100"),
+}
+"""Corners of the colour cube in real and sketch: contrasts of a seen class have a cosine of 1/3."""
+
+
+@pytest.fixture(scope="session")
+def twins(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """Four seen classes in two domains of other colours, one held out, and a base picture."""
+    folder, generator, rows = tmp_path_factory.mktemp("twins"), rng("twins", 0), []
+    cells = [(label, domain) for label in SEEN for domain in ("real", "sketch")]
+    for number, (label, domain) in enumerate([*cells, (HELD_OUT, "real")] * 12):
+        corner = CORNERS[label][domain == "sketch"]
+        colour = [60 + 140 * int(part) for part in corner]
+        path = folder / f"{number}.png"
+        noise = generator.normal(0, 30, (20, 20, 3)) + colour
+        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
+        rows.append(f"{path}\tthe {label} {number % 5}\t{label}\t{domain}\n")
+    rows.append(rows[0].replace("\tred\treal", "\t\tbase"))
+    tsv = folder / "train.tsv"
+    tsv.write_text("filepath\ttitle\tlabel\tdomain\n" + "".join(rows))
+    spec = {"natural": "real", "test_domain": "sketch", "held_out": [HELD_OUT]}
+    (folder / "manifest.json").write_text(json.dumps({"specification": spec}))
+    return replace(toy, tsv=tsv, n_train=len(rows))
 
 
 @pytest.fixture

@@ -36,6 +36,17 @@ HOLDS = {
 NO_HELD_OUT = "none of the held-out cells"
 """How a mixture's name says that an upper bound keeps no picture that makes it one."""
 
+NEGATIVES = {
+    "all": "",
+    "masked": "masked negatives",
+    "masked-absent": "masked absent negatives",
+    "masked-random": "masked random negatives",
+    "only": "negatives only",
+}
+"""Which captions are no negatives of the test domain's pictures: words for it in a mixture's name.
+
+A mixture's pictures are the same with each; the loss of its models is not."""
+
 RULES = {"random": "", "first": "first pictures"}
 """Which pictures of a cell are kept: a random but repeatable choice, or the first in the list."""
 
@@ -155,6 +166,10 @@ class MixtureSpec(Declared):
         base: A TSV (filepath, title) or WebDataset shards that are added whole; empty for none.
         base_dose: Share of the table's own base set, its pictures of the split `base`, that is
             added. A larger dose holds the pictures of a smaller one.
+        negatives: "all", or what the loss does without: captions of held-out classes as negatives
+            of the test domain's pictures ("masked"), of all classes without a picture there
+            ("masked-absent"), of as many random seen classes ("masked-random"), or everything that
+            these pictures teach but those negatives ("only").
 
     Raises:
         SpecificationError: For a value out of range, or values that do not go together.
@@ -186,6 +201,7 @@ class MixtureSpec(Declared):
     rule: Annotated[Text, one_of(RULES)] = "random"
     base: Text = ""
     base_dose: Share = field(default=1.0, metadata=LATER)
+    negatives: Annotated[Text, one_of(NEGATIVES)] = field(default="all", metadata=LATER)
 
     def __post_init__(self) -> None:
         _check_domains(self)
@@ -224,6 +240,7 @@ class MixtureSpec(Declared):
             RULES[self.rule],
             f"base {base_name(self.base)}" if self.base else "",
             "" if self.base_dose == 1 else _base_words(self.base_dose),
+            NEGATIVES[self.negatives],
         ]
         return ", ".join(part for part in parts if part)
 
@@ -346,6 +363,11 @@ def _check_doses(spec: MixtureSpec) -> None:
             right = f"nothing, for it is {kind.meaning}"
             do = f"leave it out, or choose {where}"
             raise SpecificationError(f"change {name} in {spec.setting}", given, right, do)
+    if spec.negatives != "all" and (spec.held_out_share or not spec.seen_share):
+        given = f"negatives = {spec.negatives!r} for {kind.meaning}"
+        right = "seen classes in the test domain, and no held-out one"
+        do = "choose cg-low or cg-high"
+        raise SpecificationError(f"change negatives in {spec.setting}", given, right, do)
 
 
 def _check_classes(spec: MixtureSpec) -> None:

@@ -1,6 +1,5 @@
 """The term that aligns classes: its value, what it must not see, and what training makes of it."""
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from interp.models.training.journal import FIELDS, read_journal
 from interp.models.training.lists import Base
 from interp.models.training.recipes import VARIED
 from interp.probes import Features, directions
+from tests.models.conftest import HELD_OUT, SEEN
 from tests.models.training.test_launcher import (
     Killed,
     Launch,
@@ -40,36 +40,7 @@ from tests.models.training.test_launcher import (
 )
 from tests.refusals import refuses
 
-SEEN, HELD_OUT = ("red", "green", "null", "square"), "3"
-CORNERS = {
-    "red": ("100", "101"),
-    "green": ("010", "110"),
-    "null": ("001", "000"),
-    "square": ("111", "011"),
-    HELD_OUT: ("100", "100"),
-}
-"""Corners of the colour cube in real and sketch: contrasts of a seen class have a cosine of 1/3."""
 SITE = "blocks.0.hook_resid_post"
-
-
-@pytest.fixture(scope="session")
-def twins(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Four seen classes in two domains of other colours, one held out, and a base picture."""
-    folder, generator, rows = tmp_path_factory.mktemp("twins"), rng("twins", 0), []
-    cells = [(label, domain) for label in SEEN for domain in ("real", "sketch")]
-    for number, (label, domain) in enumerate([*cells, (HELD_OUT, "real")] * 12):
-        corner = CORNERS[label][domain == "sketch"]
-        colour = [60 + 140 * int(part) for part in corner]
-        path = folder / f"{number}.png"
-        noise = generator.normal(0, 30, (20, 20, 3)) + colour
-        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
-        rows.append(f"{path}\tthe {label} {number % 5}\t{label}\t{domain}\n")
-    rows.append(rows[0].replace("\tred\treal", "\t\tbase"))
-    tsv = folder / "train.tsv"
-    tsv.write_text("filepath\ttitle\tlabel\tdomain\n" + "".join(rows))
-    spec = {"natural": "real", "test_domain": "sketch", "held_out": [HELD_OUT]}
-    (folder / "manifest.json").write_text(json.dumps({"specification": spec}))
-    return replace(toy, tsv=tsv, n_train=len(rows))
 
 
 def started(n_classes: int, width: int, *, separates: bool = False) -> Alignment:
@@ -197,7 +168,7 @@ def test_without_a_weight_nothing_is_as_much_as_touched(
 ) -> None:
     """Names, commands and weights: a run that says 0 is the run that says nothing, and neither
     reaches the term; one with a weight is another run."""
-    later = ("align", *VARIED)
+    later = ("align", "negatives", *VARIED)
     plain = {f: v for f, v in vars(Recipe()).items() if not f.startswith(later)}
     assert fingerprint(Recipe(align=0.0)) == fingerprint(plain) != fingerprint(Recipe(align=0.1))
     said = twins.run(tmp_path / "said", epochs=1, align=0.0)
