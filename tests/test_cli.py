@@ -220,6 +220,7 @@ def test_ctrl_c_while_rendering_is_130_and_the_next_run_goes_on(tmp_path: Path) 
         assert n == len(cell.read_text().splitlines()) - 1 and n in (60, 92, 152)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_while_training_keeps_checkpoints_and_leaves_no_process(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"

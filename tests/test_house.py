@@ -239,7 +239,7 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "Any": (400, 400),
     "short private functions called once": (120, 120),
     "names that are participles": (0, 0),
-    "lines of tests": (48_300, 45_000),
+    "lines of tests": (48_600, 45_000),
     "words of documentation": (26_000, 26_000),
     "files of the repository": (1_450, 1_700),
     "megabytes of the repository": (37, 45),

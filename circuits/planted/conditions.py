@@ -8,14 +8,11 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interp.circuits.planted.model import Outlook, PlantedBlueprint, PlantedModel
-from interp.core.sites import band_of, find_sites
+from interp.circuits.planted.model import PlantedBlueprint, PlantedModel
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
-from interp.core.tower import Tower
 
 ONE, TWO = ("AB",), ("A", "B")
 
@@ -163,10 +160,6 @@ transfer` cuts by neurons alone, and lets everything else run.
 """
 
 
-WHOLE_TOWER = "whole tower"
-"""What stands for all bands together."""
-
-
 @dataclass(frozen=True)
 class Expected:
     """What a measure must say of a planted model at one of its sites, and why."""
@@ -235,47 +228,6 @@ def expected(blueprint: PlantedBlueprint) -> tuple[Expected, ...]:
 def _sites(blueprint: PlantedBlueprint, measure: str) -> tuple[str | None, ...]:
     where = TAKEN_AT.get(measure)
     return (None,) if where is None else getattr(blueprint.outlook, where)
-
-
-RUNG_MEASURES = {"R2": "cka", "R3": "directions", "R4": "das"}
-"""The rungs whose answer is declared site by site, and their measure."""
-
-
-def expected_by_band(
-    planted: PlantedModel, tower: Tower, outlook: Outlook
-) -> dict[tuple[str, str], list[str]]:
-    """What rungs R2 to R6 must say of a planted model in each band of its layers.
-
-    R2 to R4 are declared at the band's streams, R4 at all but the last, which is read out as it is.
-    R5 and R6 are declared for the whole tower; in a band they are what true circuits share there.
-
-    Args:
-        planted: The model with its true circuits.
-        tower: The same, opened.
-        outlook: Where measures look.
-
-    Returns:
-        Answers, one for each site (for the whole tower, for each cut), by rung and band.
-    """
-    answers: dict[tuple[str, str], list[str]] = {}
-    cells = expected(planted.blueprint)
-    for rung, measure in RUNG_MEASURES.items():
-        for cell in cells:
-            last = rung == "R4" and cell.site == outlook.streams[-1]
-            if cell.measure == measure and cell.site is not None and not last:
-                answers.setdefault((rung, _band(tower, cell.site)), []).append(cell.answer)
-    for site, rung in product(find_sites(outlook.neurons, tower.sites), ("R5", "R6")):
-        answers.setdefault((rung, _band(tower, site)), []).append(common_units(planted, site))
-    wholes = {"neuron overlap": "R5", "neuron transfer": "R6", "circuit transfer": "R6"}
-    for cell in cells:
-        if rung := wholes.get(cell.measure):
-            answers.setdefault((rung, WHOLE_TOWER), []).append(cell.answer)
-    return answers
-
-
-def _band(tower: Tower, site: str) -> str:
-    sites = list(tower.sites)
-    return band_of(sites.index(site) / max(1, len(sites) - 1))
 
 
 def common_units(planted: PlantedModel, site: str) -> str:

@@ -6,7 +6,7 @@ channel; whichever side has fewer channels is walked, many channels to a batch.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Unpack
@@ -287,36 +287,3 @@ def _one_hot(values: Tensor, axis: int, channels: Sequence[int]) -> Tensor:
     chosen = torch.tensor(channels, device=values.device)
     hot.movedim(axis + 1, 1)[places, chosen] = values.movedim(axis, 0)[chosen]
     return hot
-
-
-def reference_edges(
-    tower: Tower, x: Tensor, wanted: Wanted, *, baseline: Tensor | str, steps: int
-) -> Tensor:
-    """The slow second way, for tests and benchmarks: a full run per receiver and step."""
-    site, axis_d = wanted.upstream, unit_axis(tower, wanted.downstream)
-    names = [wanted.upstream, wanted.downstream]
-    _, cache = tower.run_with_cache(x, names_filter=names)
-    a, end = cache[site].detach(), cache[wanted.downstream].detach().movedim(axis_d, 0)
-    zero = torch.zeros_like(a)
-    if isinstance(baseline, Tensor):
-        zero = tower.run_with_cache(baseline, names_filter=[site])[1][site].detach()
-    columns = []
-    for d in wanted.receivers:
-        total = torch.zeros_like(a)
-        for step in range(steps):
-            at = (a + step / steps * (zero - a)).requires_grad_()
-            change = _run_moved(tower, x, wanted, at).movedim(axis_d, 0)[d] - end[d]
-            loss = change.square().reshape(len(x), -1).mean(dim=1).sum()
-            total += torch.autograd.grad(loss, at)[0]
-        whole = by_unit((zero - a) * total / steps, unit_axis(tower, site))
-        columns.append(whole.sum(dim=-1)[:, wanted.senders].T)
-    return torch.stack(columns, dim=1)
-
-
-def _run_moved(tower: Tower, x: Tensor, wanted: Wanted, at: Tensor) -> Tensor:
-    kept: list[Tensor] = []
-    replace: Callable[..., Tensor] = lambda activation, hook: at.clone()  # noqa: E731
-    keep: Callable[..., None] = lambda activation, hook: kept.append(activation.clone())  # noqa: E731
-    with torch.enable_grad():
-        tower.run_with_hooks(x, fwd_hooks=[(wanted.upstream, replace), (wanted.downstream, keep)])
-    return kept[0]

@@ -11,7 +11,8 @@ from interp.core.images import ImageTable
 from interp.core.storage.store import fingerprint
 from interp.data import open_images
 from interp.data.artwork.embedded import asked_pictures, planned, study_classes
-from interp.data.mixtures.settings import BASE, NATURAL, choose_held_out, class_folds
+from interp.data.mixtures.settings import BASE, NATURAL
+from interp.data.mixtures.subsampling import choose_held_out, class_folds
 from interp.declared.measures import all_measures
 from interp.study.specification import ImagesSpec, Specification
 

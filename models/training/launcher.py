@@ -17,7 +17,6 @@ cosine and `train_one_epoch` are open_clip's. It differs from open_clip's `main`
 import argparse
 import ctypes
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -25,8 +24,8 @@ import signal
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ from interp.models.training.recipes import (
     PRECISIONS,
     VARIED,
 )
-from interp.models.training.resume import inputs, refuse_another, resume, save, write_params
+from interp.models.training.resume import alone, inputs, refuse_another, resume, save, write_params
 from interp.models.training.run import TOLD
 
 Schedule = Callable[[int], float]
@@ -102,35 +101,7 @@ def stepwise(
     return schedule
 
 
-LOCK = "lock"
 _PARENT_DIED = 1  # Linux's PR_SET_PDEATHSIG
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock a run's folder for a `with` block, waiting while another trainer holds it.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        A context.
-
-    Notes:
-        The system releases the lock when a process ends, however it ends, so a lock is never stale.
-        On file systems without locks nothing is locked.
-    """
-    with (folder / LOCK).open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning(f"Another trainer is at work in {folder}; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        yield
 
 
 def end_with_parent() -> None:

@@ -9,8 +9,12 @@ Every file is written under another name and renamed when it is on the disk. The
 exists if and only if the run is finished.
 """
 
+import errno
+import fcntl
+import logging
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -243,3 +247,33 @@ def refuse_another(folder: Path, wanted: Mapping[str, object]) -> None:
         given = f"a folder of another specification ({'; '.join(unlike)})"
         right = "the options that the run was begun with"
         raise SpecificationError(asked, given, right, "choose another name, or delete the folder")
+
+
+LOCK = "lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Lock a run's folder for a `with` block, waiting while another trainer holds it.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        A context.
+
+    Notes:
+        The system releases the lock when a process ends, however it ends, so a lock is never stale.
+        On file systems without locks nothing is locked.
+    """
+    with (folder / LOCK).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning(f"Another trainer is at work in {folder}; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from interp.circuits.units.channel_circuit import PAPER_SITES, channel_circuit
-from interp.circuits.units.channel_edges import MEMORY, Wanted, reference_edges, score_edges
+from interp.circuits.units.channel_edges import MEMORY, Wanted, score_edges
+from interp.circuits.units.channel_scores import by_unit, unit_axis
 from interp.core.arguments import Room
+from interp.core.tower import Tower
 from interp.models.towers.resnet import HookedResNet
 
 STEPS = 10
@@ -132,3 +134,36 @@ def _passes(tower: HookedResNet) -> Iterator[list[int]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def reference_edges(
+    tower: Tower, x: Tensor, wanted: Wanted, *, baseline: Tensor | str, steps: int
+) -> Tensor:
+    """The slow second way: a full run per receiver and step."""
+    site, axis_d = wanted.upstream, unit_axis(tower, wanted.downstream)
+    names = [wanted.upstream, wanted.downstream]
+    _, cache = tower.run_with_cache(x, names_filter=names)
+    a, end = cache[site].detach(), cache[wanted.downstream].detach().movedim(axis_d, 0)
+    zero = torch.zeros_like(a)
+    if isinstance(baseline, Tensor):
+        zero = tower.run_with_cache(baseline, names_filter=[site])[1][site].detach()
+    columns = []
+    for d in wanted.receivers:
+        total = torch.zeros_like(a)
+        for step in range(steps):
+            at = (a + step / steps * (zero - a)).requires_grad_()
+            change = _run_moved(tower, x, wanted, at).movedim(axis_d, 0)[d] - end[d]
+            loss = change.square().reshape(len(x), -1).mean(dim=1).sum()
+            total += torch.autograd.grad(loss, at)[0]
+        whole = by_unit((zero - a) * total / steps, unit_axis(tower, site))
+        columns.append(whole.sum(dim=-1)[:, wanted.senders].T)
+    return torch.stack(columns, dim=1)
+
+
+def _run_moved(tower: Tower, x: Tensor, wanted: Wanted, at: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    replace: Callable[..., Tensor] = lambda activation, hook: at.clone()  # noqa: E731
+    keep: Callable[..., None] = lambda activation, hook: kept.append(activation.clone())  # noqa: E731
+    with torch.enable_grad():
+        tower.run_with_hooks(x, fwd_hooks=[(wanted.upstream, replace), (wanted.downstream, keep)])
+    return kept[0]

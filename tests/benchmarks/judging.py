@@ -10,6 +10,7 @@ Blueprints 0 to 19 served to develop measures and thresholds; the tables are of 
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,22 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED, expected_by_band
-from interp.circuits.planted.model import PlantedBlueprint
+from interp.circuits.planted.conditions import (
+    CONDITIONS,
+    DOSES,
+    TIERS,
+    TRAINED,
+    common_units,
+    expected,
+)
+from interp.circuits.planted.model import Outlook, PlantedBlueprint, PlantedModel
 from interp.circuits.planted.vit import Blueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
+from interp.core.sites import band_of, find_sites
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.tower import Tower
 from interp.report.figures.planted_truth import DOSED
 from interp.report.naming import SIGNS
 from interp.validation.planted_ladder import ANSWER, PLACE, PlantedLadder, cells_of, outcome
@@ -67,6 +77,49 @@ MASKED = ("all separate", "rewired")
 
 SECONDS = 200, 500
 """What judging takes on one core: a planted model, and one that is trained by interchange."""
+
+
+WHOLE_TOWER = "whole tower"
+"""What stands for all bands together."""
+RUNG_MEASURES = {"R2": "cka", "R3": "directions", "R4": "das"}
+"""The rungs whose answer is declared site by site, and their measure."""
+
+
+def expected_by_band(
+    planted: PlantedModel, tower: Tower, outlook: Outlook
+) -> dict[tuple[str, str], list[str]]:
+    """What rungs R2 to R6 must say of a planted model in each band of its layers.
+
+    R2 to R4 are declared at the band's streams, R4 at all but the last, which is read out as it is.
+    R5 and R6 are declared for the whole tower; in a band they are what true circuits share there.
+
+    Args:
+        planted: The model with its true circuits.
+        tower: The same, opened.
+        outlook: Where measures look.
+
+    Returns:
+        Answers, one for each site (for the whole tower, for each cut), by rung and band.
+    """
+    answers: dict[tuple[str, str], list[str]] = {}
+    cells = expected(planted.blueprint)
+    for rung, measure in RUNG_MEASURES.items():
+        for cell in cells:
+            last = rung == "R4" and cell.site == outlook.streams[-1]
+            if cell.measure == measure and cell.site is not None and not last:
+                answers.setdefault((rung, _band(tower, cell.site)), []).append(cell.answer)
+    for site, rung in product(find_sites(outlook.neurons, tower.sites), ("R5", "R6")):
+        answers.setdefault((rung, _band(tower, site)), []).append(common_units(planted, site))
+    wholes = {"neuron overlap": "R5", "neuron transfer": "R6", "circuit transfer": "R6"}
+    for cell in cells:
+        if rung := wholes.get(cell.measure):
+            answers.setdefault((rung, WHOLE_TOWER), []).append(cell.answer)
+    return answers
+
+
+def _band(tower: Tower, site: str) -> str:
+    sites = list(tower.sites)
+    return band_of(sites.index(site) / max(1, len(sites) - 1))
 
 
 def truth(n: int | None = None) -> str:

@@ -14,7 +14,8 @@ def prepared(folder: Path, *, size: int = 48) -> tuple[Any, Any, Any]:
     from interp.data import open_images
     from interp.data.artwork.embedded import EmbeddedSpec
     from interp.data.mixtures.mixture import make_mixture
-    from interp.data.mixtures.settings import MixtureSpec, choose_held_out
+    from interp.data.mixtures.settings import MixtureSpec
+    from interp.data.mixtures.subsampling import choose_held_out
     from interp.data.mixtures.templates import longest_caption, vocabulary
     from interp.models.loading.presets import write_model_folder
 

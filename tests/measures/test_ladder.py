@@ -223,6 +223,7 @@ def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_study_truth_leaderboard_and_multiverse_climb_one_ladder(
     monkeypatch: pytest.MonkeyPatch,

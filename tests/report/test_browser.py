@@ -234,6 +234,7 @@ def test_a_slider_shows_what_is_said_at_each_dose(browser: Any, planted: Path) -
     assert opened.violations() == [] and opened.complaints == []
 
 
+@pytest.mark.long
 def test_two_results_stand_on_one_page(browser: Any, build: Build, tmp_path: Path) -> None:
     first, second = build(name="first"), build(name="second", spec_hash="another")
     found = compare_results(first, second)
@@ -297,6 +298,7 @@ def test_a_term_is_explained_where_a_section_first_uses_it(browser: Any, planted
     assert opened.violations() == [] and opened.complaints == []
 
 
+@pytest.mark.long
 def test_pinned_figures_are_saved_as_one_picture_or_page(
     browser: Any, planted: Path, tmp_path: Path
 ) -> None:
@@ -404,6 +406,7 @@ def test_search_finds_sections_classes_and_words(browser: Any, planted: Path) ->
     assert page.locator("#found").is_hidden()
 
 
+@pytest.mark.long
 def test_print_takes_what_is_open_or_else_everything(browser: Any, planted: Path) -> None:
     page = Opened(browser, planted).page
     page.evaluate("setPrinting(true)")

@@ -71,6 +71,7 @@ def test_the_archive_of_another_study_is_refused(made: Result, tmp_path: Path) -
         Study(more).grid(tmp_path / "out", tables=made.folder / NAME)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("trains_here")
 def test_kept_epochs_are_measured_as_is_asked(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def natural(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_models_of_one_place_are_compared(
     small_study: Result, natural: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

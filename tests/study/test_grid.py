@@ -18,7 +18,8 @@ from interp.core.errors import DataError, InterpError, SpecificationError
 from interp.core.images import ImageTable
 from interp.data.artwork.embedded import study_classes
 from interp.data.mixtures.mixture import Mixture, make_mixtures
-from interp.data.mixtures.settings import MixtureSpec, class_folds
+from interp.data.mixtures.settings import MixtureSpec
+from interp.data.mixtures.subsampling import class_folds
 from interp.models.training.run import Run
 from interp.study.blocks import open_blocks
 from interp.study.grid import (
@@ -283,6 +284,7 @@ def test_mixtures_of_a_block_are_made_together(
     assert asked == [4, 4, 1]
 
 
+@pytest.mark.long
 def test_pictures_that_the_cache_has_lost_are_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

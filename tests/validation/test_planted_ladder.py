@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.circuits.planted.conditions import expected, expected_by_band
+from interp.circuits.planted.conditions import expected
 from interp.circuits.planted.vit import Blueprint
 from interp.probes import Features, transfer
 from interp.validation import judge
 from interp.validation.planted_ladder import COLUMNS, MEASURES, PlantedLadder, by_site, outcome
 from interp.verdicts.judging import WHOLE
 from interp.verdicts.rungs import RUNGS
-from tests.benchmarks.judging import OUTCOMES, by_model, summary
+from tests.benchmarks.judging import OUTCOMES, by_model, expected_by_band, summary
 
 
 @pytest.mark.long

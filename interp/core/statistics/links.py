@@ -35,7 +35,7 @@ from interp.core.statistics.correlations import (
     ranked,
     without,
 )
-from interp.core.statistics.fixed_effects import clustered, take_out
+from interp.core.statistics.crossed_model import clustered, take_out
 from interp.core.statistics.reliability import (
     HALVES,
     INTERVALS,

@@ -18,7 +18,7 @@ from interp.core.statistics.correlations import (
     rank_link,
     score_ends,
 )
-from interp.core.statistics.fixed_effects import Within
+from interp.core.statistics.crossed_model import Within
 from interp.core.statistics.reliability import RELIABLE
 
 SMALL = 0.3

@@ -11,7 +11,6 @@ from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -387,48 +386,3 @@ def _check_classes(spec: MixtureSpec) -> None:
         given = f"{listed(stray)}, which labels leaves out"
         right = "classes of the label set"
         raise SpecificationError("hold out a class", given, right, "add them to labels")
-
-
-PAPER_HELD_OUT = tuple(
-    (
-        "aircraft_carrier axe banana barn bed candle lion mountain necklace penguin pizza "
-        "saxophone television tractor traffic_light"
-    ).split()
-)
-"""The classes C2 of Kempf et al. (2025), under DomainNet's names."""
-
-
-def choose_held_out(labels: Sequence[str], n: int, *, seed: int = 0) -> tuple[str, ...]:
-    """`n` classes to withhold, drawn at random but repeatably.
-
-    >>> choose_held_out(["cat", "dog", "owl"], 1)
-    ('dog',)
-    """
-    if not 1 <= n < len(labels):
-        given = f"{n} of {len(labels)}"
-        right = f"1 to {len(labels) - 1}"
-        raise SpecificationError("hold out classes", given, right, "choose another number")
-    order = rng("held-out classes", seed).permutation(sorted(labels))
-    return tuple(str(label) for label in np.sort(order[:n]))
-
-
-def class_folds(
-    labels: Sequence[str], n_folds: int, *, seed: int = 0
-) -> tuple[tuple[str, ...], ...]:
-    """Classes dealt into folds at random but repeatably: every class is held out exactly once.
-
-    Sizes differ by one at most. With one fold per block, a finding does not hang on which classes
-    happened to be held out.
-
-    >>> class_folds(["ant", "bee", "cat", "dog", "owl"], 2)
-    (('ant', 'dog', 'owl'), ('bee', 'cat'))
-    """
-    names = sorted(set(labels))
-    if not 2 <= n_folds <= len(names):
-        given = f"{n_folds} folds of {len(names)} classes"
-        right = f"2 to {len(names)} folds"
-        raise SpecificationError("deal classes into folds", given, right, "choose another number")
-    order = rng("class folds", seed).permutation(names)
-    return tuple(
-        tuple(sorted(str(label) for label in order[fold::n_folds])) for fold in range(n_folds)
-    )

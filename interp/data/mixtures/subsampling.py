@@ -12,13 +12,14 @@ exact. It leaves nothing to chance, and shrinks the natural share as diversity g
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
-from interp.core.errors import DataError, SampleError, listed
+from interp.core.errors import DataError, SampleError, SpecificationError, listed
 from interp.core.seeds import rng
 from interp.data.mixtures.settings import MixtureSpec, drawn
 
@@ -253,3 +254,48 @@ def check_cells(cells: MixtureCells, spec: MixtureSpec, test: pd.DataFrame) -> N
 def _row(cells: MixtureCells, domain: str) -> np.ndarray:
     there = domain in cells.domains
     return cells.counts[cells.row(domain)] if there else np.zeros(len(cells.labels), dtype=int)
+
+
+PAPER_HELD_OUT = tuple(
+    (
+        "aircraft_carrier axe banana barn bed candle lion mountain necklace penguin pizza "
+        "saxophone television tractor traffic_light"
+    ).split()
+)
+"""The classes C2 of Kempf et al. (2025), under DomainNet's names."""
+
+
+def choose_held_out(labels: Sequence[str], n: int, *, seed: int = 0) -> tuple[str, ...]:
+    """`n` classes to withhold, drawn at random but repeatably.
+
+    >>> choose_held_out(["cat", "dog", "owl"], 1)
+    ('dog',)
+    """
+    if not 1 <= n < len(labels):
+        given = f"{n} of {len(labels)}"
+        right = f"1 to {len(labels) - 1}"
+        raise SpecificationError("hold out classes", given, right, "choose another number")
+    order = rng("held-out classes", seed).permutation(sorted(labels))
+    return tuple(str(label) for label in np.sort(order[:n]))
+
+
+def class_folds(
+    labels: Sequence[str], n_folds: int, *, seed: int = 0
+) -> tuple[tuple[str, ...], ...]:
+    """Classes dealt into folds at random but repeatably: every class is held out exactly once.
+
+    Sizes differ by one at most. With one fold per block, a finding does not hang on which classes
+    happened to be held out.
+
+    >>> class_folds(["ant", "bee", "cat", "dog", "owl"], 2)
+    (('ant', 'dog', 'owl'), ('bee', 'cat'))
+    """
+    names = sorted(set(labels))
+    if not 2 <= n_folds <= len(names):
+        given = f"{n_folds} folds of {len(names)} classes"
+        right = f"2 to {len(names)} folds"
+        raise SpecificationError("deal classes into folds", given, right, "choose another number")
+    order = rng("class folds", seed).permutation(names)
+    return tuple(
+        tuple(sorted(str(label) for label in order[fold::n_folds])) for fold in range(n_folds)
+    )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from interp.core.errors import InterpError
 from interp.core.statistics.correlations import Link
-from interp.core.statistics.fixed_effects import take_out
+from interp.core.statistics.crossed_model import take_out
 from interp.core.statistics.links import (
     LEAST,
     across_mixtures,

@@ -20,7 +20,7 @@ from interp.circuits import (
     mean_activations,
 )
 from interp.circuits.units.channel_circuit import PAPER_SITES
-from interp.circuits.units.channel_edges import Wanted, reference_edges
+from interp.circuits.units.channel_edges import Wanted
 from interp.circuits.units.channel_scores import by_unit, unit_axis
 from interp.core.errors import (
     DataError,
@@ -31,6 +31,7 @@ from interp.core.errors import (
     SpecificationError,
 )
 from interp.models.towers.resnet import HookedResNet
+from tests.benchmarks.channels import reference_edges
 from tests.circuits.conftest import Function, TinyViT, bent
 from tests.models.moved import RESNET, TEXT, moved
 from tests.refusals import refuses

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.core.errors import SpecificationError
-from interp.data.mixtures.settings import PAPER_HELD_OUT, choose_held_out, class_folds
+from interp.data.mixtures.subsampling import PAPER_HELD_OUT, choose_held_out, class_folds
 from tests.data.domainnet import counts
 
 LABELS = list("abcdefgh")

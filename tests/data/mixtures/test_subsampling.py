@@ -359,7 +359,7 @@ SIZES = {
 
 
 def test_domainnets_reference_sizes_follow_from_its_counts() -> None:
-    from interp.data.mixtures.settings import PAPER_HELD_OUT
+    from interp.data.mixtures.subsampling import PAPER_HELD_OUT
 
     table = counts()
     for domain, size in SIZES.items():
@@ -372,7 +372,7 @@ def test_domainnets_reference_sizes_follow_from_its_counts() -> None:
     "domain", ["sketch", *(pytest.param(n, marks=pytest.mark.long) for n in SIZES if n != "sketch")]
 )
 def test_domainnets_mixtures_have_the_papers_sizes_and_pictures(domain: str) -> None:
-    from interp.data.mixtures.settings import PAPER_HELD_OUT
+    from interp.data.mixtures.subsampling import PAPER_HELD_OUT
 
     images = listed_pictures()
     assert len(images) == 586_575

@@ -73,6 +73,7 @@ print(before, faults())
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @glibc
 def test_memory_that_is_kept_spares_the_faults_of_many_buffers():

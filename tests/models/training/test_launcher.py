@@ -24,7 +24,7 @@ from interp.models import Run, load_clip
 from interp.models.loading.checkpoints import run_options
 from interp.models.training import launcher
 from interp.models.training.journal import read_journal
-from interp.models.training.launcher import alone
+from interp.models.training.resume import alone
 from tests.refusals import refuses
 
 Launch = Callable[[Run], None]

@@ -129,6 +129,7 @@ def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> Non
     assert tame.final.exists() and not any(run.final.exists() for run in wild)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_later(toy, tmp_path) -> None:
     run = toy.run(tmp_path)
     run.checkpoints.mkdir(parents=True)

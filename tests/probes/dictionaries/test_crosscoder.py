@@ -158,6 +158,7 @@ def test_what_cannot_be_compared_is_said() -> None:
     refuses(SampleError, "three", crosscoder, *few, **brief)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_gallery_says_which_class_a_feature_tells() -> None:
     """One feature of both models fires for one class: it is found, told and shown."""

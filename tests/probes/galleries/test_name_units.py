@@ -114,6 +114,7 @@ def test_a_sparse_unit_is_not_named_by_the_pictures_that_come_first() -> None:
     assert rows.loc[11, "verdict"] == "real"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_few_units_of_noise_have_a_name_in_any_run() -> None:
     """The level is that of the whole site: of twenty sites about one has a name somewhere."""

@@ -129,6 +129,7 @@ def _share(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_give_one_process_numbers(tmp_path) -> None:
     spawn(_share, (str(tmp_path),), nprocs=2)

@@ -15,7 +15,7 @@ from interp.core.statistics.correlations import (
     permuted_interval,
     rank_link,
 )
-from interp.core.statistics.fixed_effects import clustered, take_out
+from interp.core.statistics.crossed_model import clustered, take_out
 from interp.core.statistics.links import across_mixtures, among_classes, within_mixtures
 from interp.core.statistics.reliability import complete_blocks, gain, of_cells, of_halves
 from tests.verdicts.made_studies import ClassWorld, World, reject
