@@ -13,6 +13,7 @@ from .measures.compare import ComparedModels as ComparedModels
 from .measures.compare import compare as compare
 from .measures.ladder import ladder as ladder
 from .measures.multiverse import multiverse as multiverse
+from .models.evaluation.decision_bias import decision_bias as decision_bias
 from .models.loading.load_clip import load_clip as load_clip
 from .models.towers.open_tower import open_tower as open_tower
 from .study.archive import open_runs as open_runs

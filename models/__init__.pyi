@@ -25,6 +25,10 @@ from .clip import build_head as build_head
 from .evaluation.accuracy import accuracy as accuracy
 from .evaluation.ask import Question as Question
 from .evaluation.ask import ask as ask
+from .evaluation.decision_bias import EXCESS_BIAS as EXCESS_BIAS
+from .evaluation.decision_bias import DecisionBias as DecisionBias
+from .evaluation.decision_bias import decision_bias as decision_bias
+from .evaluation.decision_bias import unseen as unseen
 from .evaluation.differences import Contrast as Contrast
 from .evaluation.differences import differences as differences
 from .evaluation.evaluate import evaluate as evaluate

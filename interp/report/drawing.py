@@ -1,6 +1,6 @@
 """The page's figures as plotly figures of their own, to be saved, changed or shown elsewhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,9 @@ from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.tables import Table
 from interp.declared.figures import PAIR
 from interp.declared.measures import declared_figure
+from interp.models.evaluation.decision_bias import AS_IS, EXCESS_BIAS, DecisionBias
 from interp.report.figures.answer import answer_figure
+from interp.report.figures.behind_accuracy import TRADEOFF
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder
 from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match, draw_names
@@ -119,6 +121,34 @@ OF_ONE: dict[str, Callable[..., "go.Figure"]] = {
     "named_heads": draw_names,
 }
 """Tables of one model that are drawn otherwise than the tables of several on the page."""
+
+
+def draw_decision_bias(found: Mapping[str, DecisionBias]) -> "go.Figure":
+    """Draw held-out against seen accuracy of models under every bias, and as they are.
+
+    Args:
+        found: What `models.decision_bias` found, by what the models are called.
+
+    Returns:
+        A plotly figure, of the first domain that is not natural and the first prompt set.
+    """
+    every = {name: each.table.frame for name, each in found.items()}
+    tested = [rows.loc[rows["measure"] == EXCESS_BIAS, "domain"] for rows in every.values()]
+    domains = list(pd.unique(pd.concat(tested)))
+    accuracy, curves = [], []
+    for name, rows in every.items():
+        as_is = rows[rows["calibration"].isin([AS_IS, ""])].drop(columns="calibration")
+        for kept, table in ((accuracy, as_is), (curves, found[name].curves.frame)):
+            own = table[table["domain"].isin(domains)]
+            kept.append(own.assign(setting=name, test_domain=own["domain"], candidates="all"))
+    tables = {
+        name: Table(name, pd.concat(parts, ignore_index=True))
+        for name, parts in (("tradeoff", curves), ("accuracy", accuracy))
+    }
+    facts = {"mode": "study", "specification": {"test_domains": domains}}
+    figure = draw_figure(page_model(LoadedResult(Path(), facts, tables)), TRADEOFF)
+    assert figure is not None
+    return draw(figure)
 
 
 STEPS = {

@@ -17,6 +17,7 @@ from interp.core.errors import nearest
 LATE = {
     # how results are drawn, as pandas finds its plotting backend
     "draw_table": "interp.report.drawing",
+    "draw_decision_bias": "interp.report.drawing",
     "draw_gallery": "interp.report.on_pictures.galleries",
     "draw_heatmaps": "interp.report.on_pictures.heatmaps",
     "draw_pairs": "interp.report.on_pictures.heatmaps",

@@ -21,6 +21,7 @@ from interp.measures.catalogue import (
 
 MEASURES: tuple[MeasureSpec, ...] = (
     zero_shot.MEASURE,
+    zero_shot.DECISION_BIAS,
     domain_geometry.MEASURE,
     class_probes.MEASURE,
     layer_contents.MEASURE,

@@ -122,6 +122,41 @@ GENERALIZATION = figures.SectionSpec(
     "among the held-out classes only, that preference cannot play.",
 )
 
+EXCESS_BIAS = figures.FigureSpec(
+    "decision-bias",
+    "How far logits are set against held-out classes in {where}",
+    "forest",
+    ("decision_bias",),
+    method="The bias off seen classes' logits that makes the harmonic mean of seen and held-out "
+    "accuracy largest, less the same in natural pictures.",
+    null="The same where random seen classes stand for held-out ones.",
+    caption="In logits; above 0 the model prefers classes that it saw in this domain. {n}; bars "
+    "are 95 % intervals over {over}.",
+    alt="In logits: {numbers}",
+    where={"measure": models.EXCESS_BIAS},
+    keep=("in the test domain", "last epoch"),
+    needs=("value",),
+    choices=(figures.TEST_DOMAIN, figures.ChoiceSpec("Asked with", "prompts", PROMPTS)),
+    labels="setting",
+    x=figures.AxisSpec("excess bias, logits"),
+    lines=figures.ZERO,
+)
+
+DECISION = figures.SectionSpec(
+    "decision",
+    "Known and not said?",
+    "A class can be known in a domain and never be named there, because the model prefers classes "
+    "that it saw there. A bias against these undoes it (Chao et al. 2016).",
+    (EXCESS_BIAS,),
+    part="accuracy",
+    note="Accuracy among held-out classes alone says what is known; the bias, what is not said.",
+    gist=figures.GistSpec(
+        "decision_bias",
+        "Logits are set against held-out classes in the test domain by {range}.",
+        {"measure": models.EXCESS_BIAS, "prompts": "neutral"},
+    ),
+)
+
 
 def prompt_sets(
     domains: Sequence[str], clip: "models.Clip | None" = None, class_names: Sequence[str] = ()
@@ -151,22 +186,24 @@ def _say_once(text: str) -> None:
     say(text)
 
 
+def _sets_for(subject: Subject) -> dict[str, PromptSet]:
+    domains = subject.test.domains
+    if isinstance(subject.clip, models.Clip):
+        return prompt_sets(domains, subject.clip, subject.images.labels)
+    return {"neutral": PromptSet("neutral", tuple(domains))}
+
+
 def measure(subject: Subject) -> Frames:
     """The model's tables `accuracy`, `accuracy_by_class` and `tradeoff`.
 
     Training pictures, where there are any, also teach classifiers that need no text. A supervised
     model has no text to ask with, and its answers stand as those to neutral prompts.
     """
-    test, labels = subject.test, subject.images.labels
-    if isinstance(subject.clip, models.Clip):
-        sets = prompt_sets(test.domains, subject.clip, labels)
-    else:
-        sets = {"neutral": PromptSet("neutral", tuple(test.domains))}
     tables = models.evaluate(
         subject.clip,
-        test,
-        sets,
-        class_names=labels,
+        subject.test,
+        _sets_for(subject),
+        class_names=subject.images.labels,
         held_out=subject.held_out,
         training=subject.training,
         natural=subject.pair[0],
@@ -185,4 +222,26 @@ MEASURE = MeasureSpec(
     seconds=7.1,
     units={"accuracy": RowUnits("accuracy_by_class", "label")},
     sections=(GENERALIZATION,),
+)
+
+
+def measure_decision_bias(subject: Subject) -> Frames:
+    """The table `decision_bias`: where something is held out in the pair's second domain."""
+    if not subject.held_out:
+        return {}
+    test, labels = subject.test.select(domain=list(subject.pair)), subject.images.labels
+    found = models.decision_bias(
+        subject.clip,
+        test,
+        subject.held_out,
+        class_names=labels,
+        natural=subject.pair[0],
+        prompts=_sets_for(subject),
+        seed=subject.seed,
+    )
+    return {"decision_bias": subject.file(found.table.frame)}
+
+
+DECISION_BIAS = MeasureSpec(
+    "decision_bias", measure_decision_bias, seconds=3.0, sections=(DECISION,)
 )
