@@ -8,6 +8,11 @@ from .discovery.discover import Runs as Runs
 from .discovery.discover import discover as discover
 from .discovery.faithfulness import faithfulness as faithfulness
 from .discovery.faithfulness import minimality as minimality
+from .domain_shift.by_class import shift_by_class as shift_by_class
+from .domain_shift.carriers import CHOSEN_BY as CHOSEN_BY
+from .domain_shift.carriers import shift_parts as shift_parts
+from .domain_shift.shift import shift_domain as shift_domain
+from .domain_shift.vectors import WAYS as WAYS
 from .edges.attribute import METHODS as METHODS
 from .edges.attribute import Attribution as Attribution
 from .edges.attribute import attribute as attribute

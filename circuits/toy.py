@@ -4,13 +4,19 @@ The examples of this package run on it. It is also a way to bring a model of one
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pandas as pd
+import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from interp.core.classifiers import Classifier
 from interp.core.errors import SiteError, check_known
+from interp.core.images import ImageTable
 from interp.core.tower import Hook
 
 
@@ -158,3 +164,28 @@ class Chain(HookedRootModule):
     ) -> Any:
         """Embed a batch while functions read or replace its activations."""
         return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), **kwargs)
+
+
+def toy_shift() -> tuple[SimpleNamespace, ImageTable]:
+    """A model that takes sketches of classes c and d for a or b, for one vector, and its pictures.
+
+    >>> clip, images = toy_shift()
+    >>> len(images), clip.visual.sites[-1]
+    (24, 'hook_embedding')
+    """
+
+    def preprocess(picture: Image.Image) -> Tensor:
+        class_, sketch, _ = cast("tuple[int, int, int]", picture.getpixel((0, 0)))
+        return torch.eye(5)[class_] + sketch * torch.tensor([2.0, 2.0, 0, 0, 1])
+
+    def reader(row: pd.Series) -> Image.Image:
+        return Image.new("RGB", (1, 1), ("abcd".index(row.label), int(row.domain == "sketch"), 0))
+
+    def zero_shot(names: Sequence[str], templates: object) -> Classifier:
+        return Classifier(torch.eye(5)[: len(names)], names)
+
+    cells = [(c, d, a) for c in "abcd" for d in ("real", "sketch") for a in "xyz"]
+    frame = pd.DataFrame(cells, columns=["label", "domain", "artist"])
+    images = ImageTable(frame.assign(split="test", caption="", path=""), reader=reader)
+    visual = Chain([nn.Identity()])
+    return SimpleNamespace(visual=visual, preprocess=preprocess, zero_shot=zero_shot), images

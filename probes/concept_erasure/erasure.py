@@ -19,6 +19,8 @@ from torch import Tensor
 
 from interp.core.arguments import filled
 from interp.core.artists import n_drawings
+from interp.core.edits.edits import tokens
+from interp.core.edits.erasers import Eraser, Moments
 from interp.core.errors import SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
@@ -29,14 +31,14 @@ from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import Interval, jackknife
 from interp.core.tables import Table
 from interp.core.tower import Tower
-from interp.probes.concept_erasure.leace import Eraser, Moments, check_positions, eraser_hook
+from interp.probes.concept_erasure.leace import check_positions, eraser_hook
 from interp.probes.concept_erasure.outcomes import (
     BalancedCells,
     Consequence,
     balanced_cells,
     consequences,
 )
-from interp.probes.features.pooling import parameter, pooled, reading_runs, tokens
+from interp.probes.features.pooling import parameter, pooled, reading_runs
 
 CONCEPTS = ("domain", "class")
 PERMUTED, RANDOM = "permuted labels", "random subspace"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.core.arguments import filled
 from interp.core.artists import artist_sides
+from interp.core.edits.edits import Answering, AnsweringKeywords, Edit, edited_answers, site_rows
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
@@ -24,13 +25,6 @@ from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.resampling import group_means, mean_interval, sign_flip_p
 from interp.core.tables import Table
 from interp.core.tower import Tower
-from interp.probes.concept_erasure.edits import (
-    Answering,
-    AnsweringKeywords,
-    Edit,
-    edited_answers,
-    site_rows,
-)
 
 STEER = "steer pictures"
 DOSES = (0.0, 0.5, 1.0, 2.0, 4.0)

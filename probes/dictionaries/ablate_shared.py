@@ -20,6 +20,15 @@ from torch import Tensor
 
 from interp.core.arguments import filled
 from interp.core.artists import artist_halves
+from interp.core.edits.edits import (
+    AS_IT_IS,
+    Answering,
+    AnsweringKeywords,
+    Edit,
+    EditedAnswers,
+    edited_answers,
+    site_rows,
+)
 from interp.core.errors import DataError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
@@ -30,15 +39,6 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.resampling import jackknife, sign_flip_p
 from interp.core.tables import Table
 from interp.core.tower import Tower
-from interp.probes.concept_erasure.edits import (
-    AS_IT_IS,
-    Answering,
-    AnsweringKeywords,
-    Edit,
-    EditedAnswers,
-    edited_answers,
-    site_rows,
-)
 from interp.probes.dictionaries.dictionary_quality import by_label
 from interp.probes.dictionaries.usage import checked_activity, roles
 from interp.probes.features.features import Code

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from interp.core.edits.edits import AS_IT_IS, Classifier, edited_answers, site_rows
 from interp.core.errors import SampleError, ShapeError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
@@ -16,7 +17,6 @@ from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_ou
 from interp.core.statistics.resampling import Interval, jackknife, permutation_p
 from interp.core.tables import Table
 from interp.core.tower import Tower
-from interp.probes.concept_erasure.edits import AS_IT_IS, Classifier, edited_answers, site_rows
 from interp.probes.dictionaries.dictionary import Dictionary
 from interp.probes.dictionaries.usage import only_site
 from interp.probes.features.features import Features

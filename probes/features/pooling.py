@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.core.edits.edits import check_axes, places, tokens
 from interp.core.errors import SiteError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.parallel import Batching, batches
@@ -26,47 +27,6 @@ POOLS: Mapping[str, str] = {
 """How tokens become one vector: what each pool keeps."""
 
 
-def tokens(activation: Tensor, axes: tuple[str, ...]) -> Tensor:
-    """An activation as "batch token feature": a token is a position, a query or a place of a map.
-
-    What has none of these axes is one token. Heads stand side by side.
-
-    >>> tokens(torch.ones(2, 5, 3, 4), ("batch", "pos", "head", "d_head")).shape
-    torch.Size([2, 5, 12])
-    >>> tokens(torch.ones(2, 3, 4, 4), ("batch", "channel", "row", "column")).shape
-    torch.Size([2, 16, 3])
-    """
-    _check_axes(activation, axes)
-    found = places(axes)
-    if not found:
-        return activation.flatten(1)[:, None]
-    first = activation.movedim(found, list(range(1, len(found) + 1)))
-    return first.flatten(1, len(found)).flatten(2)
-
-
-def untokens(x: Tensor, like: Tensor, axes: tuple[str, ...]) -> Tensor:
-    """The reverse of `tokens`: "batch token feature" in the shape of the activation `like`.
-
-    >>> like, axes = torch.rand(2, 3, 4, 5), ("batch", "channel", "row", "column")
-    >>> bool((untokens(tokens(like, axes), like, axes) == like).all())
-    True
-    """
-    found = places(axes)
-    if not found:
-        return x.reshape(like.shape)
-    ahead = list(range(1, len(found) + 1))
-    return x.reshape(like.movedim(found, ahead).shape).movedim(ahead, found)
-
-
-def places(axes: tuple[str, ...]) -> list[int]:
-    """Which axes tell tokens apart, by number.
-
-    >>> places(("batch", "channel", "row", "column"))
-    [2, 3]
-    """
-    return [place for place, axis in enumerate(axes) if axis in ("pos", "query", "row", "column")]
-
-
 def pooled(
     activation: Tensor, axes: tuple[str, ...], pool: str, weights: Tensor | None = None
 ) -> Tensor:
@@ -82,7 +42,7 @@ def pooled(
     >>> pooled(torch.ones(2, 5, 3, 4), ("batch", "pos", "head", "d_head"), "class").shape
     torch.Size([2, 12])
     """
-    _check_axes(activation, axes)
+    check_axes(activation, axes)
     is_map = "row" in axes or "column" in axes
     found = places(axes)
     if pool == "token":
@@ -150,18 +110,6 @@ def refuse_unnamed(site: str, axes: tuple[str, ...]) -> None:
             f"name them: tower.name_axes({site!r}, ('batch', 'pos', 'feature')), or channel, row "
             "and column",
         )
-
-
-def _check_axes(activation: Tensor, axes: Iterable[str]) -> None:
-    names = tuple(axes)
-    if activation.ndim != len(names):
-        given = f"shape {tuple(activation.shape)}"
-        right = f"the axes {listed(names)}"
-        raise SiteError("pool an activation", given, right, "correct the tower's `axes`")
-    if names[:1] != ("batch",):
-        given = f"the axes {listed(names)}"
-        right = "a row per picture, so that `batch` comes first"
-        raise SiteError("pool an activation", given, right, "choose another site")
 
 
 def _on_map(weights: Tensor, size: tuple[int, ...]) -> Tensor:

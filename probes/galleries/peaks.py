@@ -12,12 +12,13 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from interp.core.edits.edits import places, tokens
 from interp.core.errors import ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 from interp.probes.features.features import Code
-from interp.probes.features.pooling import parameter, places, reading_runs, tokens
+from interp.probes.features.pooling import parameter, reading_runs
 
 KINDS = ("unit", "head", "feature", "direction", "subspace")
 """What there are galleries of."""

@@ -11,9 +11,9 @@ import torch
 from interp import probes
 from interp.circuits import Chain
 from interp.core.arguments import Resampling, ResamplingKeywords
+from interp.core.edits.edits import Answering, AnsweringKeywords
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.probes.concept_erasure.edits import Answering, AnsweringKeywords
 from interp.probes.dictionaries.train_dictionaries import Descent, DescentKeywords
 from interp.probes.representational_similarity.similarity import (
     ComparisonKeywords,

@@ -9,6 +9,7 @@ from interp.measures.catalogue import (
     class_probes,
     dictionary_features,
     domain_geometry,
+    domain_shift,
     erased_domain,
     layer_contents,
     mechanisms,
@@ -22,6 +23,7 @@ from interp.measures.catalogue import (
 MEASURES: tuple[MeasureSpec, ...] = (
     zero_shot.MEASURE,
     zero_shot.DECISION_BIAS,
+    domain_shift.MEASURE,
     domain_geometry.MEASURE,
     class_probes.MEASURE,
     layer_contents.MEASURE,

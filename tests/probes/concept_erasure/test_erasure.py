@@ -13,13 +13,13 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from torch import Tensor, nn
 
 from interp.circuits import Chain
+from interp.core.edits.erasers import Moments, matched_subspace
 from interp.core.errors import NumericsError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import EVIDENCE
 from interp.probes import Eraser, cka, collect, erased, erasure, leace
 from interp.probes.concept_erasure.erasure import _beyond
-from interp.probes.concept_erasure.leace import Moments, matched_subspace
 from interp.probes.concept_erasure.outcomes import balanced_cells
 from tests.refusals import refuses
 from tests.tables import image_table

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from interp.circuits import Chain, planted_vit
 from interp.core.artists import artist_sides
+from interp.core.edits.edits import site_rows
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.models import open_tower
 from interp.probes import steered_answers, steering
-from interp.probes.concept_erasure.edits import site_rows
 from interp.probes.concept_erasure.steering import fit_directions
 from tests.tables import image_table
 

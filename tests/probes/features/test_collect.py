@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from interp.core.edits.edits import tokens, untokens
 from interp.core.errors import DataError, OutputError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.parallel import Rank
 from interp.probes import POOLS, batches, collect
-from interp.probes.features.pooling import attention_weights, pooled, pooling_site, tokens, untokens
+from interp.probes.features.pooling import attention_weights, pooled, pooling_site
 from tests.probes.toy import Toy, noise, preprocess
 from tests.refusals import refuses
 

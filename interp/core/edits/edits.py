@@ -4,7 +4,7 @@ An edit is written for rows of features, as a dictionary sees them: the mean ove
 the class token, or every token. Whatever the features do not hold stays as it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Required, TypedDict, Unpack
 
@@ -20,11 +20,11 @@ from interp.core.errors import (
     SiteError,
     SpecificationError,
     check_known,
+    listed,
 )
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
 from interp.core.tower import Tower
-from interp.probes.features.pooling import tokens, untokens
 
 Edit = Callable[[Tensor, np.ndarray], Tensor]
 """Takes features "picture token feature" (one token where they are pooled) and the pictures' row
@@ -39,6 +39,47 @@ AS_IT_IS = "as it is"
 EDITED = ("mean", "class", "space", "token")
 """What an edit sees, as `POOLS` has it: the mean over tokens or places, the class token, the mean
 of the tokens after it, or each of them. Weights of attention are not an edit's to follow."""
+
+
+def tokens(activation: Tensor, axes: tuple[str, ...]) -> Tensor:
+    """An activation as "batch token feature": a token is a position, a query or a place of a map.
+
+    What has none of these axes is one token. Heads stand side by side.
+
+    >>> tokens(torch.ones(2, 5, 3, 4), ("batch", "pos", "head", "d_head")).shape
+    torch.Size([2, 5, 12])
+    >>> tokens(torch.ones(2, 3, 4, 4), ("batch", "channel", "row", "column")).shape
+    torch.Size([2, 16, 3])
+    """
+    check_axes(activation, axes)
+    found = places(axes)
+    if not found:
+        return activation.flatten(1)[:, None]
+    first = activation.movedim(found, list(range(1, len(found) + 1)))
+    return first.flatten(1, len(found)).flatten(2)
+
+
+def untokens(x: Tensor, like: Tensor, axes: tuple[str, ...]) -> Tensor:
+    """The reverse of `tokens`: "batch token feature" in the shape of the activation `like`.
+
+    >>> like, axes = torch.rand(2, 3, 4, 5), ("batch", "channel", "row", "column")
+    >>> bool((untokens(tokens(like, axes), like, axes) == like).all())
+    True
+    """
+    found = places(axes)
+    if not found:
+        return x.reshape(like.shape)
+    ahead = list(range(1, len(found) + 1))
+    return x.reshape(like.movedim(found, ahead).shape).movedim(ahead, found)
+
+
+def places(axes: tuple[str, ...]) -> list[int]:
+    """Which axes tell tokens apart, by number.
+
+    >>> places(("batch", "channel", "row", "column"))
+    [2, 3]
+    """
+    return [place for place, axis in enumerate(axes) if axis in ("pos", "query", "row", "column")]
 
 
 def edited(activation: Tensor, axes: tuple[str, ...], pool: str, change: Edit) -> Tensor:
@@ -212,3 +253,15 @@ def _checked(logits: Tensor, names: Sequence[str], edit: str) -> np.ndarray:
         do = "check the model, or what the edit puts in"
         raise NumericsError("name classes", given, "finite logits", do)
     return logits.detach().float().cpu().numpy()
+
+
+def check_axes(activation: Tensor, axes: Iterable[str]) -> None:
+    names = tuple(axes)
+    if activation.ndim != len(names):
+        given = f"shape {tuple(activation.shape)}"
+        right = f"the axes {listed(names)}"
+        raise SiteError("pool an activation", given, right, "correct the tower's `axes`")
+    if names[:1] != ("batch",):
+        given = f"the axes {listed(names)}"
+        right = "a row per picture, so that `batch` comes first"
+        raise SiteError("pool an activation", given, right, "choose another site")

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from interp import errors
 from interp.circuits import Chain
+from interp.core.edits.edits import AS_IT_IS, edited, edited_answers, site_rows
 from interp.core.tables import EVIDENCE
 from interp.probes import Dictionary, TopK, dictionary_quality, recovered_accuracy
-from interp.probes.concept_erasure.edits import AS_IT_IS, edited, edited_answers, site_rows
 from interp.probes.dictionaries.train_dictionaries import train_dictionaries
 from interp.probes.features.pooling import pooled
 from tests.probes.sparse_world import SITE, SparseWorld, sparse_world

@@ -1,0 +1,1 @@
+"""Edits: what is changed of activations inside a tower, and what a model then answers."""
