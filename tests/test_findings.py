@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import interp
+from tests.benchmarks import saying
 from tests.benchmarks.findings import KEPT, TABLES, tables
 
 
@@ -56,3 +58,30 @@ def test_labels_less_captions_by_hand() -> None:
     gap = (accuracies["labels"] - accuracies["captions"]).dropna().groupby("seed").mean()
     [row] = _committed("language_by_mixture").query("captions_of == 'cg-high'").to_dict("records")
     assert row["value"] == pytest.approx(gap.mean(), abs=1e-5) and row["n_blocks"] == len(gap) == 6
+
+
+@pytest.mark.slow
+def test_excess_biases_are_those_of_every_bias_tried() -> None:
+    """One model of strong: the bias by trying each on its curve, less the same in photographs."""
+    cell = {"setting": "cg-low", "test_domain": "sketch", "architecture": "resnet-small"}
+    curves = interp.open_runs(saying.LARGE / "strong.zip", ["tradeoff"])["tradeoff"].frame
+    own = curves[(curves[list(cell)] == list(cell.values())).all(axis=1) & (curves["epoch"] > 0)]
+    best = {}
+    for domain in ("sketch", "real"):
+        here = own[(own["domain"] == domain) & (own["seed"] == 3)].reset_index(drop=True)
+        pairs = zip(here["accuracy_seen"], here["accuracy_held_out"], strict=True)
+        mean = [2 * s * h / (s + h) if s + h else 0.0 for s, h in pairs]
+        place = mean.index(max(mean))
+        best[domain] = (here["bias"][place] + here["bias"][place + 1]) / 2
+    found = saying.biased(own)
+    value = found[(found["measure"] == saying.EXCESS) & (found["seed"] == 3)]["value"].item()
+    assert value == pytest.approx(best["sketch"] - best["real"])
+
+
+def test_what_is_known_and_what_is_named_by_hand() -> None:
+    rows = _committed("saying").query("study == 'strong' and architecture == 'resnet-small'")
+    rows = rows[rows["less"].isna() & (rows["setting"] == "cg-low")].set_index("measure")["value"]
+    claimed = _committed("accuracy").query("study == 'strong' and setting == 'cg-low'")
+    claimed = claimed.query("test_domain == 'both'").set_index("candidates")["accuracy"]
+    assert rows["as it is"] == pytest.approx(claimed["all"], abs=1e-4)
+    assert rows["knowing"] == pytest.approx(claimed["held-out"], abs=1e-4)
