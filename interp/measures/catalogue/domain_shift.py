@@ -6,7 +6,7 @@ from interp import circuits
 from interp.core.sites import stream_sites
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec
-from interp.measures.subject import Frames, Subject
+from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 FEW = 5
@@ -79,12 +79,13 @@ def measure(subject: Subject) -> Frames:
     at the other sites of the stream.
     """
     natural, other = pair = list(subject.pair)
-    if not subject.held_out or "analysis" not in set(subject.images.split):
+    split = next((s for s in ("analysis", "train") if s in set(subject.images.split)), "")
+    if not subject.held_out or not split:
         return {}
     sites = stream_sites(subject.tower)
     main = list(dict.fromkeys([sites[max(len(sites) - 3, 0)], sites[-1]]))
     rest = [site for site in sites if site not in main]
-    apart = subject.images.select(split="analysis")
+    apart = subject.images.select(split=split).few(PICTURES_PER_CELL, seed=subject.seed)
     asked = (subject.clip, subject.test.select(domain=pair))
     whole = {
         "source": other,
