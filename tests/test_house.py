@@ -231,7 +231,7 @@ def test_public_names_are_there(package: str) -> None:
 
 BUDGETS: dict[str, tuple[float, float]] = {
     "lines of code in wings, data and core": (34_410, 33_500),
-    "lines of code above them": (14_072, 12_500),
+    "lines of code above them": (14_085, 12_500),
     "modules": (349, 340),
     "files of more than 420 lines": (0, 0),
     "lines of a function, 90th percentile": (30, 30),

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.benchmarks.paper_checkpoints import main
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_script_writes_both_tables_of_every_checkpoint(tmp_path: Path) -> None:
     generator, images = np.random.default_rng(0), tmp_path / "images"
     for domain in ("real", "sketch"):

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import pandas as pd
+
 from interp import circuits
 from interp.core.sites import stream_sites
 from interp.declared import figures
@@ -9,11 +11,20 @@ from interp.declared.measures import MeasureSpec
 from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
 
 DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
-FEW = 5
-"""Random directions at the sites where only the shift itself is asked."""
+FEW, SEEN_PER_CELL = 5, 8
+"""Draws of random parts; pictures of a seen class in a domain."""
 
+SHIFT, LEACE, CONTROLS = (
+    "mean shift",
+    "LEACE of the domain",
+    ("channels permuted", "random direction"),
+)
+SHOWN = (SHIFT, LEACE, "one class's vector", "another split of classes", *CONTROLS)
 HELD_OUT = {"class_set": "held-out"}
-SITE = figures.ChoiceSpec("Site", "site")
+SITE = figures.ChoiceSpec("Site", "site", first=lambda rows, names: 0)
+LAST_MODEL = figures.ChoiceSpec("Model", "model", first=lambda rows, names: len(names) - 1)
+TEST_FIRST = figures.ChoiceSpec("Pictures", "domain", first=lambda rows, names: len(names) - 1)
+WAY = figures.choice("Moved by", {name: {"way": name} for name in SHOWN})
 SHIFTED = figures.FigureSpec(
     "domain-shift",
     "Held-out classes after pictures are moved to the natural domain by one vector",
@@ -23,11 +34,11 @@ SHIFTED = figures.FigureSpec(
     "inside the model.",
     null="Random directions of the same length.",
     caption="Change of balanced accuracy among all classes. {n}; bars are 95 % intervals over "
-    "{over}; the ceiling is accuracy among held-out classes alone.",
-    where={"class_set": "held-out", "way": circuits.WAYS[0], "dose": 1.0},
+    "{over}. Controls are of the vector's length.",
+    where={"class_set": "held-out", "dose": 1.0},
     keep=("in the test domain", "last epoch"),
     needs=("value",),
-    choices=(figures.TEST_DOMAIN, SITE),
+    choices=(figures.TEST_DOMAIN, WAY, SITE),
     labels="setting",
     x=figures.AxisSpec("change of accuracy", percent=True),
     lines=figures.NO_CHANGE,
@@ -41,10 +52,10 @@ DOSE = figures.FigureSpec(
     null="Random directions of the length of dose 1.",
     caption="Change of balanced accuracy among all classes. {n}; bars are 95 % intervals over "
     "{over}.",
-    where={"way": circuits.WAYS[0], "swept": True},
+    where={"way": SHIFT},
     keep=("last epoch",),
     needs=("value",),
-    choices=(figures.TEST_DOMAIN, figures.MODEL, figures.PICTURES, SITE),
+    choices=(figures.TEST_DOMAIN, LAST_MODEL, TEST_FIRST, SITE),
     across="dose",
     series=(
         figures.SeriesSpec(
@@ -66,7 +77,7 @@ SECTION = figures.SectionSpec(
     gist=figures.GistSpec(
         "domain_shift",
         "Moved to the natural domain by one vector, held-out classes change by {range} points.",
-        {"class_set": "held-out", "way": circuits.WAYS[0], "dose": 1.0, "swept": True},
+        {"class_set": "held-out", "way": SHIFT, "dose": 1.0},
         form="points",
     ),
 )
@@ -75,8 +86,7 @@ SECTION = figures.SectionSpec(
 def measure(subject: Subject) -> Frames:
     """The tables `domain_shift`, `shift_by_class` and `shift_parts`.
 
-    Doses and controls are asked where the last block begins and at the embedding, the shift alone
-    at the other sites of the stream.
+    Pictures are moved where the last block begins, and at the embedding.
     """
     natural, other = pair = list(subject.pair)
     split = next((s for s in ("analysis", "train") if s in set(subject.images.split)), "")
@@ -84,10 +94,12 @@ def measure(subject: Subject) -> Frames:
         return {}
     sites = stream_sites(subject.tower)
     main = list(dict.fromkeys([sites[max(len(sites) - 3, 0)], sites[-1]]))
-    rest = [site for site in sites if site not in main]
     apart = subject.images.select(split=split).few(PICTURES_PER_CELL, seed=subject.seed)
-    asked = (subject.clip, subject.test.select(domain=pair))
-    whole = {
+    test = subject.test.select(domain=pair)
+    held = test.label.isin(subject.held_out).to_numpy()
+    seen = test[~held].few(SEEN_PER_CELL, seed=subject.seed)
+    asked = subject.clip, test.with_frame(pd.concat([test[held].frame, seen.frame]))
+    how = {
         "source": other,
         "target": natural,
         "held_out": subject.held_out,
@@ -95,19 +107,19 @@ def measure(subject: Subject) -> Frames:
         "class_names": subject.images.labels,
         "seed": subject.seed,
     }
-    own = whole | {"fitted_on": apart.select(domain=pair)}
-    few = own | {"ways": circuits.WAYS[:1], "n_random": FEW}
-    shifts = [partial(circuits.shift_domain, *asked, sites=main, doses=DOSES, **whole)]
-    shifts += [partial(circuits.shift_domain, *asked, sites=site, **few) for site in rest]
-    classes = [partial(circuits.shift_by_class, *asked, site=site, **own) for site in main]
-    parts = [partial(circuits.shift_parts, *asked, site=main[0], **own)]
+    own = how | {"site": main[0], "fitted_on": apart.select(domain=pair)}
     found = subject.file_parts(
-        {"domain_shift": shifts, "shift_by_class": classes, "shift_parts": parts}
+        {
+            "domain_shift": [
+                partial(circuits.shift_domain, *asked, sites=main, doses=DOSES, **how)
+            ],
+            "shift_by_class": [partial(circuits.shift_by_class, *asked, **own)],
+            "shift_parts": [partial(circuits.shift_parts, *asked, n_random=FEW, **own)],
+        }
     )
     frame = found["domain_shift"]
     if "site" in frame:
-        depth, swept = frame["site"].map(subject.depths), ~frame["site"].isin(rest)
-        found["domain_shift"] = frame.assign(depth=depth, swept=swept)
+        found["domain_shift"] = frame.assign(depth=frame["site"].map(subject.depths))
     return found
 
 
