@@ -35,8 +35,14 @@ class Chip:
 
 
 def summary(page: PageModel) -> list[str]:
-    """Which models did not learn, what accuracy is reached, and what an intervention did."""
-    sentences = [_unlearned(page.learned), *_reached(page), _intervened(page.frame("levels"))]
+    """Which models did not learn, what is named, known and restored, what an intervention did."""
+    sentences = [
+        _unlearned(page.learned),
+        *_reached(page),
+        _known(page.frame("decision_bias")),
+        _restored(page.frame("domain_shift")),
+        _intervened(page.frame("levels")),
+    ]
     return [sentence for sentence in sentences if sentence][:4]
 
 
@@ -69,6 +75,42 @@ def _reached(page: PageModel) -> list[str]:
             f"distribution{'' if n == 1 else 's'}{chance})."
         )
     return sentences[:2]
+
+
+def _held_out(frame: Frame, **where: object) -> Frame:
+    """Rows of held-out classes in the test domain, at each run's last epoch."""
+    if frame.empty:
+        return frame
+    own = frame[(frame["domain"] == frame["test_domain"]) & (frame["class_set"] == "held-out")]
+    own = own[own["control"] == ""]
+    last = own.groupby(["setting", "test_domain", "seed"])["epoch"].transform("max")
+    own = own[own["epoch"] == last]
+    return own[(own[list(where)] == list(where.values())).all(axis=1)].dropna(subset=["value"])
+
+
+def _known(biases: Frame) -> str:
+    """How many of the held-out classes are told from one another."""
+    rows = _held_out(biases, calibration="among held-out classes", prompts="neutral")
+    if rows.empty:
+        return ""
+    known, chance = percents(rows["value"].min(), rows["value"].max()), rows["null"].mean()
+    return f"With these classes alone to choose from: {known} (chance {percent(chance)})."
+
+
+def _restored(shifts: Frame) -> str:
+    """What one vector does to the setting that it does most to."""
+    rows = _held_out(shifts, way="mean shift", dose=1.0)
+    if rows.empty:
+        return ""
+    rows = rows[rows["depth"] == rows["depth"].min()]
+    numbers = ["value", "before", "after", "null"]
+    means = rows.groupby("setting", sort=False)[numbers].mean()
+    most = means.loc[means["value"].idxmax()]
+    before, after = percent(most["before"]), percent(most["after"])
+    return (
+        f"Moved by one vector fitted on other classes, {setting_name(str(most.name))} names "
+        f"{after}, not {before} (by random ones {percent(most['before'] + most['null'])})."
+    )
 
 
 def _intervened(levels: Frame) -> str:

@@ -56,6 +56,24 @@ def test_accuracy_is_the_range_of_the_settings(build: Build) -> None:
     assert summary(read(build(without=("accuracy",), name="bare"))) == []
 
 
+def test_what_is_known_and_what_a_vector_names(build: Build) -> None:
+    """Of each setting the last epoch, whatever its number; of sites the first that was moved."""
+    place = {"domain": "sketch", "test_domain": "sketch", "seed": 0, "class_set": "held-out"}
+    runs = [(0.5, "cg-low", 4), (0.9, "cg-low", 9), (0.7, "cg-high", 11)]
+    known = pd.DataFrame(runs, columns=["value", "setting", "epoch"]).assign(
+        **place, calibration="among held-out classes", prompts="neutral", null=0.1, control=""
+    )
+    moves = [(0.6, 0.5, "cg-low", 9), (0.3, 0.5, "cg-high", 11), (0.9, 1.0, "cg-low", 9)]
+    moved = pd.DataFrame(moves, columns=["value", "depth", "setting", "epoch"]).assign(
+        **place, way="mean shift", dose=1.0, before=0.05, null=0.01, control=""
+    )
+    moved["after"] = moved["before"] + moved["value"]
+    page = read(build(replaced={"decision_bias": known, "domain_shift": moved}))
+    told = " ".join(summary(page))
+    assert "70.0 % to 90.0 % (chance 10.0 %)" in told
+    assert "CG low diversity names 65.0 %, not 5.0 % (by random ones 6.0 %)" in told
+
+
 def test_a_model_that_did_not_learn_is_named_first_and_not_judged(
     build: Build, study_frames: Frames
 ) -> None:

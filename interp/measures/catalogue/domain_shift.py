@@ -73,6 +73,7 @@ SECTION = figures.SectionSpec(
     "One vector for each domain, fitted on classes that were seen, is added to the stream while "
     "the model runs on. Controls have its length.",
     (SHIFTED, DOSE),
+    part="accuracy",
     note="What comes back was known. What does not come back was not, or is hidden otherwise.",
     gist=figures.GistSpec(
         "domain_shift",
