@@ -31,13 +31,13 @@ EXPECTED = (
     "selectivity views erasure dictionaries feature_sharing feature_ablation faithfulness "
     "circuits das overlap circuit_transfer circuit_stability unit_galleries rungs ladder "
     "class_sharing levels together steering steered_answers match_faithfulness match_circuits "
-    "caption_words caption_patching"
+    "caption_words caption_patching decision_bias domain_shift shift_by_class shift_parts"
 ).split()
 WITH_EVIDENCE = (
     "similarity transfer patching transplant factorisation directions separation domain_probes "
     "erasure feature_sharing faithfulness overlap circuit_transfer circuit_stability "
     "unit_galleries steering match_faithfulness caption_words caption_patching stitching "
-    "model_similarity"
+    "model_similarity decision_bias domain_shift shift_by_class shift_parts"
 ).split()
 
 
