@@ -230,7 +230,7 @@ def test_public_names_are_there(package: str) -> None:
 
 
 BUDGETS: dict[str, tuple[float, float]] = {
-    "lines of code in wings, data and core": (34_410, 33_500),
+    "lines of code in wings, data and core": (34_430, 33_500),
     "lines of code above them": (14_120, 12_500),
     "modules": (349, 340),
     "files of more than 420 lines": (0, 0),
@@ -239,7 +239,7 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "Any": (400, 400),
     "short private functions called once": (120, 120),
     "names that are participles": (0, 0),
-    "lines of tests": (49_260, 45_000),
+    "lines of tests": (49_300, 45_000),
     "words of documentation": (26_000, 26_000),
     "files of the repository": (1_450, 1_700),
     "megabytes of the repository": (37, 45),

@@ -5,7 +5,6 @@ from typing import Unpack
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 
 from interp.circuits.domain_shift.shift import (
@@ -16,7 +15,7 @@ from interp.circuits.domain_shift.shift import (
     ShiftRun,
     ZeroShotTower,
 )
-from interp.circuits.domain_shift.vectors import Move
+from interp.circuits.domain_shift.vectors import Move, both
 from interp.core.arguments import filled
 from interp.core.edits.edits import AS_IT_IS
 from interp.core.errors import check_known
@@ -42,18 +41,7 @@ def shift_by_class(
         clip: A `Clip`, or anything with `visual`, `preprocess` and `zero_shot`.
         images: Test pictures of both domains, of seen and held-out classes.
         site: Where pictures are moved.
-        **how: The keywords that follow.
-        source: The domain in which classes were held out.
-        target: A domain in which they were trained on.
-        held_out: The classes that were held out of the source domain.
-        fitted_on: Pictures that vectors are fitted on; None deals `images` by artists into a half
-            to fit on and a half to ask. Classes of held-out pictures are never read.
-        class_names: The classes to choose from; empty takes those of the pictures.
-        templates: What the model is asked with, "an image of a {}." by default.
-        pool: What a vector is added to: "token" each token by its own mean, "mean" all tokens or
-            places alike, "class" the first token; None takes tokens, and "mean" of a map.
-        batch_size: Pictures in a forward, 256 by default.
-        seed: Seed of all draws.
+        **how: `source`, `target`, `held_out` and the others, as of `shift_domain`.
 
     Returns:
         A row for each class: `value` is how much its logit rises, against the mean of all classes,
@@ -76,7 +64,7 @@ def shift_by_class(
     run = ShiftRun.of(clip, images, filled(shift_by_class, ShiftAsked, how))
     check_known("shift a domain", "site", [site], run.clip.visual.sites)
     shift = run.fit(site, 1).cells.shift(*run.pair)
-    moves = {"shift": Move("shift", vectors=torch.stack([shift, -shift]))}
+    moves = {"shift": Move("shift", vectors=both(shift))}
     logits = run.answers(run.asked, site, moves, run.side).logits
     return Table.with_evidence("shift_by_class", pd.DataFrame([*_by_class(run, logits, site)]))
 

@@ -22,7 +22,7 @@ from interp.circuits.domain_shift.shift import (
     ZeroShotTower,
     scored_pictures,
 )
-from interp.circuits.domain_shift.vectors import Move
+from interp.circuits.domain_shift.vectors import Move, both
 from interp.core.arguments import check_counts, filled
 from interp.core.edits.edits import AS_IT_IS, edited
 from interp.core.errors import check_known
@@ -63,18 +63,7 @@ def shift_parts(
         chosen_by: How parts are ranked, names in `interp.circuits.CHOSEN_BY`.
         sizes: How many parts are moved; empty takes 1, 2, 4, ... and all.
         n_random: Draws of as many random parts, the null.
-        **how: The keywords that follow.
-        source: The domain in which classes were held out.
-        target: A domain in which they were trained on.
-        held_out: The classes that were held out of the source domain.
-        fitted_on: Pictures that vectors are fitted on; None deals `images` by artists into a half
-            to fit on and a half to ask. Classes of held-out pictures are never read.
-        class_names: The classes to choose from; empty takes those of the pictures.
-        templates: What the model is asked with, "an image of a {}." by default.
-        pool: What a vector is added to: "token" each token by its own mean, "mean" all tokens or
-            places alike, "class" the first token; None takes tokens, and "mean" of a map.
-        batch_size: Pictures in a forward, 256 by default.
-        seed: Seed of all draws.
+        **how: `source`, `target`, `held_out` and the others, as of `shift_domain`.
 
     Returns:
         Rows by `method`, `n_parts`, `moved` ("only these" asks whether they suffice, "all but
@@ -99,6 +88,8 @@ def shift_parts(
     """
     check_known("choose parts of a shift", "method", chosen_by, CHOSEN_BY)
     check_counts("choose parts of a shift", n_random=n_random)
+    for n in sizes:
+        check_counts("choose parts of a shift", parts=n)
     run = ShiftRun.of(clip, images, filled(shift_parts, ShiftAsked, how))
     check_known("choose parts of a shift", "site", [site], run.clip.visual.sites)
     vector = run.fit(site, 1).cells.shift(*run.pair)
@@ -201,7 +192,7 @@ class _Lead:
         gates = torch.full((len(self.lengths()),), float(others))
         gates[torch.from_numpy(kept.astype(np.int64))] = 1.0 - float(others)
         vector = self._gated(gates.to(self.vector))
-        return torch.stack([vector, -vector])
+        return both(vector)
 
     def lengths(self) -> Tensor:
         """The length of each part of the vector."""

@@ -13,12 +13,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from interp.circuits.domain_shift.vectors import RANDOM, STANDARD, WAYS, Fitting, Move, SiteCells
+from interp.circuits.domain_shift.vectors import (
+    AS_LONG,
+    RANDOM,
+    STANDARD,
+    WAYS,
+    Fitting,
+    Move,
+    SiteCells,
+)
 from interp.core.arguments import check_counts, filled
 from interp.core.artists import artist_sides
 from interp.core.classifiers import Classifier
 from interp.core.edits.edits import AS_IT_IS, EditedAnswers, edited_answers, site_rows
-from interp.core.errors import SampleError, check_known
+from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.sites import LAST, find_sites
@@ -48,7 +56,21 @@ class ZeroShotTower(Protocol):
 
 
 class ShiftKeywords(TypedDict, total=False):
-    """Which pictures are moved where, and how the model is asked."""
+    """Which pictures are moved where, and how the model is asked.
+
+    Args:
+        source: The domain in which classes were held out.
+        target: A domain in which they were trained on.
+        held_out: The classes that were held out of the source domain.
+        fitted_on: Pictures that vectors are fitted on; None deals `images` by artists into a half
+            to fit on and a half to ask. Those of held-out classes serve as unlabelled ones alone.
+        class_names: The classes to choose from; empty takes those of the pictures.
+        templates: What the model is asked with, "an image of a {}." by default.
+        pool: What a vector is added to: "token" each token by its own mean, "mean" all tokens or
+            places alike, "class" the first token; None takes tokens, and "mean" of a map.
+        batch_size: Pictures in a forward, 256 by default.
+        seed: Seed of all draws.
+    """
 
     source: Required[str]
     target: Required[str]
@@ -99,6 +121,10 @@ class ShiftRun:
         """Check what was asked, and deal pictures by artists if none are given to fit on."""
         pair = [how.source, how.target]
         check_known(MOVE, "domain", pair, images.domains)
+        if how.source == how.target:
+            given = f"{how.source} as source and as target"
+            do = "name the domain that pictures are from, and one where all classes were seen"
+            raise SpecificationError(MOVE, given, "two domains", do)
         fitting = images if how.fitted_on is None else how.fitted_on
         check_known(MOVE, "domain", pair, fitting.domains)
         names = tuple(how.class_names) or tuple(sorted({*images.labels, *fitting.labels}))
@@ -199,13 +225,14 @@ def shift_domain(
         doses: How often the mean shift is added; 0 changes nothing, -1 moves away.
         n_unlabelled: Pictures whose mean is taken where these need no class.
         n_random: Random directions of the mean shift's length, the null.
-        n_controls: Draws of each other control, and of unlabelled pictures.
+        n_controls: Draws of each other control, of unlabelled pictures, and of random directions at
+            other doses than 1.
         **how: The keywords that follow.
         source: The domain in which classes were held out.
         target: A domain in which they were trained on.
         held_out: The classes that were held out of the source domain.
         fitted_on: Pictures that vectors are fitted on; None deals `images` by artists into a half
-            to fit on and a half to ask. Classes of held-out pictures are never read.
+            to fit on and a half to ask. Those of held-out classes serve as unlabelled ones alone.
         class_names: The classes to choose from; empty takes those of the pictures.
         templates: What the model is asked with, "an image of a {}." by default.
         pool: What a vector is added to: "token" each token by its own mean, "mean" all tokens or
@@ -216,14 +243,16 @@ def shift_domain(
     Returns:
         Rows by `site`, `way`, `dose`, `domain` of the pictures and `class_set`: `before` and
         `after` are balanced accuracies among all classes, `value` their difference, `null` the mean
-        difference of random directions and p the value's place among these, `ceiling` the most that
-        held-out classes can gain: accuracy among them alone, less `before`.
+        difference of random directions of the same length and p the value's place among these, for
+        ways that are as long as the shift; `ceiling` the most that held-out classes can gain:
+        accuracy among them alone, less `before`.
 
     Raises:
         DataError: For an unknown domain or class, or way.
         SampleError: Where a domain has pictures of one kind of classes alone, or no seen class in
             both domains.
         SiteError: For an unknown site.
+        SpecificationError: For the same domain twice, or a count below 1.
 
     References:
         Mean-difference steering: Turner et al. 2023, "Steering language models with activation
@@ -252,11 +281,13 @@ def shift_domain(
     """
     check_known(MOVE, "way", ways, WAYS)
     check_counts(MOVE, n_random=n_random, n_controls=n_controls)
+    for n in n_unlabelled:
+        check_counts(MOVE, unlabelled_pictures=n)
     run = ShiftRun.of(clip, images, filled(shift_domain, ShiftAsked, how))
     rows: list[dict[str, object]] = []
     for site in find_sites(sites, run.clip.visual.sites):
         fitting = run.fit(site, n_controls)
-        made = [*fitting.moves(ways, doses, n_unlabelled), *fitting.random(n_random)]
+        made = [*fitting.moves(ways, doses, n_unlabelled), *fitting.random(doses, n_random)]
         moves = {str(number): move for number, move in enumerate(made)}
         answers = run.answers(run.asked, site, moves, run.side)
         place = {"site": site, "layer": clip.visual.layer(site)}
@@ -274,13 +305,13 @@ def _rows(
     for name, move in moves.items():
         kinds.setdefault(move.kind, []).append(name)
     for scored in scored_pictures(run, logits[AS_IT_IS], run.asked):
-        after = {name: scored.recalls(logits[name]) for name in moves}
-        null = [(after[n] - scored.before).mean() for n, m in moves.items() if m.way == RANDOM]
+        change = {name: scored.recalls(logits[name]) - scored.before for name in moves}
         for (way, dose, against, n), names in kinds.items():
-            found = np.mean([after[name] for name in names], axis=0)
+            found = np.mean([change[name] for name in names], axis=0)
             kind = {"way": way, "dose": dose, "against": against, "n_fitted": n}
-            compared = np.array([]) if way == RANDOM else np.array(null)
-            yield kind | {"n_draws": len(names)} | scored.row(found, compared, run.how.seed)
+            random = kinds.get((RANDOM, abs(dose), "", 0), []) if way in AS_LONG else []
+            null = np.array([change[name].mean() for name in random])
+            yield kind | {"n_draws": len(names)} | scored.row(found, null, run.how.seed)
 
 
 @dataclass(frozen=True)
@@ -301,10 +332,9 @@ class ScoredPictures:
         hits = logits[self.own].argmax(axis=1) == self.truth
         return np.array([hits[self.truth == code].mean() for code in np.unique(self.truth)])
 
-    def row(self, after: np.ndarray, null: np.ndarray, seed: int) -> dict[str, object]:
-        """The evidence of one change of these recalls."""
-        change, before = after - self.before, float(self.before.mean())
-        value, middle, p = float(change.mean()), np.nan, np.nan
+    def row(self, change: np.ndarray, null: np.ndarray, seed: int) -> dict[str, object]:
+        """The evidence of one change of these recalls, and what random directions change."""
+        before, value, middle, p = float(self.before.mean()), float(change.mean()), np.nan, np.nan
         if len(null):
             middle = float(null.mean())
             p = permutation_p(abs(value - middle) - 1e-12, abs(null - middle))
@@ -312,7 +342,7 @@ class ScoredPictures:
             mean_interval(change, seed=seed), null=middle, ceiling=self.known - before, p=p
         )
         where = {"domain": self.domain, "toward": self.toward, "class_set": self.class_set}
-        numbers = {"before": before, "after": float(after.mean())}
+        numbers = {"before": before, "after": before + value}
         return {"measure": TOP_1, **where, **numbers, **evidence}
 
 
@@ -358,4 +388,5 @@ def _standardised(run: ShiftRun) -> Iterator[dict[str, object]]:
     for scored in scored_pictures(run, asked, run.asked):
         kind = {"way": STANDARD, "dose": 1.0, "against": "", "n_draws": 1}
         n = int((fitting.domain == scored.domain).sum())
-        yield kind | {"n_fitted": n} | scored.row(scored.recalls(done), np.array([]), run.how.seed)
+        change = scored.recalls(done) - scored.before
+        yield kind | {"n_fitted": n} | scored.row(change, np.array([]), run.how.seed)

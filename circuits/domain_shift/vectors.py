@@ -24,7 +24,10 @@ STANDARD = "logits standardised by class"
 RANDOM, PERMUTED, SPLIT = "random direction", "channels permuted", "another split of classes"
 OTHER, ONE = "another domain's mean", "one class's vector"
 WAYS = (SHIFT, LEACE, CONTRAST, CENTRED, UNBALANCED, STANDARD, PERMUTED, SPLIT, OTHER, ONE)
-"""What pictures are moved by. Random directions are the null of all of them."""
+"""What pictures are moved by."""
+
+AS_LONG = (SHIFT, CONTRAST, PERMUTED, SPLIT)
+"""Those as long as the mean shift: random directions of that length are their null."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Move:
             return lambda x, rows: eraser(x)
         assert self.vectors is not None
         return partial(_added, self.dose * self.vectors, torch.from_numpy(side))
+
+
+def both(vector: Tensor) -> Tensor:
+    """A vector from source to target, and its opposite: "domain token feature"."""
+    return torch.stack([vector, -vector])
 
 
 def _added(vectors: Tensor, side: Tensor, x: Tensor, rows: np.ndarray) -> Tensor:
@@ -144,10 +152,6 @@ class Fitting:
     n_controls: int
     seed: int
 
-    def both(self, vector: Tensor) -> Tensor:
-        """A vector from source to target, and its opposite: "domain token feature"."""
-        return torch.stack([vector, -vector])
-
     def moves(
         self, ways: Sequence[str], doses: Sequence[float], n_unlabelled: Sequence[int]
     ) -> Iterator[Move]:
@@ -155,13 +159,13 @@ class Fitting:
         shift = self.cells.shift(*self.pair)
         for way in ways:
             if way == SHIFT:
-                whole = Move(SHIFT, vectors=self.both(shift))
+                whole = Move(SHIFT, vectors=both(shift))
                 yield from (replace(whole, dose=float(dose)) for dose in doses)
             elif way == LEACE:
                 yield Move(LEACE, eraser=self._eraser())
             elif way == CONTRAST and self.contrast is not None:
-                turned = self.contrast.to(shift) * shift.norm() / self.contrast.norm()
-                yield Move(CONTRAST, vectors=self.both(turned.expand_as(shift)))
+                turned = self.contrast.to(shift).expand_as(shift)
+                yield Move(CONTRAST, vectors=both(turned * shift.norm() / turned.norm()))
             elif way in (CENTRED, UNBALANCED):
                 yield from self._centred(way, n_unlabelled)
             elif way == OTHER:
@@ -171,12 +175,14 @@ class Fitting:
             elif way in (PERMUTED, SPLIT):
                 yield from self._controls(way, shift)
 
-    def random(self, n: int) -> Iterator[Move]:
-        """Random directions of the mean shift's length, alike at all tokens that it moves."""
+    def random(self, doses: Sequence[float], n: int) -> Iterator[Move]:
+        """Random directions of the mean shift's length: n at a dose of 1, few at other doses."""
         shift, generator = self.cells.shift(*self.pair), rng("random directions", self.seed)
-        for draw in range(n):
-            drawn = torch.from_numpy(generator.normal(size=tuple(shift.shape))).to(shift)
-            yield Move(RANDOM, draw=draw, vectors=self.both(drawn * shift.norm() / drawn.norm()))
+        for dose in sorted({1.0, *(abs(float(dose)) for dose in doses)} - {0.0}):
+            for draw in range(n if dose == 1 else self.n_controls):
+                drawn = torch.from_numpy(generator.normal(size=tuple(shift.shape))).to(shift)
+                vectors = both(drawn * shift.norm() / drawn.norm())
+                yield Move(RANDOM, dose, draw, vectors=vectors)
 
     def _eraser(self) -> Eraser:
         cells = self.cells
@@ -214,7 +220,7 @@ class Fitting:
         drawn = rng("single classes", self.seed).permutation(labels)[: self.n_controls]
         for draw, name in enumerate(drawn):
             here, there = (self.cells.mean(domain, [name]) for domain in self.pair)
-            yield Move(ONE, draw=draw, vectors=self.both(there - here))
+            yield Move(ONE, draw=draw, vectors=both(there - here))
 
     def _controls(self, way: str, shift: Tensor) -> Iterator[Move]:
         generator, labels = rng(way, self.seed), self.cells.labels(*self.pair)
@@ -222,7 +228,7 @@ class Fitting:
             return
         for draw in range(self.n_controls):
             if way == PERMUTED:
-                vectors = self.both(shift[:, generator.permutation(shift.shape[1])])
+                vectors = both(shift[:, generator.permutation(shift.shape[1])])
             else:
                 mixed = generator.permutation(labels)
                 parts = mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]

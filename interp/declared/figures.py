@@ -142,6 +142,7 @@ SETTING = ChoiceSpec("Setting", "setting")
 SITE = ChoiceSpec("Site", "site")
 MODEL = ChoiceSpec("Model", "model")
 PICTURES = ChoiceSpec("Pictures", "domain")
+TEST_FIRST = ChoiceSpec("Pictures", "domain", first=lambda rows, names: len(names) - 1)
 LAID_OVER = "both domains, laid over one another"
 """The option that shows what is of two domains at once."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from interp.core.errors import sequence
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, VERDICTS
+from interp.core.statistics.replication import mean_of_intervals
 from interp.declared.figures import NATURAL, OTHER, GistSpec, SectionSpec
 from interp.declared.writing import in_points, number, percent, percents
 from interp.report.loaded import Frame
@@ -103,13 +104,15 @@ def _restored(shifts: Frame) -> str:
     if rows.empty:
         return ""
     rows = rows[rows["depth"] == rows["depth"].min()]
-    numbers = ["value", "before", "after", "null"]
-    means = rows.groupby("setting", sort=False)[numbers].mean()
-    most = means.loc[means["value"].idxmax()]
-    before, after = percent(most["before"]), percent(most["after"])
+    setting = str(rows.groupby("setting", sort=False)["value"].mean().idxmax())
+    own = rows[rows["setting"] == setting]
+    found = mean_of_intervals(own["value"], own["low"], own["high"])
+    before, null = own["before"].mean(), own["null"].mean()
+    gain, low, high = (in_points(end) for end in (found.value, found.low, found.high))
     return (
-        f"Moved by one vector fitted on other classes, {setting_name(str(most.name))} names "
-        f"{after}, not {before} (by random ones {percent(most['before'] + most['null'])})."
+        f"Moved by one vector fitted on other classes, {setting_name(setting)} names "
+        f"{percent(before + found.value)}, not {percent(before)}: {gain} points ({low} to {high}; "
+        f"by random ones {in_points(null)})."
     )
 
 

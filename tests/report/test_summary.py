@@ -65,13 +65,13 @@ def test_what_is_known_and_what_a_vector_names(build: Build) -> None:
     )
     moves = [(0.6, 0.5, "cg-low", 9), (0.3, 0.5, "cg-high", 11), (0.9, 1.0, "cg-low", 9)]
     moved = pd.DataFrame(moves, columns=["value", "depth", "setting", "epoch"]).assign(
-        **place, way="mean shift", dose=1.0, before=0.05, null=0.01, control=""
+        **place, way="mean shift", dose=1.0, before=0.05, null=0.01, control="", low=0.4, high=0.8
     )
-    moved["after"] = moved["before"] + moved["value"]
     page = read(build(replaced={"decision_bias": known, "domain_shift": moved}))
     told = " ".join(summary(page))
     assert "70.0 % to 90.0 % (chance 10.0 %)" in told
-    assert "CG low diversity names 65.0 %, not 5.0 % (by random ones 6.0 %)" in told
+    assert "CG low diversity names 65.0 %, not 5.0 %: " in told
+    assert "+60.0 points (+40.0 to +80.0; by random ones +1.0)" in told
 
 
 def test_a_model_that_did_not_learn_is_named_first_and_not_judged(

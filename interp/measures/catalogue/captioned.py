@@ -228,7 +228,6 @@ def _cuts(subject: Subject) -> Sequence[Cut]:
 LAST_SETTING = figures.ChoiceSpec("Setting", "setting", first=lambda rows, names: len(names) - 1)
 """Which setting, the last one first: its captions name the most domains."""
 
-TEST_FIRST = figures.ChoiceSpec("Pictures", "domain", first=lambda rows, names: len(names) - 1)
 """Which pictures, those of the test domain shown first."""
 
 KEPT = figures.FigureSpec(
@@ -287,7 +286,7 @@ WORDS = figures.FigureSpec(
     null="The same word in captions of other classes, or of the other domain.",
     caption="{n}; bars are 95 % intervals, a class left out at a time. Shares of the whole "
     "caption; they sum to 1. {withheld}",
-    choices=(figures.TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
+    choices=(figures.TEST_DOMAIN, LAST_SETTING, figures.TEST_FIRST),
     subjects="told_apart",
     subject_names={CLASSES: "telling classes apart", DOMAINS: "telling domains apart"},
     labels="part",
@@ -305,7 +304,7 @@ HEADS = figures.FigureSpec(
     caption="{n}; bars are 95 % intervals, a class left out at a time. 1 is what exchanging the "
     "whole caption does. {kinds} {withheld}",
     scale=figures.INDEX,
-    choices=(figures.TEST_DOMAIN, LAST_SETTING, TEST_FIRST),
+    choices=(figures.TEST_DOMAIN, LAST_SETTING, figures.TEST_FIRST),
     subjects="told_apart",
     subject_names={CLASSES: "another class", DOMAINS: "another domain"},
     labels="part",

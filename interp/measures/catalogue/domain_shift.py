@@ -5,6 +5,7 @@ from functools import partial
 import pandas as pd
 
 from interp import circuits
+from interp.circuits.domain_shift.vectors import LEACE, ONE, PERMUTED, RANDOM, SHIFT, SPLIT
 from interp.core.sites import stream_sites
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec
@@ -14,16 +15,10 @@ DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 FEW, SEEN_PER_CELL = 5, 8
 """Draws of random parts; pictures of a seen class in a domain."""
 
-SHIFT, LEACE, CONTROLS = (
-    "mean shift",
-    "LEACE of the domain",
-    ("channels permuted", "random direction"),
-)
-SHOWN = (SHIFT, LEACE, "one class's vector", "another split of classes", *CONTROLS)
+SHOWN = (SHIFT, LEACE, ONE, SPLIT, PERMUTED, RANDOM)
 HELD_OUT = {"class_set": "held-out"}
 SITE = figures.ChoiceSpec("Site", "site", first=lambda rows, names: 0)
 LAST_MODEL = figures.ChoiceSpec("Model", "model", first=lambda rows, names: len(names) - 1)
-TEST_FIRST = figures.ChoiceSpec("Pictures", "domain", first=lambda rows, names: len(names) - 1)
 WAY = figures.choice("Moved by", {name: {"way": name} for name in SHOWN})
 SHIFTED = figures.FigureSpec(
     "domain-shift",
@@ -49,20 +44,18 @@ DOSE = figures.FigureSpec(
     "curve",
     ("domain_shift",),
     method="The same vector is added so many times; below 0 it is taken off.",
-    null="Random directions of the length of dose 1.",
+    null="Random directions as long as the dose.",
     caption="Change of balanced accuracy among all classes. {n}; bars are 95 % intervals over "
     "{over}.",
     where={"way": SHIFT},
     keep=("last epoch",),
     needs=("value",),
-    choices=(figures.TEST_DOMAIN, LAST_MODEL, TEST_FIRST, SITE),
+    choices=(figures.TEST_DOMAIN, LAST_MODEL, figures.TEST_FIRST, SITE),
     across="dose",
     series=(
-        figures.SeriesSpec(
-            "held-out classes", figures.RAW, figures.ORANGE, {"class_set": "held-out"}
-        ),
+        figures.SeriesSpec("held-out classes", figures.RAW, figures.ORANGE, HELD_OUT),
         figures.SeriesSpec("seen classes", figures.RAW, figures.BLUE, {"class_set": "seen"}),
-        figures.null_series("random directions", {"class_set": "held-out"}),
+        figures.null_series("random directions", HELD_OUT),
     ),
     x=figures.AxisSpec("dose"),
     y=figures.AxisSpec("change of accuracy", percent=True),
@@ -129,6 +122,6 @@ MEASURE = MeasureSpec(
     measure,
     tables=("domain_shift", "shift_by_class", "shift_parts"),
     option="erasure",
-    seconds=45.0,
+    seconds=60.0,
     sections=(SECTION,),
 )

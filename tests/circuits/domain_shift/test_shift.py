@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interp import circuits
-from interp.circuits.domain_shift.vectors import SiteCells
+from interp.circuits.domain_shift.vectors import AS_LONG, Fitting, SiteCells
 from interp.circuits.toy import Chain, toy_shift
 from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, InterpError, SampleError, SiteError
@@ -93,6 +93,18 @@ def test_photographs_moved_the_other_way_lose_those_classes(biased: pd.DataFrame
     assert one(biased, "mean shift", domain="real", class_set="seen")["after"] == 1
 
 
+def test_a_null_is_as_long_as_what_it_is_held_against(biased: pd.DataFrame) -> None:
+    """Random directions at the dose itself, and none for a way of another length."""
+    for dose, n in ((1.0, 19), (0.5, 3)):
+        drawn = one(biased, "random direction", dose=dose)
+        assert (drawn["n_draws"], np.isnan(drawn["p"])) == (n, True)
+        assert one(biased, "mean shift", dose=dose)["null"] == pytest.approx(drawn["value"])
+    assert one(biased, "mean shift", dose=-1.0)["null"] == one(biased, "mean shift")["null"]
+    for way in ("one class's vector", "LEACE of the domain", "another domain's mean"):
+        assert np.isnan(one(biased, way)["null"]) and np.isnan(one(biased, way)["p"])
+    assert one(biased, "channels permuted")["null"] == one(biased, "mean shift")["null"]
+
+
 def test_a_dose_of_none_changes_nothing_and_doses_go_by_the_vector(biased: pd.DataFrame) -> None:
     assert one(biased, "mean shift", dose=0.0)["value"] == 0
     assert one(biased, "mean shift", dose=-1.0)["after"] == 0
@@ -102,12 +114,27 @@ def test_a_class_that_is_not_known_does_not_come_back() -> None:
     """Not knowing: its own feature is gone in sketches, and the vector gives nothing."""
     found = shifted(Biased(known=0.0), pictures(), ways=["mean shift"])
     row = one(found, "mean shift")
-    assert row["ceiling"] < 0.8 and row["after"] < 0.8
+    assert row["ceiling"] < 0.8 and row["after"] <= row["before"] + row["ceiling"]
+    assert one(found, "mean shift", class_set="seen")["after"] == 1
 
 
 def test_a_model_without_bias_gains_nothing() -> None:
     row = one(shifted(Biased(pull=0.0), pictures()), "mean shift")
     assert row["before"] == 1 and row["value"] == pytest.approx(0, abs=0.01)
+    assert row["ceiling"] == 0
+
+
+def test_controls_are_as_long_as_the_shift() -> None:
+    x = torch.randn(12, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    label, domain = np.array(list("pqrs") * 3), np.repeat(["a", "b", "c"], 4)
+    cells = SiteCells(x, domain, label, np.ones(12, dtype=bool))
+    fitting = Fitting(cells, ("a", "b"), torch.randn(5).double(), 2, 0)
+    length = float(cells.shift("a", "b").norm())
+    for move in [*fitting.moves(AS_LONG, [1.0], []), *fitting.random([2.0], 2)]:
+        assert move.vectors is not None
+        assert [float(each.norm()) for each in move.vectors] == pytest.approx([length] * 2), (
+            move.way
+        )
 
 
 def test_the_numbers_are_those_of_the_vector_added_by_hand() -> None:
@@ -196,7 +223,9 @@ def test_the_same_seed_gives_the_same_table() -> None:
         ({"held_out": LABELS}, SampleError, "seen and of held-out"),
         ({"sites": "nowhere"}, SiteError, "nowhere"),
         ({"ways": ["magic"]}, InterpError, "magic"),
-        ({"n_random": 0}, InterpError, "0 random|n_random|random"),
+        ({"n_random": 0}, InterpError, "0 n random"),
+        ({"n_unlabelled": [0]}, InterpError, "0 unlabelled pictures"),
+        ({"target": "sketch"}, InterpError, "sketch as source and as target"),
     ],
 )
 def test_bad_requests_are_refused(options: dict[str, Any], error: type, says: str) -> None:
