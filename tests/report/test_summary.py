@@ -70,7 +70,7 @@ def test_what_is_known_and_what_a_vector_names(build: Build) -> None:
     page = read(build(replaced={"decision_bias": known, "domain_shift": moved}))
     told = " ".join(summary(page))
     assert "70.0 % to 90.0 % (chance 10.0 %)" in told
-    assert "CG low diversity names 65.0 %, not 5.0 %: " in told
+    assert "CG low diversity names 65.0 % of them, not 5.0 %: " in told
     assert "+60.0 points (+40.0 to +80.0; by random ones +1.0)" in told
 
 

@@ -55,7 +55,7 @@ DOSE = figures.FigureSpec(
     series=(
         figures.SeriesSpec("held-out classes", figures.RAW, figures.ORANGE, HELD_OUT),
         figures.SeriesSpec("seen classes", figures.RAW, figures.BLUE, {"class_set": "seen"}),
-        figures.null_series("random directions", HELD_OUT),
+        figures.null_series("held-out classes, random directions", HELD_OUT),
     ),
     x=figures.AxisSpec("dose"),
     y=figures.AxisSpec("change of accuracy", percent=True),
