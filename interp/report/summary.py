@@ -111,8 +111,8 @@ def _restored(shifts: Frame) -> str:
     gain, low, high = (in_points(end) for end in (found.value, found.low, found.high))
     return (
         f"Moved by one vector fitted on other classes, {setting_name(setting)} names "
-        f"{percent(before + found.value)} of them, not {percent(before)}: {gain} points ({low} to {high}; "
-        f"by random ones {in_points(null)})."
+        f"{percent(before + found.value)} of them, not {percent(before)}: {gain} points "
+        f"({low} to {high}; by random ones {in_points(null)})."
     )
 
 
