@@ -104,13 +104,13 @@ def _auroc(rises: np.ndarray, held: np.ndarray) -> np.ndarray:
     """How often a held-out class rises more than a seen one; rows of `rises` are draws."""
     n, m = int(held.sum()), int((~held).sum())
     ranks = stats.rankdata(rises, axis=-1)[..., held].sum(axis=-1)
-    return (ranks - n * (n + 1) / 2) / (n * m)
+    return np.asarray((ranks - n * (n + 1) / 2) / (n * m))
 
 
 def _correlation(rises: np.ndarray, losses: np.ndarray) -> np.ndarray:
     """Pearson's r of the classes' rises and losses; rows of `rises` are draws."""
     x, y = rises - rises.mean(axis=-1, keepdims=True), losses - losses.mean()
-    return (x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum())
+    return np.asarray((x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum()))
 
 
 def _about(pictures: pd.DataFrame, n_classes: int, null: str, seed: int) -> Evidence:

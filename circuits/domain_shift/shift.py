@@ -7,7 +7,7 @@ this one, brings the class back, though the vector was fitted on other classes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Required, TypedDict, Unpack
+from typing import Protocol, Required, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ LOGITS = "logits"
 """Where classes are standardised: behind the tower."""
 
 
+@runtime_checkable
 class ZeroShotTower(Protocol):
     """A model with an image tower and classifiers by name: a `Clip`, or a supervised one."""
 
