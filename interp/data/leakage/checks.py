@@ -260,7 +260,7 @@ def _in_words(
         for what, mask in named.items()
         for row in _worded("withheld in words", what, texts, mask)
     ]
-    if not spec.domain_words:
+    if not spec.words_share:
         words = [word for domain in domains for word in words_for(domain)]
         findings += _worded("words not aligned", "a domain word", texts, mentions(texts, words))
     return findings

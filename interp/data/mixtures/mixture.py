@@ -274,7 +274,7 @@ class _Table:
         places = self._once("places", spec.rule, spec, lambda: ranks(self.cells, spec))
         rows = np.flatnonzero(places < wanted[self.cells.of_picture])
         _check_apart(self.train.take(rows), self.is_twin[rows])
-        captioned = self._once("captions", spec.domain_words, spec, lambda: self._captions(spec))
+        captioned = self._once("captions", spec.words_share, spec, lambda: self._captions(spec))
         chosen = _taken(self.train, rows, *captioned)
         own_base = self._base(spec) if round(spec.base_dose * len(self.base)) else None
         return Mixture(spec, self.images.with_frame(chosen), self._resolved(spec), own_base)
@@ -296,13 +296,13 @@ class _Table:
         _check_apart(self.base.take(rows), self.is_base_twin[rows])
         captioned = self._once(
             "base captions",
-            spec.domain_words,
+            spec.words_share,
             spec,
             lambda: captions(
                 self.base["label"],
                 self.base["domain"],
                 rng("captions of the base set", spec.seed),
-                domain_words=spec.domain_words,
+                words_share=spec.words_share,
             ),
         )
         return self.images.with_frame(_taken(self.base, rows, *captioned))
@@ -317,7 +317,7 @@ class _Table:
     def _captions(self, spec: MixtureSpec) -> tuple[np.ndarray, np.ndarray]:
         generator = rng("captions", spec.seed)
         labels, domains = self.train["label"], self.train["domain"]
-        return captions(labels, domains, generator, domain_words=spec.domain_words)
+        return captions(labels, domains, generator, words_share=spec.words_share)
 
     def _check(self, spec: MixtureSpec) -> None:
         check_known("make a mixture", "domain", [spec.test_domain, spec.natural], self.domains)

@@ -146,7 +146,7 @@ class MixtureSpec(Declared):
             the same share of every cell; `natural` also the number of natural pictures; `exposure`
             also the number of pictures of C2 in all domains; `steps` keeps every picture, and only
             the steps of the recipe stay. natural-only is never matched, as in the paper.
-        domain_words: Whether captions name the domain half the time.
+        domain_words: Whether captions name the domain.
         seed: Seed of orders and captions.
         domains: Domains that join beside the natural one and the test domain. None is all; names
             are those; a number is the first so many of an order drawn from the seed, the same for
@@ -169,6 +169,7 @@ class MixtureSpec(Declared):
             of the test domain's pictures ("masked"), of all classes without a picture there
             ("masked-absent"), of as many random seen classes ("masked-random"), or everything that
             these pictures teach but those negatives ("only").
+        words_dose: Share of captions that name the domain, where `domain_words`.
 
     Raises:
         SpecificationError: For a value out of range, or values that do not go together.
@@ -201,6 +202,7 @@ class MixtureSpec(Declared):
     base: Text = ""
     base_dose: Share = field(default=1.0, metadata=LATER)
     negatives: Annotated[Text, one_of(NEGATIVES)] = field(default="all", metadata=LATER)
+    words_dose: Share = field(default=0.5, metadata=LATER)
 
     def __post_init__(self) -> None:
         _check_domains(self)
@@ -224,6 +226,11 @@ class MixtureSpec(Declared):
         return dose if self.kind.held_out else 0.0
 
     @property
+    def words_share(self) -> float:
+        """Share of captions that name the domain."""
+        return float(self.words_dose) if self.domain_words else 0.0
+
+    @property
     def name(self) -> str:
         """The setting and whatever differs from its defaults: short, and the same every time."""
         parts = [
@@ -235,7 +242,7 @@ class MixtureSpec(Declared):
             if self.held_out_dose in (None, float(self.kind.held_out))
             else f"{_share(self.held_out_dose or 0)} of the held-out cells",
             HOLDS[self.hold] if self.kind.size_matched else "",
-            "" if self.domain_words else "aligned captions",
+            _caption_words(self.words_share),
             RULES[self.rule],
             f"base {base_name(self.base)}" if self.base else "",
             "" if self.base_dose == 1 else _base_words(self.base_dose),
@@ -306,6 +313,11 @@ def base_name(base: str) -> str:
     path = Path(base)
     stem = re.split(r"[.{]", path.name)[0].strip("-_ ")
     return stem if re.search(r"[A-Za-z]", stem) else path.parent.name or path.name
+
+
+def _caption_words(share: float) -> str:
+    named = "" if share == 0.5 else f"{_share(share)} of captions name the domain"
+    return named if share else "aligned captions"
 
 
 def _share(dose: float) -> str:

@@ -83,12 +83,13 @@ def captions(
     generator: np.random.Generator,
     *,
     domain_words: bool = True,
+    words_share: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A training caption for each picture, and whether it has a word for the picture's domain.
 
-    Four draws each: one of the six templates; a domain word or a neutral one, half the time each;
-    which of those words; a final stop half the time. `domain_words=False` makes the same draws
-    and says the neutral word in all of them. Each distinct sentence is written once, so that half
+    Four draws each: one of the six templates; a domain word, so often as `words_share`
+    says, or a neutral one; which of those words; a final stop half the time. `domain_words=False`
+    makes the same draws and says the neutral word in all of them. Each distinct sentence is written once, so that half
     a million captions take half a second.
 
     >>> texts, named = captions(["cat", "dog"], ["sketch"] * 2, np.random.default_rng(1))
@@ -96,9 +97,9 @@ def captions(
     (['a picture depicting a cat.', 'a dog depicted in a sketch'], [False, True])
     """
     n = len(labels)
-    template, named = generator.integers(len(TEMPLATES), size=n), generator.random(n) < 0.5
+    template, named = generator.integers(len(TEMPLATES), size=n), generator.random(n)
     which, stop = generator.random(n), generator.random(n) < 0.5
-    named &= domain_words
+    named = (named < words_share) & domain_words
     label, label_names = pd.factorize(pd.Series(labels, dtype=None if n else object))
     domain, domain_names = pd.factorize(pd.Series(domains, dtype=None if n else object))
     own, said = [words_for(str(name)) for name in domain_names], [str(c) for c in label_names]
