@@ -218,9 +218,25 @@ class Subject:
     @cached_property
     def analysed(self) -> ImageTable:
         """Pictures that sharing is measured on: seen classes, not those accuracy is measured on."""
-        split = "analysis" if "analysis" in set(self.images.split) else "test"
-        pictures = self.images.select(split=split)
+        pictures = self._not_for_accuracy
         return self._few(pictures[(~pictures.label.isin(self.held_out)).to_numpy()])
+
+    @cached_property
+    def _not_for_accuracy(self) -> ImageTable:
+        return self.images.select(
+            split="analysis" if "analysis" in set(self.images.split) else "test"
+        )
+
+    @cached_property
+    def some_of_pair(self) -> ImageTable:
+        """Some of the analysed pictures of both domains, and as many of every held-out class."""
+        every = self._not_for_accuracy
+        own = self.analysed, every[every.label.isin(self.held_out).to_numpy()]
+        some = [
+            images[images.domain.isin(self.pair).to_numpy()].few(PICTURES_PER_CELL, seed=self.seed)
+            for images in own
+        ]
+        return self.images.with_frame(pd.concat([images.frame for images in some]))
 
     def _few(self, pictures: ImageTable) -> ImageTable:
         """At most as many pictures of each class and domain as are asked for."""

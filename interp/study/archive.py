@@ -29,6 +29,9 @@ NAME = "archive.zip"
 RUNS, LOSSES = "runs", "losses"
 """The tables about training: a row for each run, and for each of its epochs."""
 
+ADDED = {"steering": {"class_set": "seen"}}
+"""Columns that tables had not at first, and what these would have said."""
+
 DIGITS = 6
 LAST, ALL = "last", "all"
 
@@ -67,6 +70,8 @@ def read_archive(path: str | Path, names: Sequence[str] = ()) -> dict[str, pd.Da
                     lines = csv.reader(TextIOWrapper(member, encoding="utf-8", newline=""))
                     frame = pd.DataFrame({column: values for column, *values in lines}, dtype=str)
                 tables[name] = typed(frame, known_columns(frame.columns))
+                if name in ADDED and not {*ADDED[name]} & {*frame}:
+                    tables[name] = tables[name].assign(**ADDED[name])
     except (OSError, EOFError, ValueError, BadZipFile, lzma.LZMAError, csv.Error) as error:
         given = "no such file" if not Path(path).exists() else f"what does not read ({error})"
         raise DataError(

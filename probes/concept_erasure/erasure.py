@@ -21,7 +21,7 @@ from interp.core.arguments import filled
 from interp.core.artists import n_drawings
 from interp.core.edits.edits import tokens
 from interp.core.edits.erasers import Eraser, Moments
-from interp.core.errors import SpecificationError, check_known
+from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
@@ -43,6 +43,7 @@ from interp.probes.features.pooling import parameter, pooled, reading_runs
 CONCEPTS = ("domain", "class")
 PERMUTED, RANDOM = "permuted labels", "random subspace"
 BEFORE, ERASED = "before", "LEACE"
+SEEN, HELD_OUT = "seen", "held-out"
 
 Classify = Callable[[Tensor], Tensor]
 """From embeddings "batch d_embed" to logits "batch class"."""
@@ -66,6 +67,7 @@ def erasure(
     concept: str = "domain",
     classifier: Classify | None = None,
     class_names: Sequence[str] | None = None,
+    held_out: Sequence[str] = (),
     n_controls: int = 5,
     seed: int = 0,
     **how: Unpack[ErasureRunKeywords],
@@ -85,6 +87,7 @@ def erasure(
         classifier: From embeddings "batch d_embed" to logits "batch class"; None measures no
             accuracy.
         class_names: The classes in the order of the logits; None takes the classifier's own.
+        held_out: Classes that nothing is fitted on, whose accuracy stands in rows of their own.
         positions: `every` fits one map to all positions (places of a map) and changes all of them,
             which also makes their mean unreadable; `class` fits and changes the class token.
         n_controls: Draws of each control, at least two.
@@ -94,11 +97,11 @@ def erasure(
 
     Returns:
         A table with a row per site, measure, control, and domain or pair of domains. `removed` is
-        the share of variance that LEACE takes out.
+        the share of variance that LEACE takes out; `class_set` says "held-out" of such classes.
 
     Raises:
         SampleError: For fewer than two domains, or fewer than four classes by two artists in every
-            domain.
+            domain. Held-out classes that are so few are left out.
         SiteError: For sites that the tower does not have or that hold no vectors.
         NumericsError: For a NaN or infinity, naming site and picture.
         SpecificationError: For another concept, fewer than two controls, or a classifier without
@@ -155,26 +158,26 @@ def erasure(
     names = find_sites(sites, list(tower.sites))
     for name in names:
         check_positions(tower.axes(name), run.positions)
-    cells = balanced_cells(images.frame, concept=concept, n_permutations=n_controls, seed=seed)
-    named = _class_names(classifier, class_names, cells.classes)
-    n = len(cells.rows)
+    withheld = images.label.isin(list(held_out)).to_numpy()
+    run, others = (replace(run, images=images[kept]) for kept in (~withheld, withheld))
+    cells = balanced_cells(run.images.frame, concept=concept, n_permutations=n_controls, seed=seed)
+    asked = [(run, cells, SEEN if held_out else "")]
+    if withheld.any():
+        try:
+            own = balanced_cells(others.images.frame, concept=concept, n_permutations=0, seed=seed)
+            asked.append((others, own, HELD_OUT))
+        except SampleError as error:
+            say(f"erasure: held-out classes left out: {error}")
+    n = sum(len(each.rows) for _, each, _ in asked)
     say(
-        f"erasure: {n} pictures, {len(names)} sites; {n} forwards, then {n * len(names)} up to the "
-        f"erased site and {n * len(names) * 2 * (1 + n_controls)} from there on"
+        f"erasure: {n} pictures, {len(names)} sites; {len(cells.rows)} forwards, then "
+        f"{n * len(names)} up to the erased site and {n * len(names) * 2 * (1 + n_controls)} from "
+        "there on"
     )
-    drawings = n_drawings(images.frame.iloc[cells.rows])
-    gone = cells.left_out
-    fewer = f"{gone} classes left out: not by two artists in every domain" if gone else ""
     moments = run.moments(names, cells)
     rows: list[dict[str, object]] = []
     for site in names:
         erasers = [_erasers(moments[half, site], n_controls, seed) for half in (0, 1)]
-        seen = run.conditions(site, erasers, cells)
-        right = {
-            condition: _right(classifier, values["embedding"], named, cells)
-            for condition, values in seen.items()
-            if classifier is not None
-        }
         place: dict[str, object] = {
             "site": site,
             "layer": tower.layer(site),
@@ -185,16 +188,27 @@ def erasure(
                 [erasers[h][ERASED].share(moments[h, site].covariance) for h in (0, 1)]
             ),
         }
-        for found in consequences(seen, right, cells, concept):
+        for who, own, class_set in asked:
+            named = _class_names(classifier, class_names, own.classes)
+            seen = who.conditions(site, erasers, own)
+            right = {
+                condition: _right(classifier, values["embedding"], named, own)
+                for condition, values in seen.items()
+                if classifier is not None
+            }
             about = Evidence(
-                estimand=f"change of {found.measure} when the {concept} is erased at the site",
+                estimand="",
                 null_kind="",
                 seed=seed,
-                n_units=found.n_classes,
-                n_pictures=n,
-                n_drawings=drawings,
+                n_units=0,
+                n_pictures=len(own.rows),
+                n_drawings=n_drawings(who.images.frame.iloc[own.rows]),
             )
-            rows += [row | place for row in _rows(found, about, concept, n_controls, fewer)]
+            where = place | {"class_set": class_set}
+            found = consequences({} if class_set == HELD_OUT else seen, right, own, concept)
+            for each in found:
+                made = _rows(each, about, concept, n_controls, own.left_out)
+                rows += [row | where for row in made]
     facts = {"source": images.source, "fingerprint": images.fingerprint, "n_controls": n_controls}
     return Table.with_evidence("erasure", pd.DataFrame(rows), facts)
 
@@ -339,9 +353,15 @@ def _right(
 
 
 def _rows(
-    found: Consequence, about: Evidence, concept: str, n_controls: int, fewer: str
+    found: Consequence, about: Evidence, concept: str, n_controls: int, left_out: int
 ) -> Iterator[dict[str, object]]:
     """A row per control: change, its null, and what is beyond it."""
+    fewer = f"{left_out} classes left out: not by two artists in every domain" if left_out else ""
+    about = replace(
+        about,
+        estimand=f"change of {found.measure} when the {concept} is erased at the site",
+        n_units=found.n_classes,
+    )
     kinds = {
         PERMUTED: f"LEACE of {concept} permuted over whole groups, {n_controls} draws",
         RANDOM: f"random subspace, as much variance removed, {n_controls} draws",

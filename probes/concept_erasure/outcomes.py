@@ -169,7 +169,7 @@ def consequences(
         yield Consequence(
             "accuracy", {"domain": name, "read_at": "embedding"}, found, len(cells.classes)
         )
-    for read_at in next(iter(seen.values())):
+    for read_at in next(iter(seen.values()), ()):
         by_condition = {name: values[read_at].astype(np.float64) for name, values in seen.items()}
         yield from _read_by_probes(by_condition, cells, concept, read_at)
         yield from _similar(by_condition, cells, read_at)

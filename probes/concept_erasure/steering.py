@@ -4,7 +4,7 @@ A direction is fitted on the drawings of one half of the artists in one domain, 
 pictures of other classes by the other half, in that domain and in another.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Unpack
@@ -31,6 +31,7 @@ DOSES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """How often a class's direction is added: once makes a picture's features those of the class, on
 average, where it had none of it."""
 
+SEEN, HELD_OUT = "seen", "held-out"
 MEASURE = "called the class it is steered to"
 
 
@@ -42,13 +43,15 @@ def steering(
     *,
     domains: Sequence[str] | None = None,
     doses: Sequence[float] = DOSES,
+    held_out: Sequence[str] = (),
     seed: int = 0,
     **answering: Unpack[AnsweringKeywords],
 ) -> Table:
     """Add classes' directions to pictures of other classes, and count the answers.
 
     direction(class, domain) = mean features of the class - mean over the other classes, on one
-    half of the artists. Every picture of the other half is steered to one class drawn for it.
+    half of the artists. Every picture of the other half is steered to one class drawn for it, and
+    to one of the held-out classes.
 
     Args:
         tower: A tower.
@@ -56,6 +59,8 @@ def steering(
         site: Where directions are added.
         domains: In which directions are fitted and pictures steered; None takes all.
         doses: How often the direction is added.
+        held_out: Classes that are steered to apart (`class_set`), two or more; their pictures make
+            directions, less the mean over the other classes, and are not steered.
         seed: Of the classes that pictures are steered to, and of intervals.
         preprocess: From a picture to what the tower takes.
         classifier: From embeddings to logits.
@@ -73,7 +78,7 @@ def steering(
     Raises:
         SpecificationError: Without doses.
         SampleError: For a domain with fewer than three classes on both halves of its artists.
-        DataError: For an unknown domain, or a label that is no class name.
+        DataError: For an unknown domain or held-out class, or a label that is no class name.
         SiteError: For an unknown site.
 
     >>> import torch
@@ -99,34 +104,49 @@ def steering(
     chosen = list(images.domains if domains is None else domains)
     check_known(STEER, "domain", chosen, images.domains)
     pictures = images.select(domain=chosen)
-    fitted = fit_directions(tower, pictures, site, chosen, **answering)
+    check_known(STEER, "class", held_out, pictures.labels)
+    fitted = fit_directions(tower, pictures, site, chosen, held_out=held_out, **answering)
     steered = pictures[artist_sides(pictures.frame) == 1]
-    steered = steered[steered.label.isin(fitted.labels).to_numpy()]
-    targets, others = _targets(steered, fitted.labels, seed)
+    steered = steered[steered.label.isin(fitted.seen).to_numpy()]
+    kinds = {SEEN: fitted.seen, HELD_OUT: [name for name in fitted.labels if name in held_out]}
+    to = {kind: _targets(steered, own, seed) for kind, own in kinds.items() if len(own) > 1}
     edits = {
-        f"{domain} {dose:g}": fitted.added(domain, targets, dose)
-        for domain, dose in product(chosen, doses)
+        f"{kind} {domain} {dose:g}": fitted.added(domain, targets, dose)
+        for (kind, (targets, _)), domain, dose in product(to.items(), chosen, doses)
     }
     edited = edited_answers(tower, steered, site, edits, **answering)
-    names = pd.Index(list(answering["class_names"]))
-    target, other = names.get_indexer(targets), names.get_indexer(others)
     rows = []
-    for b, dose in product(chosen, doses):
+    for kind, b, dose in product(to, chosen, doses):
+        answers = {a: edited.logits[f"{kind} {a} {dose:g}"].argmax(axis=1) for a in chosen}
+        names = np.array(list(answering["class_names"]))
+        said = {a: names[answer] for a, answer in answers.items()}
+        place = {"site": site, "class_set": kind, "domain_b": b, "dose": dose}
         here = (steered.domain == b).to_numpy()
-        about = _about(steered.frame[here], targets[here], seed)
-        answers = {a: edited.logits[f"{a} {dose:g}"].argmax(axis=1) for a in chosen}
-        own = _share(answers[b] == target, targets, here)
-        for a, answer in answers.items():
-            value, null = (_share(answer == each, targets, here) for each in (target, other))
-            place = {"measure": MEASURE, "site": site, "domain_a": a, "domain_b": b, "dose": dose}
-            evidence = about.row(
-                mean_interval(value, seed=seed),
-                null=float(null.mean()),
-                ceiling=float(own.mean()),
-                p=sign_flip_p(value - null, seed=seed),
-            )
-            rows.append(place | evidence)
+        rows += [place | row for row in _called(steered.frame, here, said, b, to[kind], seed)]
     return Table.with_evidence("steering", pd.DataFrame(rows), {"site": site})
+
+
+def _called(
+    frame: pd.DataFrame,
+    here: np.ndarray,
+    said: Mapping[str, np.ndarray],
+    own: str,
+    drawn: tuple[np.ndarray, np.ndarray],
+    seed: int,
+) -> Iterator[dict[str, object]]:
+    """A row for each domain of the direction: how often pictures are called their target."""
+    targets = drawn[0]
+    about = _about(frame[here], targets[here], seed)
+    ceiling = float(_share(said[own] == targets, targets, here).mean())
+    for a, answer in said.items():
+        value, null = (_share(answer == each, targets, here) for each in drawn)
+        evidence = about.row(
+            mean_interval(value, seed=seed),
+            null=float(null.mean()),
+            ceiling=ceiling,
+            p=sign_flip_p(value - null, seed=seed),
+        )
+        yield {"measure": MEASURE, "domain_a": a, **evidence}
 
 
 @dataclass(frozen=True)
@@ -136,10 +156,12 @@ class Directions:
     Args:
         by_domain: For each domain `class feature`.
         labels: The classes.
+        seen: Those of them that are not held out.
     """
 
     by_domain: Mapping[str, np.ndarray]
     labels: Sequence[str]
+    seen: Sequence[str]
 
     def added(self, domain: str, targets: Iterable[str], dose: float) -> Edit:
         """The edit that adds each picture's target's direction, `dose` times."""
@@ -157,6 +179,8 @@ def fit_directions(
     images: ImageTable,
     site: str,
     domains: Sequence[str],
+    *,
+    held_out: Sequence[str] = (),
     **answering: Unpack[AnsweringKeywords],
 ) -> Directions:
     """The directions of the classes that all domains show, from the first half of the artists.
@@ -166,13 +190,15 @@ def fit_directions(
         images: The pictures.
         site: The site.
         domains: The domains.
+        held_out: Classes whose directions are taken from the mean over the others.
         **answering: As of `steering`.
 
     Returns:
         The directions.
 
     Raises:
-        SampleError: With fewer than three classes on both halves of the artists in all domains.
+        SampleError: With fewer than three other classes on both halves of the artists in all
+            domains.
     """
     side = artist_sides(images.frame)
     sets = [
@@ -181,8 +207,9 @@ def fit_directions(
         for name in domains
     ]
     labels = sorted(set.intersection(*sets)) if sets else []
-    if len(labels) < 3:
-        given = f"{len(labels)} classes that both halves of the artists show in all domains"
+    seen, apart = ([x for x in labels if (x in held_out) is held] for held in (False, True))
+    if len(seen) < 3:
+        given = f"{len(seen)} classes that both halves of the artists show in all domains"
         right = "three or more"
         raise SampleError(STEER, given, right, "give pictures by more artists, or of more classes")
     fitting = images[side == 0]
@@ -194,11 +221,15 @@ def fit_directions(
     by_domain = {}
     for name in domains:
         here = (fitting.domain == name).to_numpy()
-        means = np.stack(
-            [features[here & (fitting.label == label).to_numpy()].mean(axis=0) for label in labels]
+        means, others = (
+            np.array(
+                [features[here & (fitting.label == label).to_numpy()].mean(0) for label in own]
+            )
+            for own in (seen, apart)
         )
-        by_domain[name] = (means - means.mean(axis=0)) * len(labels) / (len(labels) - 1)
-    return Directions(by_domain, labels)
+        own = (means - means.mean(axis=0)) * len(seen) / (len(seen) - 1)
+        by_domain[name] = np.concatenate([own, others.reshape(-1, own.shape[1]) - means.mean(0)])
+    return Directions(by_domain, [*seen, *apart], seen)
 
 
 def _targets(images: ImageTable, labels: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:

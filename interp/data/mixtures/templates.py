@@ -89,8 +89,8 @@ def captions(
 
     Four draws each: one of the six templates; a domain word, so often as `words_share`
     says, or a neutral one; which of those words; a final stop half the time. `domain_words=False`
-    makes the same draws and says the neutral word in all of them. Each distinct sentence is written once, so that half
-    a million captions take half a second.
+    makes the same draws and says the neutral word in all of them. Each distinct sentence is written
+    once, so that half a million captions take half a second.
 
     >>> texts, named = captions(["cat", "dog"], ["sketch"] * 2, np.random.default_rng(1))
     >>> list(texts), named.tolist()

@@ -6,13 +6,14 @@ from interp import probes
 from interp.core.sites import middle_of
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec
-from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
+from interp.measures.subject import Frames, Subject
 
 
 def _changed(row: figures.Row) -> str:
     """What a row of the erasure measures, in words."""
     if row["measure"] == "accuracy":
-        return f"zero-shot accuracy, {row['domain']}"
+        of_held_out = " of held-out classes" if row.get("class_set") == "held-out" else ""
+        return f"zero-shot accuracy{of_held_out}, {row['domain']}"
     probe = f"probe {row['train_domain']} → {row['domain']}"
     names = {"transfer": probe, "similarity": "debiased CKA"}
     where = "at the site" if row["read_at"] == "site" else "in the embedding"
@@ -75,13 +76,13 @@ def measure(subject: Subject) -> Frames:
     """The table `erasure`: the domain erased at the middle site, inside the model."""
     if subject.lacks_middle("erasure"):
         return {}
-    images = subject.analysed.select(domain=list(subject.pair))
     made = partial(
         probes.erasure,
         subject.tower,
-        images.few(PICTURES_PER_CELL, seed=subject.seed),
+        subject.some_of_pair,
         middle_of(subject.depths),
         class_names=subject.images.labels,
+        held_out=subject.held_out,
         n_controls=subject.analysis.n_controls,
         **subject.task,
     )

@@ -14,11 +14,12 @@ from interp.core.sites import LAST, middle_of
 from interp.core.tables import Table
 from interp.declared import figures
 from interp.declared.measures import MeasureSpec
-from interp.measures.subject import PICTURES_PER_CELL, Frames, Subject
+from interp.measures.subject import Frames, Subject
 
 SHOWN_CLASSES = 6
 """Classes whose every answer is kept, dose by dose, for the page's slider."""
 
+SEEN, HELD_OUT = {"class_set": "seen"}, {"class_set": "held-out"}
 OWN, OTHERS = "its own domain's direction", "the other domain's direction"
 
 
@@ -35,6 +36,7 @@ STEERED = figures.FigureSpec(
     choices=(
         figures.TEST_DOMAIN,
         figures.MODEL,
+        figures.choice("Steered to", {"seen classes": SEEN, "held-out classes": HELD_OUT}),
         figures.ChoiceSpec("Pictures", "domain_b"),
         figures.ChoiceSpec("Site", "site", first=lambda rows, names: len(names) - 1),
     ),
@@ -80,7 +82,7 @@ STEERING = figures.SectionSpec(
         "steering",
         "Behind the last block, a dose of 2 of the other domain's direction has {range} of the "
         "pictures called its class.",
-        {"dose": 2.0, "direction": OTHERS, "band": "late"},
+        {"dose": 2.0, "direction": OTHERS, "band": "late", **SEEN},
         form="percent",
     ),
 )
@@ -99,8 +101,7 @@ def measure(subject: Subject) -> Frames:
     """The tables `steering` and `steered_answers`: pictures steered to classes at two sites."""
     if subject.lacks_middle("steering"):
         return {}
-    images = subject.analysed.select(domain=list(subject.pair))
-    images = images.few(PICTURES_PER_CELL, seed=subject.seed)
+    images = subject.some_of_pair
     sites = list(dict.fromkeys([middle_of(subject.depths), last_stream(subject.depths)]))
     how = {
         "preprocess": subject.preprocess,
@@ -108,7 +109,8 @@ def measure(subject: Subject) -> Frames:
         "class_names": subject.images.labels,
     }
     tower = subject.tower
-    made = [partial(probes.steering, tower, images, s, seed=subject.seed, **how) for s in sites]
+    apart = {"held_out": subject.held_out, "seed": subject.seed}
+    made = [partial(probes.steering, tower, images, s, **apart, **how) for s in sites]
     found = subject.file_parts({"steering": made})
     frame = found["steering"]
     if "dose" not in frame:  # a reason alone
@@ -119,15 +121,11 @@ def measure(subject: Subject) -> Frames:
         band=np.where(frame["site"] == sites[-1], "late", "middle"),
         depth=frame["site"].map(subject.depths),
     )
-    drawn = rng("classes whose answers are shown", subject.seed).permutation(images.labels)
+    seen = images[~images.label.isin(subject.held_out).to_numpy()]
+    drawn = rng("classes whose answers are shown", subject.seed).permutation(seen.labels)
     try:
         answers = probes.steered_answers(
-            tower,
-            images,
-            sites[-1],
-            sorted(drawn[:SHOWN_CLASSES]),
-            fitted_in=subject.pair[0],
-            **how,
+            tower, seen, sites[-1], sorted(drawn[:SHOWN_CLASSES]), fitted_in=subject.pair[0], **how
         )
     except SampleError as error:
         say(f"steered answers left out: {error}")

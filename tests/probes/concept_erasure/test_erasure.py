@@ -420,3 +420,36 @@ class TestDoors:
     def test_without_a_classifier_accuracy_is_left_out(self) -> None:
         frame = run(direct, False, classifier=None)
         assert "accuracy" not in set(frame["measure"]) and len(frame)
+
+
+class TestHeldOutClasses:
+    def test_they_come_where_the_domain_kept_them_down(self, monkeypatch) -> None:
+        """Sketches raise the logits of four classes; without the domain none is raised."""
+        names = list("pqrstuvw")
+        monkeypatch.setitem(globals(), "NAMES", names)
+        monkeypatch.setitem(globals(), "K", len(names))
+        images, preprocess = world(False, n_artists=8)
+        raised = torch.tensor([0.6] * 4 + [0.0] * 4)
+
+        def gated(x: Tensor) -> Tensor:
+            mean = x.mean(dim=1)
+            return mean[:, :8] + (-mean[:, 8:9]).clamp(min=0) * raised
+
+        how = {"preprocess": preprocess, "classifier": lambda x: x, "class_names": names,
+               "n_controls": 3}  # fmt: skip
+        both = erasure(tower(gated), images, POST, held_out=names[4:], **how).frame
+        alone = erasure(tower(gated), images[images.label.isin(names[:4]).to_numpy()], POST, **how)
+        own = both[both["class_set"] == "seen"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, alone.frame.assign(class_set="seen"))
+        held = both[both["class_set"] == "held-out"].set_index(["domain", "against"])
+        assert set(held["measure"]) == {"accuracy"} and (held["n_units"] == 4).all()
+        sketch = held.loc["sketch"]
+        assert (sketch["before"] < 0.2).all() and (sketch["value"] > 0.6).all()
+        assert (sketch["beyond_low"] > 0).all()
+        assert (held.loc["real"]["value"].abs() < 0.1).all()
+
+    def test_too_few_of_them_are_left_out_and_said(self, capsys, monkeypatch) -> None:
+        monkeypatch.setattr("interp.core.progress._quiet", False)
+        rows = run(direct, False, held_out=NAMES[:1])
+        assert set(rows["class_set"]) == {"seen"}
+        assert "held-out classes left out" in capsys.readouterr().err

@@ -150,3 +150,51 @@ def test_what_cannot_be_steered_is_said() -> None:
         steering(tower, pictures(), SITE, domains=["x", "z"], **world.words())
     with pytest.raises(DataError, match="class"):
         steered_answers(tower, pictures(), SITE, ["g"], fitted_in="x", **world.words())
+
+
+class TestHeldOutClasses:
+    def test_what_is_steered_to_seen_ones_is_as_without_them(self) -> None:
+        world, tower, held = World(shared=True), Chain([torch.nn.Identity()]), ["e", "f"]
+        images = pictures()
+        seen = images[~images.label.isin(held).to_numpy()]
+        alone = steering(tower, seen, SITE, **world.words()).frame
+        both = steering(tower, images, SITE, held_out=held, **world.words()).frame
+        assert set(alone["class_set"]) == {"seen"} and len(both) == 2 * len(alone)
+        own = both[both["class_set"] == "seen"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, alone)
+        others = both[both["class_set"] == "held-out"]
+        assert (others["n_units"] == 2).all() and (others["n_pictures"] == 4 * 2).all()
+
+    def test_their_direction_is_less_the_mean_of_the_seen_ones(self) -> None:
+        world, tower, images = World(shared=False), Chain([torch.nn.Identity()]), pictures()
+        fitted = fit_directions(tower, images, SITE, ["x"], held_out=["e", "f"], **world.words())
+        assert list(fitted.seen) == list("abcd") and list(fitted.labels) == list(LABELS)
+        expected = torch.zeros(13)
+        expected[:4], expected[4] = -0.5, 2.0  # the block adds the stream to itself
+        np.testing.assert_allclose(fitted.by_domain["x"][4], expected, atol=1e-6)
+
+    def test_a_class_that_a_domain_keeps_down_does_not_come_by_its_direction(self) -> None:
+        """In domain y four logits are raised by three: a dose of 2 is too little there."""
+        world, raised = World(shared=True), torch.tensor([3.0] * 4 + [0.0] * 2)
+        words = world.words() | {
+            "classifier": lambda x: world.classifier(x) + raised * x.flatten(1)[:, 12:]
+        }
+        rows = steering(
+            Chain([torch.nn.Identity()]),
+            pictures(),
+            SITE,
+            held_out=["e", "f"],
+            doses=(2.0,),
+            **words,
+        ).frame
+        found = rows.set_index(["class_set", "domain_a", "domain_b"])["value"]
+        assert (
+            found["seen", "x", "y"] == found["seen", "x", "x"] == found["held-out", "x", "x"] == 1
+        )
+        assert found["held-out", "x", "y"] == 0
+
+    def test_one_alone_has_no_other_to_be_drawn(self) -> None:
+        rows = steered(World(shared=True), held_out=["f"])
+        assert set(rows["class_set"]) == {"seen"}
+        with pytest.raises(DataError, match="'z'"):
+            steered(World(shared=True), held_out=["z"])
