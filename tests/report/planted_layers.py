@@ -85,7 +85,10 @@ def _steered(made: dict[str, list[dict[str, Any]]], own: dict[str, Any], level: 
                     kind = "its own domain's" if a == b else "the other domain's"
                     ends = {"domain_a": a, "domain_b": b, "direction": f"{kind} direction"}
                     where = own | ends | {"site": site, "depth": depth, "band": band, "dose": dose}
-                    made["steering"].append(row_of(where, said, measure="called the class"))
+                    made["steering"] += [
+                        row_of(where | {"class_set": kind}, share, measure="called the class")
+                        for kind, share in (("seen", said), ("held-out", said / 2))
+                    ]
         for domain in PAIR.values():
             for label in ("class_01", "class_02"):
                 shares = {label: 0.4 * dose, "class_07": 0.1, "others": 0.9 - 0.4 * dose}

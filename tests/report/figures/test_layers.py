@@ -290,10 +290,11 @@ def test_a_slider_turns_a_class_up_in_both_domains(result: PageModel) -> None:
     assert bars["y"] == rows["answer"].tolist() and bars["x"] == rows["share"].tolist()
     curve = figure_of(result, "steering")
     assert curve is not None
-    assert curve.choices[3].selected == 1  # behind the last block
-    line = shown(curve, "the other domain's direction", 0, model, 1, 1)
-    told = of(result, "steering", domain_a="real", domain_b="sketch", band="late")
-    assert line["y"] == told["value"].tolist()
+    assert curve.choices[4].selected == 1  # behind the last block
+    for place, kind in enumerate(("seen", "held-out")):
+        line = shown(curve, "the other domain's direction", 0, model, place, 1, 1)
+        ends = {"domain_a": "real", "domain_b": "sketch", "class_set": kind}
+        assert line["y"] == of(result, "steering", band="late", **ends)["value"].tolist()
 
 
 # the ladder
