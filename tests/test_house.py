@@ -230,8 +230,8 @@ def test_public_names_are_there(package: str) -> None:
 
 
 BUDGETS: dict[str, tuple[float, float]] = {
-    "lines of code in wings, data and core": (34_430, 33_500),
-    "lines of code above them": (14_120, 12_500),
+    "lines of code in wings, data and core": (34_490, 33_500),
+    "lines of code above them": (14_140, 12_500),
     "modules": (349, 340),
     "files of more than 420 lines": (0, 0),
     "lines of a function, 90th percentile": (30, 30),
@@ -239,14 +239,14 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "Any": (400, 400),
     "short private functions called once": (120, 120),
     "names that are participles": (0, 0),
-    "lines of tests": (49_300, 45_000),
+    "lines of tests": (49_700, 45_000),
     "words of documentation": (26_000, 26_000),
     "files of the repository": (1_450, 1_700),
     "megabytes of the repository": (37, 45),
 }
 """The most that a figure of the house may be, and its goal.
 
-A limit comes down, but for what a new feature needs: decision biases and domain shifts, 960
+A limit comes down, but for what a new feature needs: decision biases and domain shifts, 1,030
 lines and nine modules, seven of them packages and files of two rooms."""
 
 SHORT = 6
