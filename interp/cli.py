@@ -153,7 +153,7 @@ def judge_command(
     """Judge a method of yours on planted models, where it is known what two domains share.
 
     The function takes a puzzle (tower, pictures of two domains, classes) and says "shared",
-    "partly shared", "not shared" or "cannot tell", or gives a number; or it scores edges or nodes.
+    "partly shared", "not shared" or "unknown", or gives a number; or it scores edges or nodes.
     Tables and one page are written. docs/judging_methods.md says what is asked.
 
     \b
@@ -191,7 +191,7 @@ def judge_command(
         raise DataError(
             f"judge {method}",
             f"a method that failed on every model ({failed['reason'].iloc[0]})",
-            "an answer, if only that it cannot tell",
+            "an answer, if only that it is unknown",
             "mend it, and try it with --seeds 0-0",
         )
     return {

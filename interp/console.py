@@ -173,7 +173,7 @@ def standing_in_words(row: Mapping[str, Any]) -> str:
     """How often a judged method was right, and wrong in which way."""
     shares = [
         f"{name.replace('_', ' ')} {row[name]:.0%}"
-        for name in ("right", "too_much", "too_little", "cannot_tell")
+        for name in ("right", "too_much", "too_little", "unknown")
         if row.get(name, float("nan")) == row.get(name)
     ]
     if row["auroc"] == row["auroc"]:

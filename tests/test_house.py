@@ -231,7 +231,7 @@ def test_public_names_are_there(package: str) -> None:
 
 BUDGETS: dict[str, tuple[float, float]] = {
     "lines of code in wings, data and core": (34_490, 33_500),
-    "lines of code above them": (14_140, 12_500),
+    "lines of code above them": (14_190, 12_500),
     "modules": (349, 340),
     "files of more than 420 lines": (0, 0),
     "lines of a function, 90th percentile": (30, 30),
@@ -247,7 +247,8 @@ BUDGETS: dict[str, tuple[float, float]] = {
 """The most that a figure of the house may be, and its goal.
 
 A limit comes down, but for what a new feature needs: decision biases and domain shifts, 1,030
-lines and nine modules, seven of them packages and files of two rooms."""
+lines and nine modules, seven of them packages and files of two rooms; both parts of accuracy held
+against sharing, 50 lines."""
 
 SHORT = 6
 PARTICIPLE = re.compile(r"(^|_)(told|said|asked|found|kept|seen|judged|given|made)$")

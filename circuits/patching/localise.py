@@ -20,7 +20,7 @@ from interp.core.faces.doors import door
 from interp.core.images import Pairs
 from interp.core.seeds import rng
 from interp.core.sites import AXES
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, Index, sharing_index
+from interp.core.statistics.index_of_sharing import NOT_SHARED, UNKNOWN, Index, sharing_index
 from interp.core.statistics.resampling import Interval, jackknife, mean_interval
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -225,7 +225,7 @@ def _summarise(
     rows = []
     for cell, means in enumerate(class_mean(triples, labels)):
         if np.isnan(means[2]):
-            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, CONSTANT)
+            index = Index(np.nan, np.nan, np.nan, UNKNOWN, CONSTANT)
         else:
             index = no_gap(means[2], left_out[:, cell, 2], rounding=rounding) or index_of(
                 means, left_out[:, cell], rounding=rounding
@@ -263,10 +263,10 @@ def index_of(means: np.ndarray, left_out: np.ndarray, *, rounding: float) -> Ind
     rows = sign * left_out
     if len(rows) >= 4 and not np.isfinite(rows).all():
         reason = "without one of the units nothing is left to compare"
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
     if abs(ceiling - null) < rounding:  # a constant rounding error has no spread, so would pass
         reason = f"ceiling - null = {ceiling - null:.2g} is rounding"
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
     return sharing_index(value, null, ceiling, left_out=np.nan_to_num(rows))
 
 
@@ -279,7 +279,7 @@ def of_its_own(index: Index, null: float, ceiling: float) -> Index:
     if index.verdict != NOT_SHARED or null <= 0.5 * ceiling:
         return index
     reason = f"most of it serves other classes as well (null {null:.2g}, ceiling {ceiling:.2g})"
-    return replace(index, verdict=CANNOT_TELL, reason=reason)
+    return replace(index, verdict=UNKNOWN, reason=reason)
 
 
 def no_gap(gap: float, left_out: np.ndarray, *, rounding: float) -> Index | None:
@@ -294,7 +294,7 @@ def no_gap(gap: float, left_out: np.ndarray, *, rounding: float) -> Index | None
         f"the gap between the runs is {gap:.2g}, less than 3 of its standard errors "
         f"(3 x {error:.2g}): it is too uncertain to divide by"
     )
-    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
 
 
 def rounded(values: np.ndarray, rounding: float) -> np.ndarray:

@@ -285,7 +285,7 @@ def stitch(
 
     Returns:
         A table with a row for each pair of sites, domain and `measure`: "stitched", judged as
-        shared, partly, not or cannot tell; "there and back", A's own accuracy from B's side, mapped
+        shared, partly, not or unknown; "there and back", A's own accuracy from B's side, mapped
         back; and the controls "another seed", "untrained", "classes exchanged" and "pictures
         shuffled". Rows of single classes (`label`) have no interval.
 

@@ -33,7 +33,7 @@ from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
+from interp.core.statistics.index_of_sharing import UNKNOWN, Index
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -314,7 +314,7 @@ def _summarise(values: Values, drawn: Transplants, seed: int) -> pd.DataFrame:
         spread = jackknife(means[0], left[:, 0])
         index = index_of(means, left, rounding=ROUNDING * largest)
         if is_cut:
-            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, CUT)
+            index = Index(np.nan, np.nan, np.nan, UNKNOWN, CUT)
         table.append(about.row(spread, null=means[1], ceiling=means[2], index=index, p=p))
     return pd.DataFrame(table)
 

@@ -205,7 +205,7 @@ def expected(blueprint: PlantedBlueprint) -> tuple[Expected, ...]:
     """What every measure must say of a planted model, at every site where it is taken.
 
     The answer is `shared`, `partly shared` (by the dose), `not shared`, `in part` (somewhere
-    between the ends, and none of these is wrong), or `blind`: the measure cannot tell there, and
+    between the ends, and none of these is wrong), or `blind`: the answer is unknown there, and
     what it says is no evidence either way.
 
     >>> from interp.circuits.planted.vit import Blueprint

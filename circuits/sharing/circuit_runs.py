@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from interp.circuits.patching.localise import by_class
+from interp.circuits.patching.localise import by_class, class_mean
 from interp.circuits.sharing.class_circuits import ClassCircuits
 from interp.circuits.sharing.cuts import Cut
 from interp.circuits.sharing.overlap_measures import first_of_others, matters
@@ -27,7 +27,8 @@ class CircuitRuns:
     domains' circuits have in common), of which the last three need not be there, and `[size example
     null]` for other, which are circuits of the classes `others` `[example null]`. `matched` is how
     large these are, and `common` how large the core is, as shares of the class's own, `[size]`;
-    `sizes` how large those of the ceiling are, as shares of all parts.
+    `sizes` how large those of the ceiling are, as shares of all parts; `half` says of each example
+    which half of the artists drew it, the other having made the circuits.
     """
 
     work: Mapping[str, np.ndarray]
@@ -38,6 +39,7 @@ class CircuitRuns:
     matched: np.ndarray
     common: np.ndarray
     sizes: np.ndarray
+    half: np.ndarray
     known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
 
     @property
@@ -76,9 +78,21 @@ class CircuitRuns:
 
     def shift(self, sizes: np.ndarray, null: str) -> np.ndarray:
         """How much more the class's own circuit does than those of the null, `[class]`."""
+        return by_class(self._beyond(sizes, null), self.labels)
+
+    def by_half(self, sizes: np.ndarray, null: str) -> tuple[float, float]:
+        """The same of all classes for pictures by each half of the artists, as shares of the gap:
+        two numbers without a picture in common."""
+        rows = np.stack([self._beyond(sizes, null), self.gap])
+        halves = [self.half == side for side in (0, 1)]
+        ends = [[class_mean(row[h], self.labels[h]) for row in rows] for h in halves]
+        first, second = (more / gap if gap > 0 else np.nan for more, gap in ends)
+        return float(first), float(second)
+
+    def _beyond(self, sizes: np.ndarray, null: str) -> np.ndarray:
         work = self.work[null][sizes].mean(axis=0)
         work = work.mean(axis=1) if null == "other" else work
-        return by_class(self.work["own"][sizes].mean(axis=0) - work, self.labels)
+        return self.work["own"][sizes].mean(axis=0) - work
 
 
 def run_circuits(
@@ -140,7 +154,8 @@ def run_circuits(
         over = over.reshape(len(shares), len(kinds), -1)
         work = {kind: over[:, np.flatnonzero(np.array(kinds) == kind)] for kind in chosen[0]}
         corrupt = part.pairs.corrupt.label.map(place).fillna(-1).to_numpy()
-        halves.append((work, ends[0] - ends[1], labels, corrupt, others))
+        half = np.full(len(labels), side)
+        halves.append((work, ends[0] - ends[1], labels, corrupt, others, half))
     works, *columns = zip(*halves, strict=True)
     joined = {
         kind: np.concatenate([work[kind] for work in works], axis=2).swapaxes(1, 2)
@@ -149,9 +164,9 @@ def run_circuits(
     if "random" in joined:
         joined["random"] = joined["random"].mean(axis=2, keepdims=True)
     work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
-    gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
+    gap, labels, corrupt, others, half = (np.concatenate(column) for column in columns)
     ends = matched.min(axis=0), common.mean(axis=0), sizes.mean(axis=0)
-    return CircuitRuns(work, gap, labels, corrupt, others, *ends)
+    return CircuitRuns(work, gap, labels, corrupt, others, *ends, half)
 
 
 def _circuits(

@@ -24,7 +24,7 @@ from interp.core.arguments import check_counts, check_shares
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, Index
+from interp.core.statistics.index_of_sharing import NOT_SHARED, UNKNOWN, Index
 from interp.core.tables import Table
 
 TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -327,6 +327,8 @@ def _row(both: _Both, chosen: np.ndarray, seed: int, p: float) -> dict[str, obje
         terms, means = np.full_like(terms, np.nan), np.full_like(means, np.nan)
     row = about.with_verdict(terms, index=index, p=p)
     core = {"core": means[5], "core_share": float(runs.common[chosen].mean())}
+    halves = (np.nan, np.nan) if small else runs.by_half(chosen, null)
+    core |= dict(zip(("half_1", "half_2"), halves, strict=True))
     return row | {"own": means[2], "random": means[4], **core}
 
 
@@ -336,7 +338,7 @@ def _unmatched(runs: CircuitRuns, sizes: np.ndarray) -> Index | None:
     if least >= MATCHED:
         return None
     reason = f"only {least:.0%} as many parts are left that are none of the class's: lower shares"
-    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
 
 
 def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
@@ -351,7 +353,7 @@ def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
         return None
     said = both.question.own_work.format(does=" and ".join(weak))
     reason = f"{said}, {both.question.least:.0%} are needed"
-    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
 
 
 def _drawings(circuits: ClassCircuits) -> int:

@@ -19,7 +19,7 @@ from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP, NEGLIG
 from interp.circuits.sharing.overlap_rows import Compared, circuits_row, overlap_row, rewired_row
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.doors import door
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
+from interp.core.statistics.index_of_sharing import UNKNOWN, Index
 from interp.core.tables import Table
 
 LEVELS = ("node", "edge")
@@ -281,4 +281,4 @@ def _silent(scores: Scores, domain: str, classes: Sequence[Hashable]) -> Index |
         f"the model does not tell classes in {domain}: their metric lies {gaps.mean():.2g} above "
         f"that of other classes, below 3 standard errors ({3 * error:.2g})"
     )
-    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)

@@ -17,11 +17,11 @@ from interp.circuits.sharing.overlap_measures import (
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.index_of_sharing import (
-    CANNOT_TELL,
     LEAST_ROOM,
     LEVEL,
     NOT_SHARED,
     READER,
+    UNKNOWN,
     Index,
     found_beyond_null,
     sharing_index,
@@ -68,6 +68,7 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
         return np.mean([compare(one[:, i], two[:, 1 - i]) for i in (0, 1)], axis=0)
 
     across = between(*halves)
+    apart = [np.diagonal(compare(halves[0][:, i], halves[1][:, 1 - i])).mean() for i in (0, 1)]
     within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
     generator = rng("overlap", seed)
     drawn = [across[np.arange(n), generator.permutation(n)].mean() for _ in range(n_permutations)]
@@ -91,7 +92,8 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
     if index.reason.startswith(READER):
         p = np.nan
     about = _about("circuits", null_kind, n, seed)
-    return {"measure": name, **about.with_verdict(terms, index=index, p=p)}
+    parts = {f"half_{i + 1}": float(apart[i] - terms[0, 1]) for i in (0, 1)}
+    return {"measure": name, **parts, **about.with_verdict(terms, index=index, p=p)}
 
 
 def _verdict(terms: np.ndarray, p: float, binary: bool) -> Index:
@@ -114,9 +116,9 @@ def beyond_readout(
     room, of_other = (ceiling - null for _, null, ceiling in (terms, other))
     if room < LEAST_ROOM * of_other:
         makes = f"{1 - room / of_other:.0%} of the room above another class goes to {READ_OUT}"
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{READER}: {makes}")
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, f"{READER}: {makes}")
     if index.verdict == NOT_SHARED and not p < LEVEL:
-        return replace(index, verdict=CANNOT_TELL, reason=no_more)
+        return replace(index, verdict=UNKNOWN, reason=no_more)
     return index
 
 
@@ -137,7 +139,7 @@ def _unsteady(
                 f"circuits of {name} are not found again by other artists: they agree "
                 f"{room:.2g} better than another class's, below 3 standard errors ({3 * error:.2g})"
             )
-            return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+            return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
     return None
 
 

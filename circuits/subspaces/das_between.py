@@ -49,7 +49,7 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
+from interp.core.statistics.index_of_sharing import UNKNOWN, Index
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
@@ -63,7 +63,7 @@ class BetweenKeywords(FitKeywords, total=False):
 
 
 A, B = "A", "B"
-NO_SIZE = Index(np.nan, np.nan, np.nan, CANNOT_TELL, WHOLE)
+NO_SIZE = Index(np.nan, np.nan, np.nan, UNKNOWN, WHOLE)
 SHUFFLED, BY_CHANCE = "pictures shuffled", "random directions of A"
 
 

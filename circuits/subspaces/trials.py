@@ -28,12 +28,12 @@ from interp.core.parallel import Batching
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
-    CANNOT_TELL,
     LEAST_ROOM,
     NOT_SHARED,
     PARTLY,
     READER,
     SHARED,
+    UNKNOWN,
     Index,
 )
 from interp.core.statistics.resampling import jackknife
@@ -301,7 +301,7 @@ def judge_interchange(
         return plain
     index = beyond.index
     if index.verdict == NOT_SHARED:
-        index = replace(index, verdict=CANNOT_TELL, reason=f"{NO_MORE} ({beyond.null_kind})")
+        index = replace(index, verdict=UNKNOWN, reason=f"{NO_MORE} ({beyond.null_kind})")
     return replace(beyond, index=of_one_code(index, of_varied.index, plain_varied.index))
 
 
@@ -317,7 +317,7 @@ def _against(
         why = NARROW if name == BY_CHANCE else READER
         does = f"{why}: {name} does {1 - room / of_own:.0%} of what B's own does"
         reason = "; ".join(filter(None, [does, index.reason]))
-        index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+        index = Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
     return HeldAgainst(index, means, left, value - null, name)
 
 
@@ -330,10 +330,10 @@ def of_one_code(index: Index, varied: Index, plain: Index) -> Index:
     """
     if plain.high < AMOUNT.not_below < index.high:
         found = f"what varies in A does {plain.low:.2f} to {plain.high:.2f} of B's own"
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{APART} ({found})")
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, f"{APART} ({found})")
     if index.verdict in VARIED and not varied.low > VARIED[index.verdict]:
         found = f"index of what varies in A: {varied.low:.2f} to {varied.high:.2f}"
-        return replace(index, verdict=CANNOT_TELL, reason=f"{APART} ({varied.reason or found})")
+        return replace(index, verdict=UNKNOWN, reason=f"{APART} ({varied.reason or found})")
     return index
 
 
@@ -350,4 +350,4 @@ def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:
         reason = f"the whole site does not carry the class: {no_whole}"
     elif no_fit:
         reason = f"the subspace does not carry the class in its own domain: {no_fit}"
-    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason) if reason else None
+    return Index(np.nan, np.nan, np.nan, UNKNOWN, reason) if reason else None

@@ -77,6 +77,10 @@ CHANGES = ("changed beyond noise", "within noise", "no interval", "only in A", "
 YES = frozenset({"true", "1", "1.0"})
 
 
+OLDER = {"cannot tell": "unknown"}
+"""Verdicts as older files have them."""
+
+
 def typed(frame: pd.DataFrame, columns: Mapping[str, Column] = COLUMNS) -> pd.DataFrame:
     """A table read as text, with every column as the schema says.
 
@@ -105,7 +109,8 @@ def typed(frame: pd.DataFrame, columns: Mapping[str, Column] = COLUMNS) -> pd.Da
         elif holds == "flag":
             made[str(name)] = given.fillna("").astype(str).str.lower().isin(YES)
         else:
-            made[str(name)] = given.fillna("").astype(str)
+            words = given.fillna("").astype(str)
+            made[str(name)] = words.replace(OLDER) if name == "verdict" else words
     return pd.DataFrame(made, index=frame.index)
 
 

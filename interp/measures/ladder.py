@@ -19,7 +19,7 @@ from interp.core.errors import AlikeError, SampleError, SpecificationError, chec
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.sites import BANDS, causal_sites
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import UNKNOWN
 from interp.core.tables import Table, stacked
 from interp.core.tower import Tower
 from interp.measures.circuit_tables import (
@@ -87,7 +87,7 @@ class Ladder:
             band: `early`, `middle`, `late` or `whole tower`.
 
         Returns:
-            `shared`, `partly shared`, `not shared` or `cannot tell`; the last also without such a
+            `shared`, `partly shared`, `not shared` or `unknown`; the last also without such a
             row.
 
         Raises:
@@ -97,7 +97,7 @@ class Ladder:
         check_known("read the ladder", "band", [band], [*BANDS, WHOLE], SpecificationError)
         rows = self.table.frame
         verdicts = rows[(rows["rung"] == rung) & (rows["band"] == band)]["verdict"]
-        return str(verdicts.iloc[0]) if len(verdicts) else CANNOT_TELL
+        return str(verdicts.iloc[0]) if len(verdicts) else UNKNOWN
 
     @classmethod
     def of(cls, tables: Mapping[str, Table]) -> "Ladder":
@@ -163,8 +163,8 @@ def ladder(
         lies below .2, unless p finds more than nothing; partly shared if between .1 and .9; shared
         if above .5. R2 goes by the squares of these bars, since CKA grows with the square of what
         is shared. R1 is shared already where the interval of the accuracy lies above the null. A
-        band of layers has the answer of all its sites; where some cannot tell, that of their mean,
-        and "cannot tell" where one site contradicts another. What is missing for one pair alone is
+        band of layers has the answer of all its sites; where some are unknown, that of their mean,
+        and "unknown" where one site contradicts another. What is missing for one pair alone is
         a row that says so.
 
     >>> import pandas as pd

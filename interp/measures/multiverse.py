@@ -45,7 +45,7 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
 from interp.core.sites import UNITS
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import UNKNOWN
 from interp.core.tables import COLUMNS, EVIDENCE, Table
 from interp.core.tower import Tower
 from interp.measures.circuit_tables import PER_HALF, CircuitOptions, circuits_of, cuts_of
@@ -261,7 +261,7 @@ def _answers(
     except REFUSALS as error:
         names = ("value", *EVIDENCE, "index_low", "index_high", "votes")
         nothing = {name: COLUMNS[name].empty for name in names}
-        refused = {**nothing, "n_runs": 1, "verdict": CANNOT_TELL, "reason": str(error)}
+        refused = {**nothing, "n_runs": 1, "verdict": UNKNOWN, "reason": str(error)}
         return dict.fromkeys(places, refused)
 
 

@@ -1,7 +1,7 @@
 // The map of domain by domain by layer, and what was measured on the pair that is chosen in it.
 
-const SIGNS = { "shared": "●", "partly shared": "◐", "not shared": "○", "cannot tell": "?" };
-const LOOKS = { "shared": "shared", "partly shared": "partly", "not shared": "apart", "cannot tell": "open" };
+const SIGNS = { "shared": "●", "partly shared": "◐", "not shared": "○", "unknown": "?" };
+const LOOKS = { "shared": "shared", "partly shared": "partly", "not shared": "apart", "unknown": "open" };
 const SVG = "http://www.w3.org/2000/svg";
 let map = null;
 let here = null;  // what is shown: measure, model, place, and the pair [a, b]
@@ -189,7 +189,7 @@ function cellOf(measure, a, b) {
   button.append(element("span", sign, { class: "sign" }));
   if (row && row.index !== null) button.append(element("span", show(row.index)));
   const said = row ? `${row.index === null ? "no index" : `index ${show(row.index)}${interval(row)}`}, ` +
-    `${row.verdict || "cannot tell"}` : "not measured";
+    `${row.verdict || "unknown"}` : "not measured";
   button.setAttribute("aria-label", `${map.domains[a]} to ${map.domains[b]}: ${said}`);
   button.title = `${map.domains[a]} → ${map.domains[b]}: ${said}`;
   button.addEventListener("click", () => choose(a, b));
@@ -276,7 +276,7 @@ function summary(a, b) {
   const index = row.index === null ? "no index" : `index ${show(row.index)}${interval(row)}`;
   const n = row.n === null ? "" : `, n = ${row.n} classes`;
   const why = row.reason ? ` ${row.reason}${row.reason.endsWith(".") ? "" : "."}` : "";
-  return `${measure.name}, ${where}: ${SIGNS[row.verdict] || "?"} ${row.verdict || "cannot tell"}, ${index}${n}.${why}`;
+  return `${measure.name}, ${where}: ${SIGNS[row.verdict] || "?"} ${row.verdict || "unknown"}, ${index}${n}.${why}`;
 }
 
 function pictures(a, b) {
@@ -384,7 +384,7 @@ function numbersOf(rows, a, b) {
     const line = body.insertRow();
     const place = map.places[row.s].name + (both ? ", both ways" : "");
     line.append(element("th", measure.name, { scope: "row" }));
-    for (const text of [place, `${SIGNS[row.verdict] || "?"} ${row.verdict || "cannot tell"}`,
+    for (const text of [place, `${SIGNS[row.verdict] || "?"} ${row.verdict || "unknown"}`,
       row.index === null ? "–" : show(row.index) + interval(row), show(row.value, 3), show(row.null, 3),
       show(row.ceiling, 3), row.n === null ? "–" : String(row.n), row.reason || "–"])
       line.append(element("td", text, { dir: "auto" }));

@@ -86,7 +86,7 @@ def headline(judged: Table, overall: pd.DataFrame) -> list[str]:
         if np.isfinite(row.get("right", np.nan)):
             parts.append(
                 f"right in {percent(row['right'])}, too much said in {percent(row['too_much'])}, "
-                f"cannot tell in {percent(row['cannot_tell'])}"
+                f"unknown in {percent(row['unknown'])}"
             )
         if np.isfinite(row["auroc"]):
             ends = f"{number(row['low'])} to {number(row['high'])}"
@@ -181,7 +181,7 @@ def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
 
 
 def _overall(overall: pd.DataFrame) -> WordTable:
-    columns = "n_models failed right too_much too_little cannot_tell auroc least seconds".split()
+    columns = "n_models failed right too_much too_little unknown auroc least seconds".split()
     known = [name for name in columns if name in overall and overall[name].notna().any()]
     heads = [{"n_models": "Models", "auroc": "AUROC"}.get(name, _in_words(name)) for name in known]
     rows = [
@@ -198,7 +198,7 @@ def _in_words(column: str) -> str:
 def _result_cell(name: str, value: float) -> str:
     if pd.isna(value):
         return MISSING
-    if name in ("right", "too_much", "too_little", "cannot_tell"):
+    if name in ("right", "too_much", "too_little", "unknown"):
         return percent(value)
     return f"{value:,}" if isinstance(value, int) else number(value)
 

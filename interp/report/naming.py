@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.declared.writing import plain
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c", "#a69a00")
@@ -33,7 +33,7 @@ There is one symbol more than colours, so that the seventh setting has another p
 OWN_LOOKS = (OKABE_ITO, SYMBOLS)
 """For settings none of which the page knows."""
 
-SIGNS = {SHARED: "●", PARTLY: "◐", NOT_SHARED: "○", CANNOT_TELL: "?"}
+SIGNS = {SHARED: "●", PARTLY: "◐", NOT_SHARED: "○", UNKNOWN: "?"}
 """A sign beside each verdict, so that no reader depends on colour."""
 
 CHECKPOINT = "this model"

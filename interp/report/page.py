@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.errors import OutputError
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.core.storage.store import write_atomic
 from interp.core.tables import COLUMNS
 from interp.declared.figures import FigureSpec
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 SCRIPTS = ("page.js", "terms.js", "board.js", "doors.js", "atlas.js")
 
 READ_SIGNS = {READABLE[word]: SIGNS[word] for word in READABLE}
-KINDS = {SHARED: "shared", PARTLY: "partly", NOT_SHARED: "apart", CANNOT_TELL: "open"}
+KINDS = {SHARED: "shared", PARTLY: "partly", NOT_SHARED: "apart", UNKNOWN: "open"}
 KINDS |= {READABLE[word]: KINDS[word] for word in READABLE}
 """The signs of answers, and how the page's styles call them; R1 has words of its own."""
 

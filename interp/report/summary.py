@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from interp.core.errors import sequence
 from interp.core.sites import band_of
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, VERDICTS
+from interp.core.statistics.index_of_sharing import SHARED, UNKNOWN, VERDICTS
 from interp.core.statistics.replication import mean_of_intervals
 from interp.declared.figures import NATURAL, OTHER, GistSpec, SectionSpec
 from interp.declared.writing import in_points, number, percent, percents
@@ -131,7 +131,7 @@ def _intervened(levels: Frame) -> str:
 def foremost(rows: Frame) -> Frame:
     """The row of L4 that stands for it: of those decided, if any is, the one of largest weight."""
     own = rows[rows["level"] == "L4"]
-    decided = own[own["verdict"] != CANNOT_TELL]
+    decided = own[own["verdict"] != UNKNOWN]
     own = decided if len(decided) else own
     return own.loc[own["weight"].abs().sort_values(na_position="first").index].tail(1)
 

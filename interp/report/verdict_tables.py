@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
+from interp.core.statistics.index_of_sharing import NOT_SHARED, SHARED, UNKNOWN, VERDICTS
 from interp.data.mixtures.settings import trained_on
 from interp.declared.writing import MISSING, in_points, number, percent, plural
 from interp.report.figures.training import worst_of_checks
@@ -17,7 +17,7 @@ from interp.report.naming import SIGNS, site_label
 from interp.report.page_model import PageModel
 from interp.report.rows import middle_site, of_model, of_own_pairs, of_pair, sites_by_depth
 from interp.verdicts.rungs import RUNGS
-from interp.verdicts.wording import AGAINST, APART, TOGETHER
+from interp.verdicts.wording import AGAINST, APART, OUTCOMES, TOGETHER
 
 UNMEASURED = "not measured"
 
@@ -148,15 +148,10 @@ def _answer(row: Any) -> str:
     return str(words.get(row.verdict, row.verdict))
 
 
-REFUSED = "no index"
-ANSWERS = (*VERDICTS, REFUSED)
-
-
 def answers_table(page: PageModel) -> list[WordTable]:
     """How many verdicts give each answer, rung by rung: of the study's own pair, and of all pairs.
 
-    A verdict is one band of layers of one model and pair. What has no index was refused: its reason
-    says what there was too little of.
+    A verdict is one band of layers of one model and pair. The reason says why one is unknown.
     """
     rows = page.frame("ladder")
     rows = rows[(rows["rung"] != "") & (rows["control"] == "")]
@@ -166,15 +161,14 @@ def answers_table(page: PageModel) -> list[WordTable]:
     parts = [("the pairs that are asked about", own)]
     if len(own) < len(rows):
         parts.append(("all pairs of domains", rows))
-    words = rows["verdict"].where(rows["index"].notna() | (rows["verdict"] != CANNOT_TELL), REFUSED)
-    head = ["Rung", *(f"{SIGNS.get(word, '–')} {word}" for word in ANSWERS)]
+    head = ["Rung", *(f"{SIGNS[word]} {word}" for word in VERDICTS)]
     return [
         WordTable(
             f"How many verdicts give each answer: {name}, every band of layers, {len(part)} in all",
             head,
             [
-                [f"{rung} {RUNGS[rung].claim}", *(str((own == word).sum()) for word in ANSWERS)]
-                for rung, own in words[part.index].groupby(part["rung"])
+                [f"{rung} {RUNGS[rung].claim}", *(str((own == word).sum()) for word in VERDICTS)]
+                for rung, own in part["verdict"].groupby(part["rung"])
             ],
         )
         for name, part in parts
@@ -230,22 +224,25 @@ def _at(rows: Frame, natural: Any) -> str:
 
 
 def _one_way(row: pd.Series) -> str:
-    verdict = row["verdict"] or CANNOT_TELL
+    verdict = row["verdict"] or UNKNOWN
     if not math.isfinite(row["index"]):
-        return f"{_signed(verdict)}: {row['reason'] or REFUSED}"
+        return f"{_signed(verdict)}: {row['reason'] or MISSING}"
     ends = f"{number(row['index_low'])} to {number(row['index_high'])}"
     return f"{_signed(verdict)}, {number(row['index'])} ({ends})"
 
 
-LINK_SIGNS = {TOGETHER: "●", AGAINST: "⊖", APART: "○", CANNOT_TELL: "?"}
+LINK_SIGNS = {TOGETHER: "●", AGAINST: "⊖", APART: "○", UNKNOWN: "?"}
 
 
 def levels_table(page: PageModel) -> list[WordTable]:
-    """Every level's verdict with its number, why it cannot be told, and what would decide."""
+    """Every level's verdict with its number, why it is unknown, and what would decide."""
     names: dict[tuple[str, ...], list[str]] = {}
     for row in page.frame("levels").itertuples():
         held = f", {row.adjusted} held constant" if row.adjusted else ""
-        link, name = _link(row), f"{row.rung} {row.measure}{held}".strip()
+        outcome = getattr(row, "outcome", "")
+        outcome = outcome if outcome in OUTCOMES else "accuracy"  # of older results
+        what = f", {OUTCOMES[outcome]}" if outcome != "accuracy" else ""
+        link, name = _link(row), f"{row.rung} {row.measure}{what}{held}".strip()
         cells = (
             str(row.level),
             name if link != MISSING else "",  # what has no number and fails alike is one row

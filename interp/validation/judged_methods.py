@@ -19,7 +19,7 @@ from interp.core.errors import SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.limited_work import Failure, time_limited
 from interp.core.progress import track
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.core.tables import Table
 from interp.validation.planted_ladder import outcome
 from interp.validation.puzzles import (
@@ -39,7 +39,7 @@ SHARING = "sharing"
 ASKS = (SHARING, "edges", "nodes")
 """What a method may be asked."""
 
-VERDICTS = (SHARED, PARTLY, NOT_SHARED, CANNOT_TELL)
+VERDICTS = (SHARED, PARTLY, NOT_SHARED, UNKNOWN)
 SHORT = {"partly": PARTLY, "not": NOT_SHARED}
 """Answers that may be said in short."""
 
@@ -107,7 +107,7 @@ def ask_sharing(method: Method, blueprint: Blueprint) -> Rows:
         own = said if isinstance(said, Answer) else said.get(rung)
         if own is None:  # a method need not speak of every rung
             continue
-        # who says "cannot tell" without a number abstains all the same
+        # who says "unknown" without a number abstains all the same
         came = outcome(answer, own.verdict, 0.0) if own.verdict else SCORED
         row = {"rung": rung, "expected": answer, "verdict": own.verdict, "index": own.index}
         rows.append(place_of(blueprint) | row | {"outcome": came, "reason": "", "seconds": seconds})
@@ -234,7 +234,7 @@ def judge_method(
     Args:
         method: `"MODULE:FUNCTION"`, which runs in processes of its own, or a function, which runs
             in this one. For `ask="sharing"` it takes a `SharingPuzzle` and returns "shared",
-            "partly shared", "not shared" or "cannot tell"; or a number, the larger the more is
+            "partly shared", "not shared" or "unknown"; or a number, the larger the more is
             shared; or both as `{"verdict": ..., "index": ...}`; or one of these for each rung that
             it speaks of, `{"R3": ..., "R6": ...}`. For edges or nodes it takes a `CircuitPuzzle`
             and returns a score for each of `puzzle.parts`, in order or by name.

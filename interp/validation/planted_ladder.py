@@ -14,7 +14,7 @@ from interp.circuits import Edges, overlap, transplant
 from interp.circuits.planted.conditions import expected
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
-from interp.core.statistics.index_of_sharing import AMOUNT, CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import AMOUNT, NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.core.tables import Table
 from interp.measures.circuit_tables import REDRAWS, circuits_of
 from interp.measures.ladder import CAUSAL, OF_FEATURES, Ladder, ladder_tables
@@ -35,14 +35,14 @@ COLUMNS = [*PLACE, "measure", "site", *ANSWER]
 def outcome(answer: str, verdict: str, index: float) -> str:
     """Whether a verdict is right, given the declared answer; `index` is NaN where none was given.
 
-    >>> outcome("shared", "cannot tell", 0.4), outcome("not shared", "shared", 0.9)
+    >>> outcome("shared", "unknown", 0.4), outcome("not shared", "shared", 0.9)
     ('abstained', 'wrong')
-    >>> outcome("shared", "cannot tell", float("nan"))
+    >>> outcome("shared", "unknown", float("nan"))
     'refused'
     """
     if answer not in (SHARED, PARTLY, NOT_SHARED):
         return "reported"
-    if verdict == CANNOT_TELL:
+    if verdict == UNKNOWN:
         return "refused" if math.isnan(index) else "abstained"
     return "right" if verdict == answer else "wrong"
 
@@ -152,7 +152,7 @@ def judge(blueprint: PlantedBlueprint, measures: Collection[str] | None = None) 
 
     The model is planted, disguised, and measured on pictures of 8 bits, as a CLIP would be; by all
     measures that have an answer declared, or by some of them. `outcome` is right or wrong where
-    sharing must or must not be seen, abstained where the measure has an index and cannot tell,
+    sharing must or must not be seen, abstained where the measure has an index and says unknown,
     refused where it has none (no room, no faithful circuit, the reader), and reported where the
     answer is declared in part or blind.
     """

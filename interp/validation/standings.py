@@ -1,4 +1,4 @@
-"""Standing of a judged method: how often it is right, says too much, or cannot tell."""
+"""Standing of a judged method: how often it is right, says too much, or "unknown"."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from scipy.stats import beta, rankdata
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.core.tables import Table
 from interp.validation.judged_methods import FAILED
 from interp.validation.puzzles import PLACE
@@ -29,7 +29,7 @@ OWN = {
     "right": "share of its verdicts that are right",
     "too_much": "share of its verdicts that say too much",
     "too_little": "share of its verdicts that say too little",
-    "cannot_tell": "share of its verdicts that cannot tell",
+    "unknown": "share of its verdicts that are unknown",
     "auroc": "how often what is shared (or in the circuit) is ranked above what is not",
     "n_auroc": "how many models that is of",
     "least": "the smallest over models and domains",
@@ -55,7 +55,7 @@ def standing(judged: Table, *, by: Sequence[str] = ()) -> Table:
 
     Returns:
         Of sharing: `n_models`; how many it `failed` in; shares of its verdicts that are right, say
-        too much, say too little, and cannot tell; `auroc` of its index for shared against not
+        too much, say too little, and are unknown; `auroc` of its index for shared against not
         shared, where partly shared models are left out, with the interval of 1,000 draws of models;
         `false_shared` and `false_not`, how many of the models that share nothing (all) were called
         the opposite, with 95 % bounds. Of circuits: `auroc`, the mean over models, with its
@@ -97,7 +97,7 @@ def _of_sharing(own: pd.DataFrame) -> dict[str, object]:
         "right": _share(spoken["verdict"] == spoken["expected"]),
         "too_much": _share(beyond > 0),
         "too_little": _share(beyond < 0),
-        "cannot_tell": _share(spoken["verdict"] == CANNOT_TELL),
+        "unknown": _share(spoken["verdict"] == UNKNOWN),
         "auroc": area,
         "low": low,
         "high": high,

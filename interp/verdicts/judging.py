@@ -11,9 +11,9 @@ import pandas as pd
 
 from interp.core.sites import LAST, band_of
 from interp.core.statistics.index_of_sharing import (
-    CANNOT_TELL,
     NOT_SHARED,
     SHARED,
+    UNKNOWN,
     AnswerBars,
     units_to_decide,
 )
@@ -99,7 +99,7 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
                 "n_judged": votes.n,
                 "n_units": group["n_units"].min(),
                 "reason": "; ".join(told_once(votes.reasons)),
-                "needed": _needed(votes, group, rung.bars) if verdict == CANNOT_TELL else "",
+                "needed": _needed(votes, group, rung.bars) if verdict == UNKNOWN else "",
             }
         )
     return pd.DataFrame(found)
@@ -139,13 +139,13 @@ def withhold(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
         told: What `learning` returns.
 
     Returns:
-        The rows; those of models that did not learn are "cannot tell", and say why.
+        The rows; those of models that did not learn are "unknown", and say why.
 
     >>> told = pd.DataFrame({"setting": ["a"], "learned": [False], "reason": ["nothing learned"]})
     >>> rows = pd.DataFrame({"setting": ["a", "b"], "index": 0.9, "index_low": 0.8,
     ...                      "index_high": 1.0, "verdict": "shared", "reason": "", "control": ""})
     >>> withhold(rows, told)[["verdict", "reason"]].values.tolist()
-    [['cannot tell', 'nothing learned'], ['shared', '']]
+    [['unknown', 'nothing learned'], ['shared', '']]
     """
     failed = why_not(rows, told)
     if failed.isna().all():
@@ -153,7 +153,7 @@ def withhold(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     made = rows.copy()
     here = failed.notna()
     made.loc[here, ["index", "index_low", "index_high"]] = np.nan
-    made.loc[here, "verdict"] = CANNOT_TELL
+    made.loc[here, "verdict"] = UNKNOWN
     made.loc[here, "reason"] = failed[here]
     return made
 

@@ -16,12 +16,12 @@ from interp.circuits.sharing.circuit_transfer import NECESSITY_OVER_SIZES, OVER_
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
-    CANNOT_TELL,
     GEOMETRY,
     LEVEL,
     NOT_SHARED,
     PARTLY,
     SHARED,
+    UNKNOWN,
     AnswerBars,
 )
 from interp.probes.geometry.directions import DISCRIMINANT, MEAN_DIFFERENCE
@@ -39,7 +39,7 @@ it also fails where the class is there (.20 of 30 simulated studies with two art
 
 
 def by_index(bars: AnswerBars) -> Mapping[str, str]:
-    """Where a rung gives each answer by the interval of its index; elsewhere it cannot tell."""
+    """Where a rung gives each answer by the interval of its index; elsewhere it is unknown."""
     least, low, high, most = (f"{bar:g}".removeprefix("0") for bar in astuple(bars))
     return {
         SHARED: f"the index's 95 % interval lies above {most} and reaches {high}",
@@ -141,7 +141,7 @@ def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
             for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
         },
     )
-    verdicts = pd.Series(CANNOT_TELL, index=rows.index)
+    verdicts = pd.Series(UNKNOWN, index=rows.index)
     few = rows.get("n_drawings", np.inf) < LEAST_HANDS * rows["n_units"]
     low = (rows["index_high"] < 0.2) & ~(rows["p"] < LEVEL)
     verdicts[low & ~few] = NOT_SHARED
@@ -150,7 +150,7 @@ def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
     )
     verdicts[rows["low"] > rows["null"]] = SHARED
     rows["verdict"] = verdicts
-    order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
+    order = {NOT_SHARED: 0, UNKNOWN: 1, SHARED: 2}
     keys = [name for name in ("site", *PLACE) if name in rows]
     group = rows.groupby(keys, dropna=False, sort=False).ngroup()
     ranked = rows.assign(group=group, rank=rows["verdict"].map(order)).sort_values(

@@ -9,11 +9,11 @@ import pandas as pd
 
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
-    CANNOT_TELL,
     LEVEL,
     NOT_SHARED,
     PARTLY,
     SHARED,
+    UNKNOWN,
     AnswerBars,
     verdict_of_interval,
 )
@@ -45,26 +45,26 @@ def count_votes(rows: pd.DataFrame, *, by_mean: bool = True, bars: AnswerBars = 
     "shared" where another says "not shared"; it is judged at `bars`, as the rows were.
 
     >>> rows = pd.DataFrame({"index": [0.8, 0.6], "index_low": [0.7, 0.4], "index_high": [1, 0.9],
-    ...                      "verdict": ["shared", "cannot tell"], "reason": ["", ""]})
+    ...                      "verdict": ["shared", "unknown"], "reason": ["", ""]})
     >>> votes = count_votes(rows)
     >>> votes.verdict, votes.verdicts, round(votes.index, 1)
-    ('shared', '1 of 2 shared, 1 of 2 cannot tell', 0.7)
+    ('shared', '1 of 2 shared, 1 of 2 unknown', 0.7)
     """
-    said, reasons = [str(word) or CANNOT_TELL for word in rows["verdict"]], list(rows["reason"])
+    said, reasons = [str(word) or UNKNOWN for word in rows["verdict"]], list(rows["reason"])
     counted = Counter(said)
     verdict = agreement(counted)
     ends = rows[["index", "index_low", "index_high"]].to_numpy(dtype=float)
     known = ~np.isnan(ends).any(axis=1)
     index, low, high = ends[known].mean(axis=0) if known.any() else [np.nan] * 3
-    if by_mean and verdict == CANNOT_TELL and not {SHARED, NOT_SHARED} <= set(counted):
+    if by_mean and verdict == UNKNOWN and not {SHARED, NOT_SHARED} <= set(counted):
         guarded = any(
-            there and word == CANNOT_TELL and reason
+            there and word == UNKNOWN and reason
             for there, word, reason in zip(known, said, reasons, strict=True)
         )
         if 2 * known.sum() >= len(rows) and not guarded:
             verdict = verdict_of_interval(low, high, bars)
             if verdict == NOT_SHARED and "p" in rows and (rows["p"][known] < LEVEL).any():
-                verdict = CANNOT_TELL
+                verdict = UNKNOWN
     return Votes(
         float(index),
         float(low),
@@ -81,24 +81,24 @@ def agreement(verdicts: Iterable[str]) -> str:
 
     >>> agreement(["shared", "shared"]), agreement(["shared", "partly shared"])
     ('shared', 'partly shared')
-    >>> agreement(["shared", "not shared"]), agreement(["shared", "cannot tell"])
-    ('cannot tell', 'cannot tell')
+    >>> agreement(["shared", "not shared"]), agreement(["shared", "unknown"])
+    ('unknown', 'unknown')
     """
     said = set(verdicts)
     if len(said) == 1:
         return next(iter(said))
-    return PARTLY if said in ({SHARED, PARTLY}, {PARTLY, NOT_SHARED}) else CANNOT_TELL
+    return PARTLY if said in ({SHARED, PARTLY}, {PARTLY, NOT_SHARED}) else UNKNOWN
 
 
 def of_both(first: str, second: str) -> str:
     """The verdict of two things that must both hold: one that denies is enough, the weaker counts.
 
-    >>> of_both("shared", "partly shared"), of_both("cannot tell", "not shared")
+    >>> of_both("shared", "partly shared"), of_both("unknown", "not shared")
     ('partly shared', 'not shared')
-    >>> of_both("shared", "cannot tell")
-    'cannot tell'
+    >>> of_both("shared", "unknown")
+    'unknown'
     """
-    order = (NOT_SHARED, CANNOT_TELL, PARTLY, SHARED)
+    order = (NOT_SHARED, UNKNOWN, PARTLY, SHARED)
     return min(first, second, key=order.index)
 
 
@@ -108,11 +108,11 @@ def of_cuts(verdicts: Iterable[str]) -> str:
     Wiring is the same only if every cut that can tell says so; a cut that cannot tell classes apart
     leaves it to the others; one that finds a part outweighs one that finds all.
 
-    >>> of_cuts(["shared", "cannot tell"]), of_cuts(["shared", "not shared"]), of_cuts([])
-    ('shared', 'not shared', 'cannot tell')
+    >>> of_cuts(["shared", "unknown"]), of_cuts(["shared", "not shared"]), of_cuts([])
+    ('shared', 'not shared', 'unknown')
     """
     said = set(verdicts)
-    return next((one for one in (NOT_SHARED, PARTLY, SHARED) if one in said), CANNOT_TELL)
+    return next((one for one in (NOT_SHARED, PARTLY, SHARED) if one in said), UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def agreement_with_usual(rows: pd.DataFrame) -> Agreement:
     """Hold verdicts against that of the usual way, by the columns `default, index, verdict`.
 
     >>> rows = pd.DataFrame({"default": [True, False, False, False], "index": [0.9, 0.8, 0, None],
-    ...                      "verdict": ["shared", "shared", "not shared", "cannot tell"]})
+    ...                      "verdict": ["shared", "shared", "not shared", "unknown"]})
     >>> told = agreement_with_usual(rows)
     >>> told.share, told.refused, told.against
     (0.5, 1, 1)

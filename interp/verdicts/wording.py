@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from interp.core.statistics.correlations import Link
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
-from interp.core.statistics.power import SMALL
-from interp.core.statistics.reliability import RELIABLE
+from interp.core.statistics.index_of_sharing import UNKNOWN
+from interp.core.statistics.power import SMALL, least_visible
 from interp.declared.writing import between, number, plural
 
 TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
@@ -26,6 +25,13 @@ LEVELS = {
     "L4": "by intervention",
 }
 
+OUTCOMES = {
+    "accuracy": "generalization",
+    "knowing": "knowing held-out classes",
+    "bias": "the bias against held-out classes",
+}
+"""What is held against sharing, in words."""
+
 GOES = {TOGETHER: "goes with", AGAINST: "goes against", APART: "does not go with"}
 CLASSES = {
     TOGETHER: "classes that are shared more are recognised better",
@@ -38,7 +44,7 @@ CAUSES = {
     AGAINST: "held-out classes are recognised worse in the test domain because classes lie in "
     "the same directions there as in natural pictures",
     APART: "sharing directions is not what makes held-out classes recognised in the test domain",
-    CANNOT_TELL: "nothing about causes",
+    UNKNOWN: "nothing about causes",
 }
 """What each verdict of L4 allows to be said, of this mixture, layer and term."""
 
@@ -46,64 +52,72 @@ CAUSES = {
 def judge_link(link: Link, p_adjusted: float) -> tuple[str, str]:
     """The verdict on a link, and the condition that keeps it from another; "" where none does.
 
-    "does not go together" is an equivalence: the interval lies within |r| < .3. "goes together" and
-    "goes against" need an interval that excludes 0, p (after Holm) of at most .05, and a sign that
-    no single mixture carries. All else is "cannot tell", as is whatever has too few units, a
-    reliability below .6, or a spread below two standard errors.
+    "does not go together" is an equivalence: the interval lies within |r| < .3, and within what
+    noise leaves of that. "goes together" and "goes against" need an interval that excludes 0, p
+    (after Holm) of at most .05, and a sign that no single mixture carries. All else is "unknown",
+    as is whatever has too few units or a spread below two standard errors. Noise hides a link and
+    makes none: a reliability below .6, or unknown, forbids "does not go together" alone.
 
     >>> enough = {"mixture": 10}
     >>> judge_link(Link(0.8, 0.5, 0.9, 0.001, enough, {"mixture": 8}, reliability=0.9), 0.005)
     ('goes together', '')
     >>> judge_link(Link(0.1, -0.4, 0.5, 0.7, enough, {"mixture": 8}, reliability=0.9), 1.0)[0]
-    'cannot tell'
+    'unknown'
     """
     if link.reason:
-        return CANNOT_TELL, link.reason
+        return UNKNOWN, link.reason
     few = [
         f"{link.n.get(unit, 0)} {plural(unit, link.n.get(unit, 0))}, at least {least} are needed"
         for unit, least in link.least.items()
         if link.n.get(unit, 0) < least
     ]
     if few:
-        return CANNOT_TELL, "; ".join(few)
-    if not np.isfinite(link.reliability):
-        return CANNOT_TELL, "reliability is not known: measure sharing on two halves of drawings"
-    if link.reliability < RELIABLE:
-        return CANNOT_TELL, (
-            f"reliability {link.reliability:.2f} ({link.reliability_kind}) is below {RELIABLE}"
-        )
+        return UNKNOWN, "; ".join(few)
     if link.narrow:
-        return CANNOT_TELL, link.narrow
+        return UNKNOWN, link.narrow
     if not np.isfinite([link.low, link.high]).all():
-        return CANNOT_TELL, "no interval: without one unit a number does not vary"
+        return UNKNOWN, "no interval: without one unit a number does not vary"
     if -SMALL < link.low and link.high < SMALL:
-        return APART, ""
+        noisy = _noisy(link)
+        return (UNKNOWN, noisy) if noisy else (APART, "")
     if link.low <= 0 <= link.high:
-        return CANNOT_TELL, (
+        return UNKNOWN, (
             f"the interval {number(link.low)} to {number(link.high)} holds both 0 and |r| = {SMALL}"
         )
     if not p_adjusted <= SIGNIFICANT:
-        return CANNOT_TELL, f"p = {p_adjusted:.3f} after Holm's adjustment is above {SIGNIFICANT}"
+        return UNKNOWN, f"p = {p_adjusted:.3f} after Holm's adjustment is above {SIGNIFICANT}"
     if link.flips:
-        return CANNOT_TELL, f"the sign is another without {link.flips}"
+        return UNKNOWN, f"the sign is another without {link.flips}"
     return (TOGETHER if link.value > 0 else AGAINST), ""
 
 
-def licence(level: str, verdict: str) -> str:
+def _noisy(link: Link) -> str:
+    """Why the number is too noisy to say that there is no link; "" where it is not."""
+    if not np.isfinite(link.reliability):
+        return "reliability is not known: measure sharing on two halves of drawings"
+    if max(-link.low, link.high) >= least_visible(link.reliability):
+        found = f"reliability {link.reliability:.2f} ({link.reliability_kind})"
+        return f"no link is seen, but at {found} noise may hide one"
+    return ""
+
+
+def licence(level: str, verdict: str, outcome: str = "accuracy") -> str:
     """The words that a verdict licenses at a level, no stronger ones.
 
     >>> licence("L2", "goes together")
     'within a mixture, generalization goes with sharing'
-    >>> licence("L1", "cannot tell")
-    'whether generalization goes with sharing across mixtures cannot be told'
+    >>> licence("L1", "unknown")
+    'whether generalization goes with sharing across mixtures is unknown'
+    >>> licence("L1", "does not go together", "bias")
+    'across mixtures, the bias against held-out classes does not go with sharing'
     """
     if level == "L4":
         return CAUSES[verdict]
     if level == "L3":
-        return CLASSES.get(verdict, f"whether {CLASSES[TOGETHER]} cannot be told")
+        return CLASSES.get(verdict, f"whether {CLASSES[TOGETHER]} is unknown")
     if verdict not in GOES:
-        return f"whether generalization goes with sharing {LEVELS[level]} cannot be told"
-    return f"{LEVELS[level]}, generalization {GOES[verdict]} sharing"
+        return f"whether {OUTCOMES[outcome]} goes with sharing {LEVELS[level]} is unknown"
+    return f"{LEVELS[level]}, {OUTCOMES[outcome]} {GOES[verdict]} sharing"
 
 
 def disagreement(levels: pd.DataFrame) -> str:
@@ -111,13 +125,14 @@ def disagreement(levels: pd.DataFrame) -> str:
 
     `levels` is a frame with the columns `level, rung, measure, adjusted, verdict`.
 
-    >>> said = {"rung": "R2", "measure": "debiased CKA", "adjusted": ""}
+    >>> said = {"rung": "R2", "measure": "debiased CKA", "outcome": "accuracy", "adjusted": ""}
     >>> disagreement(pd.DataFrame([{"level": "L1", "verdict": "goes together", **said},
     ...                            {"level": "L2", "verdict": "goes against", **said}]))
     'By R2 (debiased CKA), accuracy goes with sharing across mixtures, but against it within a
     mixture: what differs between mixtures makes both, or hides what sharing does.'
     """
     signed = levels[levels["verdict"].isin([TOGETHER, AGAINST]) & (levels["adjusted"] == "")]
+    signed = signed[signed["outcome"] != "bias"]
     first = signed[signed["level"] == "L1"]
     for row in first.itertuples():
         others = signed[(signed["level"].isin(["L2", "L3"])) & (signed["rung"] == row.rung)]
@@ -147,10 +162,10 @@ def level_sentence(row: Any) -> str:
     p = row["p_adjusted"]
     shown = f", p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}" if np.isfinite(p) else ""
     value = f" (r = {number(row['value'])}, {ends}{shown})" if np.isfinite(row["value"]) else ""
-    why = f": {row['reason']}" if row["verdict"] == CANNOT_TELL and row["reason"] else ""
+    why = f", because {row['reason']}" if row["verdict"] == UNKNOWN and row["reason"] else ""
     to_do = f"; {row['needed']} would decide" if row["needed"] else ""
     nothing = ""
-    if row["verdict"] != CANNOT_TELL and row["gain"] <= 0:
+    if row["verdict"] != UNKNOWN and row["gain"] <= 0:
         nothing = "; it adds nothing to what else foretells accuracy"
     text = f"By {row['rung']} ({row['measure']}){beyond}, {row['licence']}{value}"
     return f"{text}{why}{to_do}{nothing}."

@@ -35,7 +35,7 @@ from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import UNKNOWN
 from interp.core.statistics.resampling import jackknife, sign_flip_p
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -180,7 +180,7 @@ def ablate_shared(
         counts += f", which alone cost {alone[0]:.2f} and {alone[1]:.2f} logits"
     if not len(pairs):
         blank = {name: np.nan for name in ("value", "low", "high", "null", "ceiling", "index", "p")}
-        blank |= {"verdict": CANNOT_TELL, "removed": np.nan}
+        blank |= {"verdict": UNKNOWN, "removed": np.nan}
         why = f"no shared feature is matched by a private one: {counts}"
         rows = [row | blank | {"reason": why} for row in rows]
     place = {"site": site, "layer": tower.layer(site)}

@@ -17,7 +17,7 @@ from interp.core.errors import listed
 from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index, sharing_index
+from interp.core.statistics.index_of_sharing import UNKNOWN, Index, sharing_index
 from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
 from interp.probes.features.features import Features, check_domains, varies
@@ -213,7 +213,7 @@ class _Site:
             left = np.column_stack([value, null, ceiling])
             index = sharing_index(*map(float, left[0]), left_out=left[1:])
         if factor == "class" and not self.constant and (alike := self._without_classes(names)):
-            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, alike)
+            index = Index(np.nan, np.nan, np.nan, UNKNOWN, alike)
         if overlap:  # an angle is no question of sharing
             index = Index(index.value, index.low, index.high, "", index.reason)
         evidence = about(

@@ -29,7 +29,8 @@ class Measured:
     value, null: "left site site"; within (a domain's halves): "left site"; drawn: "permutation site
     site"; failed: why a site cannot be measured, in each domain; refused: why a pair of sites
     cannot be; errors: standard errors of value, ceiling and index "3 site site", where they are
-    known without leaving out.
+    known without leaving out; halves: the value of A_1 and B_2, and of A_2 and B_1, of the first
+    deal, "2 site site", of inner products of matrices.
     """
 
     failed: tuple[np.ndarray, np.ndarray]
@@ -39,6 +40,7 @@ class Measured:
     within: tuple[np.ndarray, np.ndarray]
     drawn: np.ndarray
     errors: np.ndarray | None = None
+    halves: np.ndarray | None = None
 
     @staticmethod
     def nothing(
@@ -85,6 +87,7 @@ def by_matrix(sides: tuple[Side, Side], design: ComparisonDesign) -> Measured:
         within=(within[0], within[1]),
         drawn=permuted(first, second, meetings, orders),
         errors=standard_errors(first, second, meetings) if design.exact else None,
+        halves=np.stack([_met(first[:1], second[:1], [one]) for one in ((0, 1), (1, 0))]),
     )
 
 

@@ -344,6 +344,9 @@ class Comparison:
             spread = jackknife(float(scaled[0]), scaled[1:])
             row |= {"value": spread.value, "low": spread.low, "high": spread.high}
             row["ceiling"] = 1.0 if ceiling[0] > 0 else np.nan
+        elif found.halves is not None:
+            apart = found.halves[:, s, t] - terms[0, 1]  # NaN where there is a reason
+            row |= dict(zip(("half_1", "half_2"), apart.tolist(), strict=True))
         return row
 
     def _reason(self, s: int, t: int) -> str:

@@ -18,7 +18,7 @@ from interp.circuits.patching.linear_maps import StitchSource
 from interp.core.artists import artist_halves
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import UNKNOWN
 from interp.core.tables import Table
 from interp.measures.ladder import Ladder, ladder_tables
 from interp.measures.subject import Subject
@@ -137,7 +137,7 @@ def _by_ladder(puzzle: SharingPuzzle, band: str, *rungs: str) -> dict[str, Answe
     table = Ladder.of({name: Table(name, frame) for name, frame in frames.items()}).table.frame
     rows = table[table["band"] == band].set_index("rung")
     known = [rung for rung in rungs if rung in rows.index and np.isfinite(rows["index"][rung])]
-    answers: dict[str, Answer] = dict.fromkeys(rungs, CANNOT_TELL)
+    answers: dict[str, Answer] = dict.fromkeys(rungs, UNKNOWN)
     for rung in known:
         answers[rung] = {"verdict": rows["verdict"][rung], "index": float(rows["index"][rung])}
     return answers

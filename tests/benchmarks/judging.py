@@ -32,7 +32,7 @@ from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.sites import band_of, find_sites
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.core.tower import Tower
 from interp.report.figures.planted_truth import DOSED
 from interp.report.naming import SIGNS
@@ -319,7 +319,7 @@ def _cell(rows: pd.DataFrame) -> str:
     return told or "–"
 
 
-SHARES = ("no index", "right", "says too much", "says too little", "cannot tell", "AUROC")
+SHARES = ("no index", "right", "says too much", "says too little", "unknown", "AUROC")
 """What `_shares` gives: all but the first of those that have an index."""
 
 
@@ -327,7 +327,7 @@ def by_model(cells: pd.DataFrame) -> pd.DataFrame:
     """One row for each model and rung of cells that were judged site by site.
 
     Left out are models in which the declared answer differs between sites, or lies between. The
-    sites of R4 must agree, else the verdict is "cannot tell"; those without an index have no say,
+    sites of R4 must agree, else the verdict is "unknown"; those without an index have no say,
     and where they are more than half there is no verdict. Of R6's two cuts one "not shared" is
     enough, and one that cannot tell classes apart leaves verdict and index to the other. `index` is
     the mean over sites, and for R6 the smallest of the cuts.
@@ -341,10 +341,10 @@ def by_model(cells: pd.DataFrame) -> pd.DataFrame:
                 continue
             decided = mine[mine["expected"].isin([SHARED, PARTLY, NOT_SHARED])]
             known = decided[decided["index"].notna()]
-            sure = known[known["verdict"] != CANNOT_TELL] if rung.by_cuts else known
+            sure = known[known["verdict"] != UNKNOWN] if rung.by_cuts else known
             index = (sure if len(sure) else known).groupby("measure")["index"].mean().min()
             if 2 * len(known) < len(decided):
-                verdict, index = CANNOT_TELL, np.nan
+                verdict, index = UNKNOWN, np.nan
             else:
                 verdict = (of_cuts if rung.by_cuts else agreement)(known["verdict"])
             came = outcome(answer, verdict, index)

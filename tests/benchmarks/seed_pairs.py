@@ -150,7 +150,7 @@ def tables() -> str:
     frame = pd.read_csv(ROWS)
     kinds = frame["setting"].str.contains(" to ").map({True: ACROSS, False: WITHIN})
     stitched, features = [], []
-    answers = ("shared", "partly shared", "not shared", "cannot tell")
+    answers = ("shared", "partly shared", "not shared", "unknown")
     for kind, own in frame.groupby(kinds, sort=False):
         n_pairs = len(own[["setting", "a", "b"]].drop_duplicates())
         rows = own[(own["kind"] == "stitch") & (own["measure"] == "stitched")]

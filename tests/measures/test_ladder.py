@@ -91,7 +91,7 @@ def test_a_domain_that_the_model_answers_alike_is_a_reason(grey: int) -> None:
         n_permutations=19,
     )
     rows = found.table.frame
-    assert set(rows["verdict"]) == {"cannot tell"}
+    assert set(rows["verdict"]) == {"unknown"}
     assert rows[rows["rung"].isin(["R2", "R3", "R4", "R6"])]["reason"].ne("").all()
 
 
@@ -116,12 +116,12 @@ def test_every_answer_has_a_claim_an_index_or_a_reason() -> None:
 
 def rows(rung: str, verdicts: dict[str, str]) -> pd.DataFrame:
     """Judged rows of one pair, a row per level."""
-    index = {"shared": 0.9, "not shared": 0.0, "cannot tell": np.nan}
+    index = {"shared": 0.9, "not shared": 0.0, "unknown": np.nan}
     return pd.DataFrame(
         {
             "rung": rung, "level": level, "domain_a": "b", "domain_b": "a", "band": "", "site": "",
             "index": index[verdict], "index_low": index[verdict], "index_high": index[verdict],
-            "verdict": verdict, "reason": "" if verdict != "cannot tell" else "too little room",
+            "verdict": verdict, "reason": "" if verdict != "unknown" else "too little room",
             "n_units": 8,
         }
         for level, verdict in verdicts.items()
@@ -131,9 +131,9 @@ def rows(rung: str, verdicts: dict[str, str]) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("verdicts", "answer"),
     [
-        ({"channel": "shared", "edge": "cannot tell"}, "shared"),
+        ({"channel": "shared", "edge": "unknown"}, "shared"),
         ({"channel": "shared", "edge": "not shared"}, "not shared"),
-        ({"channel": "cannot tell", "edge": "cannot tell"}, "cannot tell"),
+        ({"channel": "unknown", "edge": "unknown"}, "unknown"),
         ({"channel": "shared", "edge": "shared"}, "shared"),
     ],
 )
@@ -145,21 +145,17 @@ def test_wiring_is_shared_only_if_no_cut_denies_it(verdicts: dict[str, str], ans
 
 def test_other_rungs_need_all_their_sites() -> None:
     found = ladder_rows(rows("R3", {"x": "shared", "y": "not shared"})).iloc[0]
-    assert (
-        found["verdict"] == "cannot tell" and found["votes"] == "1 of 2 shared, 1 of 2 not shared"
-    )
+    assert found["verdict"] == "unknown" and found["votes"] == "1 of 2 shared, 1 of 2 not shared"
 
 
 def test_an_undecided_interval_says_how_many_classes_would_decide_it() -> None:
-    wide = rows("R3", {"x": "cannot tell"}).assign(
-        index=0.5, index_low=0.0, index_high=1.0, reason=""
-    )
+    wide = rows("R3", {"x": "unknown"}).assign(index=0.5, index_low=0.0, index_high=1.0, reason="")
     found = ladder_rows(wide).iloc[0]
     assert found["needed"] == "about 13 classes instead of 8, or more drawings of each"
     both = rows("R3", {"x": "shared", "y": "not shared"})  # more classes would not make them agree
     ends = {"index_low": both["index"] - 0.4, "index_high": both["index"] + 0.4}
     apart = ladder_rows(both.assign(**ends)).iloc[0]
-    refused = ladder_rows(rows("R3", {"x": "cannot tell"})).iloc[0]
+    refused = ladder_rows(rows("R3", {"x": "unknown"})).iloc[0]
     assert (apart["needed"], refused["needed"], refused["reason"]) == ("", "", "too little room")
 
 
@@ -218,9 +214,7 @@ def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     judged = judged_rows(frames)
     assert set(judged["rung"]) == {"R4", "R5", "R6"} and (judged["reason"] != "").all()
     found = ladder_rows(judged)
-    assert (
-        set(found["verdict"]) == {"cannot tell"} and found["reason"].str.contains("classes").all()
-    )
+    assert set(found["verdict"]) == {"unknown"} and found["reason"].str.contains("classes").all()
 
 
 @pytest.mark.long
@@ -268,7 +262,7 @@ def test_blocks_are_counted_and_their_indices_averaged() -> None:
         for seed, verdict in said.items()
     )
     [row] = agreement_of_blocks(told).to_dict("records")
-    assert row["votes"] == "2 of 3 shared, 1 of 3 not shared" and row["verdict"] == "cannot tell"
+    assert row["votes"] == "2 of 3 shared, 1 of 3 not shared" and row["verdict"] == "unknown"
     assert row["value"] == pytest.approx(2 / 3) and row["n_runs"] == row["n_units"] == 3
     error = np.std([0.9, 0.9, 0.0], ddof=1) / np.sqrt(3)
     assert row["index"] == pytest.approx(0.6)

@@ -219,7 +219,7 @@ def test_pictures_that_a_corruption_leaves_alike_are_refusals_counted_apart() ->
     table = multiverse(tower, coloured(), domains=("A", "B"), **words, choices=choices)
     frame = table.frame
     blurred = frame[frame["corruption"] == "blur"]
-    assert blurred["index"].isna().all() and set(blurred["verdict"]) == {"cannot tell"}
+    assert blurred["index"].isna().all() and set(blurred["verdict"]) == {"unknown"}
     assert blurred["reason"].ne("").all() and (frame["corruption"] == "mean_image").any()
     for rung, own in frame.groupby("rung"):
         assert table.facts[rung]["refused"] >= (own["corruption"] == "blur").sum()
@@ -227,7 +227,7 @@ def test_pictures_that_a_corruption_leaves_alike_are_refusals_counted_apart() ->
 
 
 def test_what_agrees_is_counted_among_what_could_be_judged() -> None:
-    said = ["shared", "shared", "partly shared", "not shared", "cannot tell", "cannot tell"]
+    said = ["shared", "shared", "partly shared", "not shared", "unknown", "unknown"]
     index = [0.9, 0.9, 0.5, 0.0, 0.6, np.nan]
     rows = pd.DataFrame({"default": [True] + [False] * 5, "index": index, "verdict": said})
     told = agreement_with_usual(rows)
@@ -310,7 +310,7 @@ def test_choices_agree_on_the_planted_answer(condition: str, right: str, wrong: 
         assert wrong not in set(own["verdict"]) and table.facts[rung]["against"] == 0
         assert own["agree"].iloc[0] > 0.6
         answered = own[own["index"].notna()]  # with one step, circuits do half of the work or none
-        assert len(answered) > len(own) / 2 and set(answered["verdict"]) <= {right, "cannot tell"}
+        assert len(answered) > len(own) / 2 and set(answered["verdict"]) <= {right, "unknown"}
         assert (answered["verdict"] == right).mean() > 0.8
     blurred = frame["corruption"] == "blur"
     assert frame[blurred]["reason"].str.contains("nobody took").all()

@@ -38,7 +38,7 @@ def test_a_notebook_is_short_and_ends_with_what_to_do(path: Path) -> None:
     assert len(cells) <= 15
     assert all(len(c.source.splitlines()) <= 12 for c in cells if c.cell_type == "code")
     headings = [c.source for c in cells if c.cell_type == "markdown" and c.source.startswith("## ")]
-    assert 'fter "cannot tell"' in headings[-1].splitlines()[0]
+    assert 'fter "unknown"' in headings[-1].splitlines()[0]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

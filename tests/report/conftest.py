@@ -87,9 +87,7 @@ def index_row(
         "index": index,
         "index_low": index - half,
         "index_high": index + half,
-        "verdict": verdict_of_interval(index - half, index + half, bars)
-        if known
-        else "cannot tell",
+        "verdict": verdict_of_interval(index - half, index + half, bars) if known else "unknown",
         "reason": "" if known else "ceiling - null is below 3 standard errors",
         **more,
     }

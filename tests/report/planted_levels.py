@@ -9,7 +9,7 @@ from interp.verdicts.wording import licence
 
 SAID: dict[str, tuple[str, float, float, float]] = {
     "L1": ("goes together", 0.81, 0.52, 0.93),
-    "L2": ("cannot tell", 0.2, -0.3, 0.6),
+    "L2": ("unknown", 0.2, -0.3, 0.6),
     "L3": ("does not go together", 0.02, -0.1, 0.14),
 }
 MIXTURES = ("natural-only", "cg-low", "cg-high", "cg-high, 2 domains", "<b>other</b>")
@@ -28,8 +28,8 @@ def _levels(said: Mapping[str, tuple[str, float, float, float]]) -> pd.DataFrame
     for level, (verdict, value, low, high) in said.items():
         for rung, measure in RUNGS if level != "L3" else (("R3", "cosine of a class"),):
             for adjusted in ("", "accuracy of seen classes") if level in ("L1", "L2") else ("",):
-                told = "cannot tell" if adjusted else verdict
-                open_ = told == "cannot tell"
+                told = "unknown" if adjusted else verdict
+                open_ = told == "unknown"
                 rows.append(
                     {"level": level, "rung": rung, "measure": measure, "adjusted": adjusted}
                     | {"value": value, "low": low, "high": high, "p": 0.01, "p_adjusted": 0.02}

@@ -160,7 +160,7 @@ def test_text_from_data_is_escaped(build: Build, study_frames: Frames) -> None:
     frame = study_frames()["accuracy_by_class"]
     places = {f"class_{n:02d}": name for n, name in enumerate(NASTY)}
     frame["label"] = frame["label"].replace(places)
-    similarity = study_frames()["similarity"].assign(reason=NASTY[1], verdict="cannot tell")
+    similarity = study_frames()["similarity"].assign(reason=NASTY[1], verdict="unknown")
     text = build_page(
         build(
             replaced={"accuracy_by_class": frame, "similarity": similarity},

@@ -85,7 +85,7 @@ def test_a_model_that_did_not_learn_is_named_first_and_not_judged(
     assert sum(map(int, (n.split(" of ")[0] for n in counted(page, "R2").values()))) == 3
     ladder = page.frame("ladder")
     own = ladder[(ladder["setting"] == "cg-low") & (ladder["control"] == "")]
-    assert set(own["verdict"]) == {"cannot tell"} and own["index"].isna().all()
+    assert set(own["verdict"]) == {"unknown"} and own["index"].isna().all()
     assert "shared" in set(ladder[ladder["setting"] == "cg-high"]["verdict"])
     figure, _ = answer_figure(page)
     assert figure is not None and "CG low diversity" in figure.caption
@@ -117,7 +117,7 @@ def test_chips_count_the_middle_layers_of_the_own_pair(build: Build) -> None:
     page = read(build(name="first", index=planted(-0.05, 0.95, 0.35, 0.05)))
     assert counted(page, "R2") == {
         "shared": "1 of 4", "partly shared": "1 of 4", "not shared": "1 of 4",
-        "cannot tell": "1 of 4",
+        "unknown": "1 of 4",
     }  # fmt: skip
     assert counted(page, "R4") == {}
     named = {chip.about[:2] for chip in section_chips(page, section("probes"))}
@@ -141,8 +141,8 @@ def test_one_undecided_site(build: Build, study_frames: Frames, reason: str, n: 
     """The mean of the sites decides, unless one has a reason against its verdict."""
     frame = study_frames()["similarity"]
     one = (frame["site"] == "layer2.0.hook_resid_post") & (frame["setting"] == "cg-high")
-    frame.loc[one & (frame["control"] == ""), ["verdict", "reason"]] = ["cannot tell", reason]
-    assert counted(read(build(replaced={"similarity": frame})), "R2")["cannot tell"] == f"{n} of 4"
+    frame.loc[one & (frame["control"] == ""), ["verdict", "reason"]] = ["unknown", reason]
+    assert counted(read(build(replaced={"similarity": frame})), "R2")["unknown"] == f"{n} of 4"
 
 
 def test_one_model_counts_its_pairs(build: Build) -> None:
@@ -155,9 +155,9 @@ def test_one_model_counts_its_pairs(build: Build) -> None:
 
 def test_unknown_numbers_are_no_claims(build: Build, study_frames: Frames) -> None:
     frames = study_frames()
-    similarity = frames["similarity"].assign(index=np.nan, verdict="cannot tell", reason="few")
+    similarity = frames["similarity"].assign(index=np.nan, verdict="unknown", reason="few")
     page = read(build(replaced={"similarity": similarity}, without=("transfer",)))
-    assert counted(page, "R2") == {"cannot tell": "4 of 4"}
+    assert counted(page, "R2") == {"unknown": "4 of 4"}
     assert "nan" not in " ".join(summary(page)).lower().replace("natural", "")
 
 

@@ -245,7 +245,7 @@ def test_a_results_tables_make_a_verdict_too() -> None:
         {"setting": f"m{m}", "test_domain": "sketch", "seed": b, "domain_a": "real",
          "domain_b": "sketch", "measure": "debiased CKA", "site": "x", "depth": 0.5,
          "index": 0.1 * m,
-         "index_low": 0.0, "index_high": 1.0, "verdict": "cannot tell", "reason": "", "n_units": 40,
+         "index_low": 0.0, "index_high": 1.0, "verdict": "unknown", "reason": "", "n_units": 40,
          "control": ""}
         for m in range(9) for b in range(3)
     ]  # fmt: skip
@@ -265,7 +265,7 @@ def test_a_verdict_of_tables_leaves_arms_out_and_refuses_several_architectures()
              "high": 0.6, "control": "", "n_units": 40.0, "n_runs": 1}  # fmt: skip
     shared = {"domain_a": "photo", "domain_b": "sketch", "measure": "debiased CKA", "site": "x",
               "depth": 0.5, "index": 0.5, "index_low": 0.0, "index_high": 1.0, "control": "",
-              "verdict": "cannot tell", "reason": "", "n_units": 40}  # fmt: skip
+              "verdict": "unknown", "reason": "", "n_units": 40}  # fmt: skip
     both = [pd.DataFrame([{**run, **each} for run in (one, arm)]) for each in (asked, shared)]
     tables = {
         name: interp.Table(name, frame)

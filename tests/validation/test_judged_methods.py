@@ -43,7 +43,7 @@ def test_truth_itself_is_always_right_and_its_contrary_never(models: list[Bluepr
     answers = iter([planted_answers(model) for model in models])
     right = judge_method(lambda puzzle: next(answers), models)
     assert set(right.frame["outcome"]) == {"right"}
-    other = {"shared": "not shared", "not shared": "shared", "partly shared": "cannot tell"}
+    other = {"shared": "not shared", "not shared": "shared", "partly shared": "unknown"}
     answers = iter([{k: other[v] for k, v in planted_answers(model).items()} for model in models])
     wrong = judge_method(lambda puzzle: next(answers), models)
     assert set(wrong.frame["outcome"]) == {"wrong"}
@@ -77,8 +77,8 @@ def test_an_index_is_judged_by_how_it_ranks(models: list[Blueprint]) -> None:
     [
         ("shared", "shared", None), ("partly", "partly shared", None), ("not", "not shared", None),
         (0.25, "", 0.25), (np.float32(1), "", 1.0), (torch.tensor(0.5), "", 0.5),
-        ({"verdict": "cannot tell", "index": 0.4}, "cannot tell", 0.4),
-        ({"verdict": "cannot tell", "index": None}, "cannot tell", None),
+        ({"verdict": "unknown", "index": 0.4}, "unknown", 0.4),
+        ({"verdict": "unknown", "index": None}, "unknown", None),
     ],
 )  # fmt: skip
 def test_answers_are_read(given: Any, verdict: str, index: float | None) -> None:
@@ -106,7 +106,7 @@ def test_failures_and_silence_leave_the_rest(models: list[Blueprint]) -> None:
         turn = next(turns)
         if turn == 1:
             raise RuntimeError("out of order\nand more")
-        return {"R6": "cannot tell"} if turn == 2 else "shared"
+        return {"R6": "unknown"} if turn == 2 else "shared"
 
     frame = judge_method(moody, models).frame
     by_model = frame.groupby(["condition", "seed"], sort=False)["outcome"].agg(set).tolist()
@@ -115,7 +115,7 @@ def test_failures_and_silence_leave_the_rest(models: list[Blueprint]) -> None:
     )
     assert set(frame["reason"]) == {"", "RuntimeError: out of order"}
     row = standing(Table("judged", frame, {}, own=dict.fromkeys(frame, ""))).frame
-    assert row.set_index("rung").loc["R6", ["failed", "cannot_tell"]].tolist() == [1, 1 / 8]
+    assert row.set_index("rung").loc["R6", ["failed", "unknown"]].tolist() == [1, 1 / 8]
 
 
 @pytest.mark.slow

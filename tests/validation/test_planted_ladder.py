@@ -80,11 +80,11 @@ def test_probes_are_judged_centred() -> None:
 @pytest.mark.parametrize(
     ("answer", "verdict", "right"),
     [
-        ("not shared", "cannot tell", "refused"),
+        ("not shared", "unknown", "refused"),
         ("shared", "shared", "right"),
         ("shared", "not shared", "wrong"),
         ("not shared", "shared", "wrong"),
-        ("not shared", "cannot tell", "abstained"),
+        ("not shared", "unknown", "abstained"),
         ("in part", "shared", "reported"),
         ("partly shared", "partly shared", "right"),
         ("partly shared", "shared", "wrong"),
@@ -125,7 +125,7 @@ def cells(condition: str, said: dict[str, list[tuple[str, str]]]) -> pd.DataFram
     ("rung", "said", "outcome"),
     [
         ("R4", {"das": [("shared", "shared"), ("blind", "not shared")]}, "right"),
-        ("R4", {"das": [("shared", "shared"), ("shared", "cannot tell")]}, "abstained"),
+        ("R4", {"das": [("shared", "shared"), ("shared", "unknown")]}, "abstained"),
         ("R4", {"das": [("not shared", "shared"), ("not shared", "shared")]}, "wrong"),
         ("R4", {"das": [("shared", "shared"), ("not shared", "not shared")]}, None),
         ("R5", {"neuron overlap": [("in part", "shared")]}, None),
@@ -135,7 +135,7 @@ def cells(condition: str, said: dict[str, list[tuple[str, str]]]) -> pd.DataFram
             "R6",
             {
                 "neuron transfer": [("not shared", "not shared")],
-                "circuit transfer": [("shared", "cannot tell")],
+                "circuit transfer": [("shared", "unknown")],
             },
             "right",
         ),
@@ -162,18 +162,15 @@ def test_a_rung_is_judged_once_a_model(
     [([0.9, None, None], "refused"), ([0.9, 0.8, None], "right"), ([None] * 3, "refused")],
 )
 def test_sites_without_an_index_have_no_say(indices: list[float | None], outcome: str) -> None:
-    verdicts = ["cannot tell" if index is None else "shared" for index in indices]
+    verdicts = ["unknown" if index is None else "shared" for index in indices]
     frame = cells("rewired", {"das": [("shared", verdict) for verdict in verdicts]})
     found = by_model(frame.assign(index=np.array(indices, float)))
     assert found["outcome"].tolist() == [outcome]
     assert found["index"].isna().all() == (outcome == "refused")
 
 
-def test_a_cut_that_cannot_tell_leaves_the_index_to_the_other() -> None:
-    said = {
-        "circuit transfer": [("shared", "cannot tell")],
-        "neuron transfer": [("shared", "shared")],
-    }
+def test_a_cut_that_unknown_leaves_the_index_to_the_other() -> None:
+    said = {"circuit transfer": [("shared", "unknown")], "neuron transfer": [("shared", "shared")]}
     row = by_model(cells("rewired", said).assign(index=[0.1, 0.9])).iloc[0]
     assert row[["rung", "index", "verdict", "outcome"]].tolist() == ["R6", 0.9, "shared", "right"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.validation.planted_ladder import outcome
 from tests.benchmarks.judging import (
     BANDS,
@@ -56,7 +56,7 @@ def a_model(
 
 def test_shares_are_of_models_that_have_an_index() -> None:
     """Four models that share nothing: one is told right, one "shared", two have no index."""
-    said = [(NOT_SHARED, 0.0), (SHARED, 0.9), (CANNOT_TELL, np.nan), (CANNOT_TELL, np.nan)]
+    said = [(NOT_SHARED, 0.0), (SHARED, 0.9), (UNKNOWN, np.nan), (UNKNOWN, np.nan)]
     cells = [a_model(seed, NOT_SHARED, *each) for seed, each in enumerate(said)]
     rungs, measures = overall(pd.DataFrame(cells))
     told = [cell.strip() for cell in rungs.splitlines()[2].split("|")[1:-1]]

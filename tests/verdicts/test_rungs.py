@@ -73,7 +73,7 @@ def test_weak_classes_are_told_by_lda_and_unequal_noise_does_not_mislead() -> No
     """Loud noise along some directions in one domain drowns mean differences, not LDA's cosines."""
     rows = judged(made(cosine=1.0, noise=1.5, loud_in_b=6.0)).set_index("key")
     assert rows.loc["R3", "verdict"] == "shared"
-    assert rows.loc["R3 difference", "verdict"] == "cannot tell"
+    assert rows.loc["R3 difference", "verdict"] == "unknown"
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -103,8 +103,8 @@ def own_probes(value: float, low: float, high: float, p: float) -> pd.DataFrame:
         (0.9, 0.8, 0.95, 0.001, "shared"),
         (0.16, 0.1, 0.22, 0.001, "shared"),  # little is read, but surely
         (0.08, 0.03, 0.13, 0.2, "not shared"),
-        (0.08, 0.03, 0.13, 0.01, "cannot tell"),  # its own p finds the class
-        (0.3, 0.0, 0.6, 0.2, "cannot tell"),
+        (0.08, 0.03, 0.13, 0.01, "unknown"),  # its own p finds the class
+        (0.3, 0.0, 0.6, 0.2, "unknown"),
     ],
 )
 def test_r1_has_a_rule_of_its_own(
@@ -115,7 +115,7 @@ def test_r1_has_a_rule_of_its_own(
     assert rows["verdict"].tolist() == [verdict]
     few = RUNGS["R1"].judged.select(given.assign(n_drawings=5 * given["n_units"]))
     denied = verdict == "not shared"
-    assert few["verdict"].tolist() == ["cannot tell" if denied else verdict]
+    assert few["verdict"].tolist() == ["unknown" if denied else verdict]
     assert few["reason"].str.contains("fewer than 6 drawings").tolist() == [denied]
     assert (rows["domain_a"].item(), rows["domain_b"].item()) == ("A", "B")
 
@@ -126,13 +126,13 @@ def test_no_rung_denies_what_its_own_p_finds() -> None:
     terms = {"value": 0.12, "null": 0.0, "ceiling": 1.0}
     assert small.verdict == "not shared"
     found = found_beyond_null(small, 0.01, **terms)
-    assert found.verdict == "cannot tell" and "p = 0.01" in found.reason
+    assert found.verdict == "unknown" and "p = 0.01" in found.reason
     assert found_beyond_null(small, 0.3, **terms) is small
     assert found_beyond_null(small, float("nan"), **terms) is small
     below = {**terms, "null": 0.2}
     assert found_beyond_null(small, 0.01, **below) is small  # p finds less than nothing
     falling = {"value": -0.1, "null": 0.0, "ceiling": -1.0}  # a distance, which should fall
-    assert found_beyond_null(small, 0.01, **falling).verdict == "cannot tell"
+    assert found_beyond_null(small, 0.01, **falling).verdict == "unknown"
 
 
 # R6: sufficient and necessary
@@ -169,12 +169,12 @@ NONE = float("nan")
         (("shared", 0.9), ("not shared", 0.0), "not shared", 0.0, ""),
         (("not shared", 0.1), ("not shared", 0.0), "not shared", 0.0, ""),
         (("not shared", 0.1), ("shared", 0.8), "not shared", 0.1, ""),
-        (("cannot tell", NONE), ("shared", 0.9), "cannot tell", NONE, "weak"),
-        (("shared", 0.9), ("cannot tell", NONE), "cannot tell", NONE, "necessity: weak"),
-        (("cannot tell", NONE), ("not shared", 0.1), "not shared", 0.1, ""),
-        (("not shared", 0.1), ("cannot tell", NONE), "not shared", 0.1, ""),
-        (("cannot tell", 0.4), ("shared", 0.8), "cannot tell", 0.4, ""),
-        (("cannot tell", NONE), ("cannot tell", NONE), "cannot tell", NONE, "weak"),
+        (("unknown", NONE), ("shared", 0.9), "unknown", NONE, "weak"),
+        (("shared", 0.9), ("unknown", NONE), "unknown", NONE, "necessity: weak"),
+        (("unknown", NONE), ("not shared", 0.1), "not shared", 0.1, ""),
+        (("not shared", 0.1), ("unknown", NONE), "not shared", 0.1, ""),
+        (("unknown", 0.4), ("shared", 0.8), "unknown", 0.4, ""),
+        (("unknown", NONE), ("unknown", NONE), "unknown", NONE, "weak"),
     ],
 )
 def test_wiring_is_shared_where_circuits_are_sufficient_and_necessary(
@@ -191,19 +191,19 @@ def test_wiring_is_shared_where_circuits_are_sufficient_and_necessary(
 
 def test_an_answer_keeps_the_interval_that_it_was_given_by() -> None:
     """Else a band would judge the other interval again, and say what one of the two denies."""
-    table = transfers(("shared", 0.75, "cannot tell", 0.8), ("shared", 0.6, "partly shared", 0.65))
-    wide = table["verdict"] == "cannot tell"
+    table = transfers(("shared", 0.75, "unknown", 0.8), ("shared", 0.6, "partly shared", 0.65))
+    wide = table["verdict"] == "unknown"
     table.loc[wide, ["index_low", "index_high"]] = 0.3, 1.3
     found = RUNGS["R6"].judged.select(table)
-    assert found["verdict"].tolist() == ["cannot tell", "partly shared"]
+    assert found["verdict"].tolist() == ["unknown", "partly shared"]
     assert found["index"].tolist() == [0.8, 0.65] and found["index_low"].tolist() == [0.3, 0.6]
     both = [found.iloc[[0]], found.iloc[[0]].assign(domain_a="B", domain_b="A")]
     [told] = ladder_rows(judged_rows({"circuit_transfer": pd.concat(both)}))["verdict"]
-    assert told == "cannot tell"
+    assert told == "unknown"
 
 
 def test_reasons_that_differ_in_numbers_alone_are_told_once() -> None:
-    table = transfers(("cannot tell", NONE, "cannot tell", NONE))
+    table = transfers(("unknown", NONE, "unknown", NONE))
     rows = judged_rows({"circuit_transfer": table})
     sites = [rows.assign(site=f"layer{n}", reason=f"room is 0.{n}") for n in (1, 2)]
     other = rows.assign(site="layer3", reason="too few classes")
@@ -212,7 +212,7 @@ def test_reasons_that_differ_in_numbers_alone_are_told_once() -> None:
 
 
 def test_tables_read_back_say_the_same(tmp_path: Path) -> None:
-    for told in (("shared", 0.9, "cannot tell", 0.5), ("shared", 0.9, "cannot tell", NONE)):
+    for told in (("shared", 0.9, "unknown", 0.5), ("shared", 0.9, "unknown", NONE)):
         table = transfers(told)
         table.to_csv(tmp_path / "table.csv", index=False)
         again = RUNGS["R6"].judged.select(pd.read_csv(tmp_path / "table.csv"))

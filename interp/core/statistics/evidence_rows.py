@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from interp.core.artists import n_drawings
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
-    CANNOT_TELL,
+    UNKNOWN,
     AnswerBars,
     Index,
     found_beyond_null,
@@ -131,7 +131,7 @@ class Evidence:
         """
         (value, null, ceiling), *left = np.asarray(terms, dtype=float).tolist()
         if refused:
-            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, refused)
+            index = Index(np.nan, np.nan, np.nan, UNKNOWN, refused)
         known = errors[1:] if errors else None
         index = index or sharing_index(
             value, null, ceiling, left_out=left, errors=known, bars=self.bars

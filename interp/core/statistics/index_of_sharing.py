@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from interp.core.statistics.resampling import jackknife, student
 
 SHARED, PARTLY, NOT_SHARED = "shared", "partly shared", "not shared"
-CANNOT_TELL = "cannot tell"
-VERDICTS = (SHARED, PARTLY, NOT_SHARED, CANNOT_TELL)
+UNKNOWN = "unknown"
+VERDICTS = (SHARED, PARTLY, NOT_SHARED, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def sharing_index(
 
     `left_out` holds one row (value, null, ceiling) per unit left out; `errors` are the standard
     errors of ceiling - null and of the index, where they are known better than by leaving out.
-    Refused, as "cannot tell", where ceiling - null is less than three of its standard errors. The
+    Refused, as "unknown", where ceiling - null is less than three of its standard errors. The
     verdict is by equivalence, at these `bars` (`verdict_of_interval`).
 
     >>> rows = np.array([[0.8, 0.0, 0.9], [0.82, 0.0, 0.91], [0.81, 0.0, 0.9], [0.8, 0.0, 0.9]])
@@ -91,17 +91,15 @@ def sharing_index(
     ]
     if missing:
         reason = f"no {' and no '.join(missing)} could be measured"
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
     there = np.isfinite(rows)
     if not there.all():
         what = " and ".join(names[place] for place in range(3) if not there[:, place].all())
         without = len(rows) - int(there.all(axis=1).sum())
         reason = f"no {what} without {without} of {len(rows)} units, so no interval"
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
     if len(rows) < 4:
-        return Index(
-            np.nan, np.nan, np.nan, CANNOT_TELL, f"{len(rows)} units, at least 4 are needed"
-        )
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, f"{len(rows)} units, at least 4 are needed")
     room = jackknife(ceiling - null, rows[:, 2] - rows[:, 1])
     if errors is not None:
         room = student(room.value, errors[0], n=len(rows))
@@ -110,7 +108,7 @@ def sharing_index(
             np.nan,
             np.nan,
             np.nan,
-            CANNOT_TELL,
+            UNKNOWN,
             f"ceiling - null = {room.value:.2g} is below 3 standard errors ({3 * room.error:.2g})"
             if np.isfinite(room.error)
             else f"ceiling - null = {room.value:.2g}: there is no room for an index",
@@ -118,7 +116,7 @@ def sharing_index(
     rooms = rows[:, 2] - rows[:, 1]
     if (rooms <= 0).any():
         reason = f"ceiling - null is not above 0 without one of the {len(rows)} units"
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+        return Index(np.nan, np.nan, np.nan, UNKNOWN, reason)
     spread = jackknife((value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / rooms)
     if errors is not None:
         spread = student(spread.value, errors[1], n=len(rows))
@@ -132,7 +130,7 @@ def verdict_of_interval(low: float, high: float, bars: AnswerBars = AMOUNT) -> s
         not shared     high < .2
         partly shared  low > .1 and high < .9
         shared         low > .5
-        cannot tell    all else
+        unknown        all else
 
     Args:
         low: The lower end.
@@ -145,7 +143,7 @@ def verdict_of_interval(low: float, high: float, bars: AnswerBars = AMOUNT) -> s
     >>> verdict_of_interval(0.6, 1.1), verdict_of_interval(0.3, 0.7), verdict_of_interval(-0.1, 0.1)
     ('shared', 'partly shared', 'not shared')
     >>> verdict_of_interval(0.05, 0.6)
-    'cannot tell'
+    'unknown'
     >>> verdict_of_interval(0.05, 0.6, GEOMETRY)
     'partly shared'
     """
@@ -153,7 +151,7 @@ def verdict_of_interval(low: float, high: float, bars: AnswerBars = AMOUNT) -> s
         return NOT_SHARED
     if low > bars.partly_above and high < bars.partly_below:
         return PARTLY
-    return SHARED if low > bars.shared_above else CANNOT_TELL
+    return SHARED if low > bars.shared_above else UNKNOWN
 
 
 def units_to_decide(
@@ -194,11 +192,11 @@ def found_beyond_null(
 
     A small amount may be certain: the interval lies below the bar of "not shared", and p below
     `LEVEL`. Then "not shared" would deny what was found. "Partly shared" stands where the interval
-    allows it, else "cannot tell".
+    allows it, else "unknown".
 
     >>> small = Index(0.1, 0.05, 0.15, NOT_SHARED, "")
     >>> found_beyond_null(small, 0.001, value=0.3, null=0.2, ceiling=1.2).verdict
-    'cannot tell'
+    'unknown'
     """
     towards_ceiling = (value - null) * (ceiling - null) > 0
     if index.verdict != NOT_SHARED or not (p < LEVEL and towards_ceiling):
@@ -206,4 +204,4 @@ def found_beyond_null(
     if index.low > bars.partly_above:
         return replace(index, verdict=PARTLY)
     reason = f"little is shared, but more than nothing (p = {p:.2g})"
-    return replace(index, verdict=CANNOT_TELL, reason=reason)
+    return replace(index, verdict=UNKNOWN, reason=reason)

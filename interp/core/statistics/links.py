@@ -39,7 +39,6 @@ from interp.core.statistics.crossed_model import clustered, take_out
 from interp.core.statistics.reliability import (
     HALVES,
     INTERVALS,
-    RELIABLE,
     Kept,
     Panel,
     centred,
@@ -199,13 +198,12 @@ def within_mixtures(
 
     Tables are "mixture domain block". Of every number its cell's mean (mixture and domain) and its
     fold's (block and domain) are taken out, and `given` by least squares. Noise in sharing flattens
-    a slope b, so slope = b / reliability, and value = r / sqrt(reliability): the correlation of
-    accuracy with sharing as it would be measured without noise. Reliability is known from `halves`,
-    sharing on two halves that have no picture in common; else from `sharing_error`, the squared
-    standard errors of single models, which count the choice of classes too: reliability is then at
-    least what is said. Below .6 nothing is divided. p is two-sided: in every mixture by itself the
-    blocks of sharing are permuted, in all domains at once, and folds taken out again. The interval
-    holds what the same permutations do not rule out (`permuted_interval`).
+    slope and correlation, which are told as they are, with the reliability beside them: of
+    `halves`, sharing on two halves that have no picture in common; else from `sharing_error`, the
+    squared standard errors of single models, which count the choice of classes too: it is then at
+    least what is said. p is two-sided: in every mixture by itself the blocks of sharing are
+    permuted, in all domains at once, and folds taken out again. The interval holds what the same
+    permutations do not rule out (`permuted_interval`).
 
     Every mixture needs every block: of what was run, those are taken that leave most to compare
     (`complete_blocks`). Raises `ShapeError` where tables do not agree and `SampleError` for fewer
@@ -235,8 +233,6 @@ def within_mixtures(
     value = float(correlation(x, y))
     free = x.shape[1] * (mixtures - 1) * (blocks - 1)
     reliability, kind = _reliability(kept, own[0], halves, sharing_error, float((x**2).sum()), free)
-    divisor = reliability if reliability >= RELIABLE else 1.0
-    root = float(np.sqrt(divisor))
     drawn = _permuted_blocks([x, y, *own[2:]], seed, n_permutations)
     ends = permuted_interval(value, drawn)
 
@@ -244,13 +240,12 @@ def within_mixtures(
         return correlation(*freed([centred(np.delete(each, out, axis=0)) for each in chosen]))
 
     return Link(
-        value / root,
-        ends[0] / root,
-        ends[1] / root,
+        value,
+        *ends,
         permutation_p(abs(value) - 1e-9, np.abs(drawn)),
         {"block": blocks},
         LEAST["L2"],
-        slope=float((x * y).sum() / (x**2).sum()) / divisor,
+        slope=float((x * y).sum() / (x**2).sum()),
         reliability=reliability,
         reliability_kind=kind,
         flips=_flips(value, _names(names, kept[0]), without_mixture),
@@ -325,9 +320,8 @@ def among_classes(
     the class beyond that with other classes, accuracy of the class in natural pictures. Errors are
     clustered by class and by run (Cameron, Gelbach and Miller 2011) and not taken below the larger
     of the two; t has as many degrees of freedom as the smaller number of clusters, less one. value
-    is the partial correlation b sd(x) / sd(y); with `halves`, sharing on two halves without a
-    common picture, value / sqrt(reliability) and b / reliability, from a reliability of .6. The
-    sign is looked at again without each `mixture`.
+    is the partial correlation b sd(x) / sd(y), and reliability that of `halves`, sharing on two
+    halves without a common picture. The sign is looked at again without each `mixture`.
 
     Raises `ShapeError` for columns of different lengths, `NumericsError` for missing numbers,
     `SampleError` for fewer than three classes or two runs, or a number that does not vary.
@@ -348,14 +342,12 @@ def among_classes(
     check_varies([own.x, own.y], "does not vary within classes and runs", 1e-9)
     square = float((own.x**2).sum())
     error, degrees = clustered(own), min(n.values()) - 1
-    ratio = float(np.sqrt(square / (own.y**2).sum()))
+    scale = float(np.sqrt(square / (own.y**2).sum()))
     reliability, kind = np.nan, ""
     if halves is not None and np.isfinite(np.asarray(halves, dtype=float)).all():
         others = list(numbers.values())[2:]
         two = [take_out([np.asarray(each, float), *others], codes, lone=True).x for each in halves]
         reliability, kind = of_halves(*two), HALVES
-    divisor = reliability if reliability >= RELIABLE else 1.0
-    scale = ratio / float(np.sqrt(divisor))
     reach = float(stats.t.ppf(0.975, degrees)) * error
     p = float(2 * stats.t.sf(abs(own.slope) / error, degrees)) if error > 0 else 0.0
     mixtures = np.asarray([] if mixture is None else mixture)
@@ -372,7 +364,7 @@ def among_classes(
         p,
         n,
         LEAST["L3"],
-        slope=own.slope / divisor,
+        slope=own.slope,
         reliability=reliability,
         reliability_kind=kind,
         flips=_flips(own.slope, list(dict.fromkeys(mixtures.tolist())), without_mixture),

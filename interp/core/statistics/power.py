@@ -70,17 +70,15 @@ def blocks_needed(own: Sequence[np.ndarray], *, reliability: float = 1.0, seed: 
         return f"at least {BLOCKS[0]} blocks"
     size = np.sqrt((own[0] ** 2).sum() * (own[1] ** 2).sum())
     r = float(np.clip((own[0] * own[1]).sum() / size, -0.999, 0.999))
-    divisor = np.sqrt(reliability) if reliability >= RELIABLE else 1.0
 
     def intervals(size: int) -> tuple[np.ndarray, np.ndarray]:
         free = (mixtures - 1) * (size - 1)
         x, rest = rng("more blocks", seed, size).normal(size=(2, STUDIES, free))
         y = r * x + np.sqrt(1 - r**2) * rest
         found = (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-        low, high = score_ends(found, expected_reach(free))
-        return low / divisor, high / divisor
+        return score_ends(found, expected_reach(free))
 
-    return _least(BLOCKS, intervals, "blocks")
+    return _least(BLOCKS, intervals, "blocks", reliability)
 
 
 def classes_to_decide(own: Within, *, reliability: float = 1.0, seed: int = 0) -> str:
@@ -94,8 +92,7 @@ def classes_to_decide(own: Within, *, reliability: float = 1.0, seed: int = 0) -
     kind = max(kinds, key=lambda name: (kinds[name] ** 2).sum())
     scores = kinds[kind]
     n, deviation = len(scores), float(np.sqrt((scores**2).mean()))
-    divisor = np.sqrt(reliability) if reliability >= RELIABLE else 1.0
-    scale = np.sqrt(square / spread) / divisor
+    scale = np.sqrt(square / spread)
 
     def intervals(size: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = deviation * rng("more classes", seed, size).normal(size=(STUDIES, size))
@@ -104,7 +101,7 @@ def classes_to_decide(own: Within, *, reliability: float = 1.0, seed: int = 0) -
         reach = stats.t.ppf(0.975, size - 1) * np.sqrt((drawn**2).sum(axis=1)) / total
         return (found - reach) * scale, (found + reach) * scale
 
-    return _least([int(np.ceil(n * times)) for times in MANY], intervals, kind)
+    return _least([int(np.ceil(n * times)) for times in MANY], intervals, kind, reliability)
 
 
 def blocks_for_reliability(reliability: float, blocks: int) -> str:
@@ -120,14 +117,25 @@ def blocks_for_reliability(reliability: float, blocks: int) -> str:
     return f"{needed} blocks" if needed <= BLOCKS[-1] else f"more than {BLOCKS[-1]} blocks"
 
 
-def _least(
-    sizes: Sequence[int], intervals: Callable[[int], tuple[np.ndarray, np.ndarray]], what: str
-) -> str:
+def least_visible(reliability: float) -> float:
+    """What noise leaves of a correlation worth telling; 0 where it may hide any.
+
+    >>> round(least_visible(0.81), 2), least_visible(0.5)
+    (0.27, 0.0)
+    """
+    return SMALL * float(np.sqrt(reliability)) if reliability >= RELIABLE else 0.0
+
+
+Intervals = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+def _least(sizes: Sequence[int], intervals: Intervals, what: str, reliability: float = 1) -> str:
     """The least size that decides, by bisection: larger studies decide more often."""
+    least = least_visible(reliability)
 
     def falls_short(size: int) -> bool:
         low, high = intervals(size)
-        decided = (low > 0) | (high < 0) | ((low > -SMALL) & (high < SMALL))
+        decided = (low > 0) | (high < 0) | ((low > -least) & (high < least))
         return bool(decided.mean() < POWER)
 
     place = bisect_left(sizes, True, key=lambda size: not falls_short(size))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from interp.core.sites import BANDS
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.core.tables import Table
 from interp.declared.figures import SETTING, TEST_DOMAIN, FigureSpec, SectionSpec
 from interp.declared.writing import number, plain
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HEADS = {name: f"{name} {rung.label}".replace(" ", "<br>", 1) for name, rung in RUNGS.items()}
 """What stands above a rung's column."""
 
-LEVELS = {NOT_SHARED: 0.0, CANNOT_TELL: 1.0, PARTLY: 2.0, SHARED: 3.0}
+LEVELS = {NOT_SHARED: 0.0, UNKNOWN: 1.0, PARTLY: 2.0, SHARED: 3.0}
 COLOURS = ("#E69F00", "#BFBFBF", "#B5DCF4", "#56B4E9")
 """Orange, grey, pale and light blue: apart for every eye, and dark text reads on each."""
 SCALE = [
@@ -58,7 +58,7 @@ LADDER_MAP = FigureSpec(
     caption=f"n = {{classes}} classes per verdict. ● blue: shared ({AMOUNT_RULE[SHARED]}); ◐ "
     f"pale blue: partly shared ({AMOUNT_RULE[PARTLY]}); ○ orange: not shared "
     f"({AMOUNT_RULE[NOT_SHARED]}); "
-    "? grey: cannot tell, or sites differ; empty: not measured. "
+    "? grey: unknown, or sites differ; empty: not measured. "
     f"R1: ● {RUNGS['R1'].rule[SHARED]}; ○ {RUNGS['R1'].rule[NOT_SHARED]}. {SQUARES} "
     "Point at a cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
     alt="Map of verdicts: {pairs} pairs and bands by six rungs",
@@ -71,7 +71,7 @@ LADDER = SectionSpec(
     "Six rungs, from weak claims to strong: the class can be read in both domains (R1), same "
     "geometry (R2), same directions (R3), same causal directions (R4), same parts (R5), same "
     "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers has "
-    "the answer of all its sites, or of their mean where some cannot tell.",
+    "the answer of all its sites, or of their mean where some are unknown.",
     (PROFILE, LADDER_MAP),
     words=(("answers",),),
     note="Lower rungs do not license the words of higher ones: geometry may be shared without "
@@ -167,7 +167,7 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
     rows = whole(table.frame)
     names = _pairs(rows)
     counted = span(rows["n_units"].dropna())
-    signs = "● shared, ◐ partly, ○ not shared, ? cannot tell"
+    signs = "● shared, ◐ partly, ○ not shared, ? unknown"
     said = f"{title}<br><sup>{signs}; n = {counted} classes</sup>"
     return go.Figure(
         data=[bare(_verdicts(rows, names, [None]))],

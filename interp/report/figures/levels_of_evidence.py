@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import sequence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import UNKNOWN
 from interp.core.statistics.power import SMALL
 from interp.data.mixtures.settings import is_upper_bound
 from interp.declared.figures import INDEX, FigureSpec, Scale, SectionSpec
@@ -18,7 +18,7 @@ from interp.report.grammar.pieces import Choice, Figure, Trace
 from interp.report.loaded import Frame
 from interp.report.naming import SYMBOLS, faded, looks_of, ordered_settings, setting_name
 from interp.report.summary import foremost
-from interp.verdicts.wording import LEVELS
+from interp.verdicts.wording import LEVELS, OUTCOMES
 
 ACCURACY = Scale("accuracy", "accuracy_low", "accuracy_high")
 
@@ -175,33 +175,38 @@ def levels_figure(data: FigureRows) -> Figure | None:
     if rows.empty:
         return None
     rows = pd.concat([rows[rows["level"] != "L4"], _intervened(rows)])
+    told = rows.get("outcome", pd.Series("", rows.index))  # older results have accuracy alone
+    rows = rows.assign(outcome=told.where(told.isin([*OUTCOMES]), "accuracy"))
     models = rows[(rows["measure"] != "") & (rows["level"] != "L3")]  # L3 has measures of its own
     kinds = rungs_shown(models) or rungs_shown(rows)
     names = [
-        (level, adjusted)
+        key
         for level in LEVELS
-        for adjusted in dict.fromkeys(["", *rows[rows["level"] == level]["adjusted"]])
+        for key in _keys(rows[rows["level"] == level]) or [(level, "accuracy", "")]
     ]
     traces: list[Trace] = []
     for place, (rung, measure) in enumerate(kinds):
         # a level that is measured otherwise, as L3 is by class, stands beside its rung
         own = rows[(rows["rung"] == rung) & (rows["measure"] == measure)]
         rest = rows[(rows["rung"] == rung) & ~rows["level"].isin(set(own["level"]))]
-        other = rest.drop_duplicates(["level", "adjusted"])
+        other = rest.drop_duplicates(KEYS)
         for part in (own, other):  # where there is no interval, the verdict stands without a bar
             sure = part["low"].notna()
             traces += [
                 _marks(some, names, place) for some in (part[sure], part[~sure]) if len(some)
             ]
         known = {*own["level"], *other["level"]}
-        bare = [at for at, (level, held) in enumerate(names) if level not in known and not held]
+        bare = [at for at, (level, _, held) in enumerate(names) if level not in known and not held]
         if bare:
             traces.append(
                 pieces.words_at([0.0] * len(bare), bare, ["not measured"] * len(bare), [place])
             )
     line, note = pieces.reference_line("x", 0.0, "no link")
     labels = [
-        f"{level} adjusted" if held else f"<b>{level}</b> {LEVELS[level]}" for level, held in names
+        (f"{level}{{}} adjusted" if held else f"<b>{level}</b> {LEVELS[level]}{{}}").format(
+            "" if outcome == "accuracy" else f", {outcome}"
+        )
+        for level, outcome, held in names
     ]
     ticks = {"tickvals": list(range(len(names))), "ticktext": labels}
     shape = pieces.layout(
@@ -239,12 +244,21 @@ def _intervened(rows: Frame) -> Frame:
     return foremost(rows).assign(measure="", adjusted="", **nothing)
 
 
-def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
+KEYS = ["level", "outcome", "adjusted"]
+
+
+def _keys(rows: Frame) -> list[tuple[str, str, str]]:
+    """Which rows a level has: of each outcome the plain one first."""
+    plain_first = rows.sort_values("adjusted", kind="stable")[KEYS]
+    return list(dict.fromkeys(map(tuple, plain_first.to_numpy().tolist())))
+
+
+def _marks(own: Frame, names: Sequence[tuple[str, str, str]], place: int) -> Trace:
     """Rows that all have an interval, or have none."""
-    keys = zip(own["level"], own["adjusted"], strict=True)
+    keys = map(tuple, own[KEYS].to_numpy().tolist())
     at = [names.index(key) for key in keys]
     known = own["value"].notna().to_numpy()
-    decided = (own["verdict"] != CANNOT_TELL).to_numpy()
+    decided = (own["verdict"] != UNKNOWN).to_numpy()
     symbols = ["square" if sure else "square-open" for sure in decided]
     x = [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)]
     words = [plain(word) for word in own["verdict"]]

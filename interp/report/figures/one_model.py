@@ -80,7 +80,7 @@ def _n(rows: pd.DataFrame) -> str:
 
 def _title(title: str, rows: pd.DataFrame, intervals: str) -> str:
     withheld = int(rows["index"].isna().sum())
-    gaps = f"; {withheld} of {len(rows)} indices withheld" if withheld else ""
+    gaps = f"; {withheld} of {len(rows)} indices unknown" if withheld else ""
     return f"{title}<br><sup>{_n(rows)}; {intervals}{gaps}</sup>"
 
 

@@ -63,7 +63,7 @@ def patching_figure(data: FigureRows) -> Figure | None:
         shape,
         choices=choices,
         averaged=means,
-        gaps=(f"{gaps} values withheld, see the table's reasons." if gaps else "") + dots,
+        gaps=(f"{gaps} values are unknown: see the table's reasons." if gaps else "") + dots,
         measures=", ".join(dict.fromkeys(name for name in rows["measure"] if name)),
         bars=bars,
         shape=alt,

@@ -63,7 +63,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     Notes:
         "● 5/6": "shared" is right, and said in 5 of 6 cells that have an index; "◐ 6/6": "partly
         shared" is, and said in all; "○ 6/6": "not shared"; "○ 0/0": none has an index. Blue: right,
-        the fuller the more; grey: cannot tell, or no index; orange: at least one is wrong. A number
+        the fuller the more; grey: unknown, or no index; orange: at least one is wrong. A number
         alone is the mean index where the declared answer lies between. Empty: nothing is declared.
 
     >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
@@ -74,7 +74,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     """
     said = (
         f"{len(cells):,} cells. Planted: ● shared, ◐ partly, ○ not; right / with an index. Blue: "
-        "right, grey: cannot tell or no index, orange: wrong"
+        "right, grey: unknown or no index, orange: wrong"
     )
     return _heatmap(cells, "measure", MEASURES, _cell, title, said)
 
@@ -178,9 +178,7 @@ def draw_doses(
         figure.add_scatter(x=right, y=right**rung.power, **dotted, **place)
     models = cells[cells["condition"].isin([rung.condition for rung in DOSED])]
     n = len(models.drop_duplicates(["condition", "tier", "dose", "seed"]))
-    said = (
-        f"{n} planted models; bars: mean 95 % intervals. ● shared, ◐ partly, ○ not, ? cannot tell"
-    )
+    said = f"{n} planted models; bars: mean 95 % intervals. ● shared, ◐ partly, ○ not, ? unknown"
     figure.update_xaxes(title="planted dose", range=[-0.1, 1.15])
     figure.update_yaxes(range=[-0.4, 1.25])
     figure.update_yaxes(title="index", row=1, col=1)

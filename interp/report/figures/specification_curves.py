@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED, UNKNOWN
 from interp.declared.figures import INDEX, FigureSpec
 from interp.declared.writing import between, number, percent, plain, short
 from interp.report.figures.ladders import COLOURS, LEVELS, LOOK
@@ -16,7 +16,7 @@ from interp.report.loaded import Frame
 from interp.report.rows import row_records
 from interp.verdicts.votes import agreement_with_usual
 
-MARKS = {SHARED: "circle", PARTLY: "diamond", NOT_SHARED: "circle-open", CANNOT_TELL: "x"}
+MARKS = {SHARED: "circle", PARTLY: "diamond", NOT_SHARED: "circle-open", UNKNOWN: "x"}
 """Symbols of points: filled where something is shared, open where not."""
 
 USUAL = "#CC79A7"

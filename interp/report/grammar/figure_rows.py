@@ -295,7 +295,7 @@ def _start(choice: ChoiceSpec, looks: Sequence[Look], rows: Frame) -> int:
 
 def _withheld(data: FigureRows, rows: Frame) -> str:
     missing = int(rows["index"].isna().sum())
-    return f"{missing} values withheld, see the table's reasons." if missing else ""
+    return f"{missing} values are unknown: see the table's reasons." if missing else ""
 
 
 def _kinds(data: FigureRows, rows: Frame) -> str:

@@ -12,12 +12,12 @@ import pandas as pd
 
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import UNKNOWN
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
 from interp.data.mixtures.settings import NATURAL, is_upper_bound
-from interp.verdicts.levels.from_tables import RUN, from_tables
+from interp.verdicts.levels.from_tables import ACCURACY, BIAS, KNOWING, RUN, from_tables
 from interp.verdicts.levels.l4_intervention import ordinary
 from interp.verdicts.levels.panels import Checkpoints, LevelRow, among, unmeasured
 from interp.verdicts.wording import LEVELS, disagreement, judge_link, level_sentence, licence
@@ -39,13 +39,22 @@ class Verdict:
     together: Table
     headline: str = ""
 
-    def sentence(self, level: str, rung: str = "", *, measure: str = "", adjusted: str = "") -> str:
+    def sentence(
+        self,
+        level: str,
+        rung: str = "",
+        *,
+        measure: str = "",
+        outcome: str = "",
+        adjusted: str = "",
+    ) -> str:
         """The answer of a level in the words that it licenses.
 
         Args:
             level: `L1` to `L3`.
             rung: The rung; empty takes the level's first.
             measure: The measure; empty takes the rung's first.
+            outcome: `accuracy`, `knowing` or `bias`; empty takes the level's first.
             adjusted: What is held constant; empty is nothing.
 
         Returns:
@@ -54,7 +63,7 @@ class Verdict:
         Raises:
             SpecificationError: For an unknown level, or one without such a row.
         """
-        return level_sentence(self._row(level, rung, measure, adjusted))
+        return level_sentence(self._row(level, rung, measure, adjusted, outcome))
 
     def needed(self, level: str, rung: str = "") -> str:
         """What would have to be run to decide a level, by simulation.
@@ -71,12 +80,15 @@ class Verdict:
         """
         return str(self._row(level, rung, "", "")["needed"])
 
-    def _row(self, level: str, rung: str, measure: str, adjusted: str) -> pd.Series:
+    def _row(
+        self, level: str, rung: str, measure: str, adjusted: str, outcome: str = ""
+    ) -> pd.Series:
         check_known("read the verdict", "level", [level], LEVELS, SpecificationError)
         rows = self.table.frame
         rows = rows[(rows["level"] == level) & (rows["adjusted"] == adjusted)]
         found = rows[rows["rung"] == rung] if rung else rows
-        found = found[found["measure"] == measure] if measure else found
+        for name, wanted in (("measure", measure), ("outcome", outcome)):
+            found = found[found[name] == wanted] if wanted else found
         if found.empty:
             given = f"{level} {rung}".strip()
             right = f"one of the rungs {listed(dict.fromkeys(rows['rung']))}"
@@ -98,8 +110,9 @@ def verdict(
     Args:
         runs: A row per model (`setting`, `test_domain`, `seed`, which is the block), `rung` and
             `measure`, with `index` and `accuracy`. Where known also `index_low, index_high, half_1,
-            half_2` (sharing on halves of drawings), `accuracy_low, accuracy_high`, the standard
-            errors `index_error, accuracy_error`, and what else may predict accuracy:
+            half_2` (sharing on halves of drawings), `knowing` and `bias` (of `from_tables`),
+            `accuracy_low, accuracy_high`, the standard errors `index_error, accuracy_error`, and
+            what else may predict accuracy:
             `accuracy_seen, accuracy_natural, exposure, epoch_0, pixels`. Or a study's tables by
             name (`open_result(folder).tables`, `open_runs(folder)`), from which both are made;
             arms of an intervention do not count.
@@ -119,9 +132,10 @@ def verdict(
     Notes:
         `from_tables`, in the same module, makes both frames from a study's tables.
 
-        L1 is Spearman's correlation of mixtures' means over domains and blocks, mixtures permuted.
-        L2 is the slope over blocks with cell and fold effects taken out, divided by reliability,
-        blocks permuted within mixtures. Intervals of both hold what their permutations do not rule
+        L1 is Spearman's correlation of mixtures' means over domains and blocks, mixtures permuted:
+        of accuracy or, where they are known, of `knowing` and of `bias` instead, its two parts. L2
+        is the slope over blocks with cell and fold effects taken out, blocks permuted within
+        mixtures. Intervals of both hold what their permutations do not rule
         out. L3 regresses a class's accuracy on its sharing with fixed effects of class and run and
         natural accuracy as a covariate. L1 and L2 come again with the accuracy of seen classes held
         constant (in L3 run effects hold it). p is adjusted within a level (Holm over rungs). Upper
@@ -134,7 +148,7 @@ def verdict(
     >>> found.table.frame.query("level == 'L1' and adjusted == ''")["verdict"].tolist()
     ['goes together']
     >>> found.table.frame.query("level == 'L2'")["verdict"].tolist()
-    ['cannot tell']
+    ['unknown']
     """
     if not isinstance(runs, pd.DataFrame):
         runs, classes = from_tables(_of_one_architecture(runs), natural=natural)
@@ -146,10 +160,12 @@ def verdict(
     given = _without_bounds(given)
     rows: list[tuple[dict[str, object], LevelRow]] = []
     for (rung, measure), own in _without_bounds(runs).groupby(["rung", "measure"], sort=False):
-        known = own.dropna(subset=["index", "accuracy"])
-        study = Checkpoints(known, seed, n_permutations)
+        study = Checkpoints(own, seed, n_permutations)
+        parts = [name for name in (KNOWING, BIAS) if name in own and own[name].notna().any()]
+        across = [Checkpoints(own, seed, n_permutations, name).across() for name in parts]
         named = {"rung": rung, "measure": measure}
-        rows += [(named, row) for row in (*study.across(), *study.within())]
+        rows += [(named, row) for part in across or [study.across()] for row in part]
+        rows += [(named, row) for row in study.within()]
     if len(given):
         for measure, own in given.groupby("measure", sort=False):
             rung = own["rung"].iloc[0] if "rung" in own else ""
@@ -177,10 +193,23 @@ def _of_one_architecture(tables: Mapping[str, Table]) -> dict[str, pd.DataFrame]
 
 
 COLUMNS = (
-    *("level", "rung", "measure", "adjusted", "value", "low", "high", "slope", "null", "null_kind"),
-    *("p", "p_adjusted", "family", "unit", "n_units", "n_runs", "n_classes", "reliability"),
+    *("level", "rung", "measure", "outcome", "adjusted", "value", "low", "high", "slope"),
+    *(
+        "null",
+        "null_kind",
+        "p",
+        "p_adjusted",
+        "family",
+        "unit",
+        "n_units",
+        "n_runs",
+        "n_classes",
+        "reliability",
+    ),
     *("reliability_kind", "verdict", "reason", "licence", "needed", "gain", "seed"),
 )
+
+FAMILY = ["level", "outcome", "adjusted"]
 
 
 def _check(frame: pd.DataFrame, needed: list[str], key: list[str]) -> None:
@@ -209,16 +238,17 @@ def _decided(rows: Sequence[tuple[dict[str, object], LevelRow]], seed: int) -> p
         return pd.DataFrame(columns=list(COLUMNS))
     frame = pd.DataFrame([named | dict(row.columns) for named, row in rows])
     frame = frame.assign(p_adjusted=np.nan, family="", seed=seed)
-    for (level, adjusted), own in frame.groupby(["level", "adjusted"], sort=False):
+    for (level, outcome, adjusted), own in frame.groupby(FAMILY, sort=False):
         frame.loc[own.index, "p_adjusted"] = holm(own["p"].to_numpy(dtype=float))
-        what = f", {adjusted} held constant" if adjusted else ""
+        what = f" of {outcome}" if outcome != ACCURACY else ""
+        what += f", {adjusted} held constant" if adjusted else ""
         frame.loc[own.index, "family"] = f"{level} over rungs{what}: {own['p'].count()} tests"
     links = [row.link for _, row in rows]
     frame["verdict"], frame["reason"] = zip(
         *map(judge_link, links, frame["p_adjusted"]), strict=True
     )
-    frame["licence"] = list(map(licence, frame["level"], frame["verdict"]))
-    open_rows = zip(rows, frame["verdict"] == CANNOT_TELL, strict=True)
+    frame["licence"] = list(map(licence, frame["level"], frame["verdict"], frame["outcome"]))
+    open_rows = zip(rows, frame["verdict"] == UNKNOWN, strict=True)
     frame["needed"] = [row.needed() if is_open else "" for (_, row), is_open in open_rows]
     return frame.sort_values("level", kind="stable", ignore_index=True)[list(COLUMNS)]
 

@@ -9,6 +9,7 @@ from scipy import stats
 from interp.core.errors import DataError, listed
 from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
+from interp.models.evaluation.decision_bias import AMONG, EXCESS_BIAS
 from interp.models.evaluation.learning import asked_rows, learning, that_learned
 from interp.probes.geometry.directions import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
@@ -20,6 +21,10 @@ LINKED = tuple(name for name, rung in RUNGS.items() if rung.indexed)
 """Rungs that have an index of sharing; R1 says in each domain whether the class can be read."""
 
 UNTRAINED, PIXELS = "epoch 0", "pixels"
+ACCURACY, KNOWING, BIAS = "accuracy", "knowing", "bias"
+"""What is held against sharing: accuracy among all classes or, across mixtures where it is known,
+its two parts, accuracy among held-out classes alone and the excess bias against them."""
+
 Frames = Mapping[str, pd.DataFrame]
 
 
@@ -30,12 +35,13 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
     the sites of the middle layers (and both directions) between the natural and the test domain,
     never the final embedding; accuracy of held-out classes in the test domain (balanced top-1
     among all classes, neutral prompts, text head), of seen ones there, and of held-out ones in
-    natural pictures; how often held-out classes were trained on; and the index of the untrained
-    model and of pixels. `index_error` and `accuracy_error` are standard errors: Student's quantile
-    of as many units as a row counts is taken out of an index's interval, and the normal one out of
-    the bootstrap of an accuracy. `classes` has a row per model and held-out class: its accuracy,
-    its sharing beyond that with other classes, and its accuracy in natural pictures. A model that
-    did not learn (`learning`) has no index, and no rows in `classes`.
+    natural pictures; from `decision_bias` `knowing`, accuracy among held-out classes alone, and
+    `bias`, the excess bias against them; how often held-out classes were trained on; and the index
+    of the untrained model and of pixels. `index_error` and `accuracy_error` are standard errors:
+    Student's quantile of as many units as a row counts is taken out of an index's interval, and the
+    normal one out of the bootstrap of an accuracy. `classes` has a row per model and held-out
+    class: its accuracy, its sharing beyond that with other classes, and its accuracy in natural
+    pictures. A model that did not learn (`learning`) has no index, and no rows in `classes`.
 
     Needs `accuracy`; of `similarity`, `transfer`, `directions`, `das`, `overlap` and
     `circuit_transfer` (or of `rungs`, made from them) what is there, of `class_sharing`,
@@ -88,18 +94,24 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
 
 
 def _with_halves(found: pd.DataFrame, frames: Frames, natural: str) -> pd.DataFrame:
-    """Sharing on two halves of drawings beside it, known for cosines: the mean over the band."""
+    """Sharing on two halves of drawings beside it, where measured: the mean over the band."""
+    parts = [
+        in_band(RUNGS[name].judged.select(frames[RUNGS[name].judged.table])).assign(rung=name)
+        for name in LINKED
+        if "half_1" in frames.get(RUNGS[name].judged.table, ())
+    ]
     if "half_1" in frames.get("directions", ()):
-        rows = of_pair(frames["directions"], natural)
-        rows = rows[rows["control"] == ""] if "control" in rows else rows
-        halves = in_band(rows)
-    elif "half_1" in frames.get("class_sharing", ()):  # of mean differences, over seen classes
+        own = in_band(frames["directions"])
+        parts.append(own[own["measure"] == MEAN_DIFFERENCE].assign(rung="R3"))
+    parts = [of_pair(rows, natural) for rows in parts]
+    parts = [rows[rows["control"] == ""] if "control" in rows else rows for rows in parts]
+    if not parts and "half_1" in frames.get("class_sharing", ()):  # over seen classes
         table = frames["class_sharing"]
-        halves = table[table["class_set"] == "seen"].assign(measure=MEAN_DIFFERENCE)
-    else:
+        parts = [table[table["class_set"] == "seen"].assign(rung="R3", measure=MEAN_DIFFERENCE)]
+    if not parts:
         return found
-    key = [*RUN, "measure"]
-    means = halves.groupby(key, as_index=False)[["half_1", "half_2"]].mean()
+    key = [*RUN, "rung", "measure"]
+    means = stacked(parts).groupby(key, as_index=False)[["half_1", "half_2"]].mean()
     return found.merge(means, on=key, how="left")
 
 
@@ -136,10 +148,22 @@ def asked_accuracies(frames: Frames, natural: str) -> pd.DataFrame:
     ):
         other = rows[which][[*RUN, "value"]].rename(columns={"value": name})
         found = found.merge(other, on=RUN, how="left")
+    if len(frames.get("decision_bias", ())):
+        found = found.merge(_parts_of_accuracy(frames["decision_bias"]), on=RUN, how="left")
     if "exposure_classes" in frames:
         exposed = _exposure(_plain(frames["exposure_classes"]))
         found = found.merge(exposed, on=RUN, how="left")
     return found
+
+
+def _parts_of_accuracy(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy among held-out classes alone, and the excess bias against them."""
+    rows = table[(table["domain"] == table["test_domain"]) & (table["prompts"] == "neutral")]
+    if "control" in rows:
+        rows = rows[rows["control"] == ""]
+    known = rows[rows["calibration"] == AMONG].rename(columns={"value": KNOWING})
+    said = rows[rows["measure"] == EXCESS_BIAS].rename(columns={"value": BIAS})
+    return known[[*RUN, KNOWING]].merge(said[[*RUN, BIAS]], on=RUN, how="outer")
 
 
 def _exposure(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 from interp.core.sites import band_of
 from interp.core.statistics.crossed_model import CELL, contrast_of_settings, whole_blocks
 from interp.core.statistics.evidence_rows import evidence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import UNKNOWN
 from interp.core.statistics.replication import mean_t, replicated
 from interp.core.statistics.resampling import Interval, holm
 from interp.data.mixtures.intervention_arms import OWN, SHUFFLED, Arm, InterventionSpec
@@ -319,7 +319,7 @@ def _levels(
     weights = sorted({weight for name, weight in found if name == TARGET.name})
     if not weights:
         why = "no run with shuffled partners to compare with"
-        return [_level(NO_EFFECT, np.nan, CANNOT_TELL, why, "shuffled = true in [intervention]")]
+        return [_level(NO_EFFECT, np.nan, UNKNOWN, why, "shuffled = true in [intervention]")]
     single = [weight for weight in weights if np.isfinite(weight)]
     adjusted = dict(zip(single, holm([found[TARGET.name, w].p for w in single]), strict=True))
     rows = []
@@ -337,12 +337,12 @@ def _judge(
     """Verdict, reason and what is needed, at a weight or (infinite) for the slope over `asked`."""
     effect = found[TARGET.name, weight]
     if effect.n_blocks < 2 or not math.isfinite(effect.interval.low):
-        return CANNOT_TELL, effect.reason or "one block: no interval", "two blocks or more"
+        return UNKNOWN, effect.reason or "one block: no interval", "two blocks or more"
     for each in asked:
         if unequal := _unequal(found[HELD_EQUAL.name, each], each):
-            return CANNOT_TELL, *unequal
+            return UNKNOWN, *unequal
     if unmoved := _unmoved(found.get((SHARING.name, weight)), weight):
-        return CANNOT_TELL, *unmoved
+        return UNKNOWN, *unmoved
     turned = weight if math.isfinite(weight) else 1.0
     low, high = effect.interval.low, effect.interval.high
     if (low > 0 or high < 0) and p <= 0.05:
@@ -353,7 +353,7 @@ def _judge(
     half = (high - low) / 2
     given = f"an effect of {_points(effect.interval)} may be none, or more than {100 * MARGIN:g}"
     wanted = max(abs(effect.interval.value), reach)
-    return CANNOT_TELL, f"{given} points", _blocks(effect, half, wanted)
+    return UNKNOWN, f"{given} points", _blocks(effect, half, wanted)
 
 
 def _unequal(effect: Effect, weight: float) -> tuple[str, str] | None:
@@ -403,9 +403,8 @@ def _level(
 ) -> dict[str, object]:
     """A row of the table `levels`."""
     where = {np.inf: SLOPE}.get(weight, f"weight {weight:g}") if effect.n_runs else "any weight"
-    return {
-        "level": "L4",
-        "rung": "R3",
+    place: dict[str, object] = {"level": "L4", "rung": "R3", "outcome": "accuracy"}
+    return place | {
         "measure": f"{TARGET.name}, own less shuffled partners, {where}",
         "adjusted": "accuracy of seen classes",
         "weight": weight if np.isfinite(weight) else np.nan,

@@ -26,7 +26,7 @@ from interp.core.statistics.power import (
 )
 from interp.core.statistics.reliability import RELIABLE, centred, complete_blocks, gain, measured
 from interp.models.evaluation.learning import trained_models
-from interp.verdicts.levels.from_tables import RUN
+from interp.verdicts.levels.from_tables import ACCURACY, RUN
 
 SEEN = "accuracy of seen classes"
 OTHERS = ("accuracy_seen", "accuracy_natural", "exposure", "epoch_0", "pixels")
@@ -56,14 +56,18 @@ class LevelRow:
 
 
 class Checkpoints:
-    """One measure of sharing and accuracy over the models of a study, as panels."""
+    """One measure of sharing and one outcome over the models of a study, as panels."""
 
-    def __init__(self, own: pd.DataFrame, seed: int, n_permutations: int) -> None:
-        self.own = own
-        self.mixtures, self.domains, self.blocks = (list(dict.fromkeys(own[name])) for name in RUN)
-        self.sharing, self.accuracy = self.panel("index"), self.panel("accuracy")
+    def __init__(
+        self, runs: pd.DataFrame, seed: int, n_permutations: int, outcome: str = ACCURACY
+    ) -> None:
+        self.own, self.outcome = runs.dropna(subset=["index", outcome]), outcome
+        self.mixtures, self.domains, self.blocks = (
+            list(dict.fromkeys(self.own[name])) for name in RUN
+        )
+        self.sharing, self.accuracy = self.panel("index"), self.panel(outcome)
         self.seen = self.panel("accuracy_seen")
-        self.errors = {name: self.panel(f"{name}_error") ** 2 for name in ("index", "accuracy")}
+        self.errors = {name: self.panel(f"{name}_error") ** 2 for name in ("index", outcome)}
         self.seed, self.n_permutations = seed, n_permutations
 
     def panel(self, column: str) -> np.ndarray:
@@ -77,7 +81,7 @@ class Checkpoints:
 
     def across(self) -> list[LevelRow]:
         """L1, and L1 with the accuracy of seen classes held constant."""
-        asked = partial(across_mixtures, accuracy_error=self.errors["accuracy"])
+        asked = partial(across_mixtures, accuracy_error=self.errors[self.outcome])
         return self._rows("L1", asked, len(self.mixtures), self._mixtures_needed)
 
     def within(self) -> list[LevelRow]:
@@ -95,7 +99,7 @@ class Checkpoints:
     ) -> list[LevelRow]:
         """A level as it is, and with the accuracy of seen classes held constant where known."""
         if not self.mixtures:
-            return [_unanswered(level)]
+            return [_unanswered(level, self.outcome)]
         rows = []
         for adjusted, given in {"": None, SEEN: self.seen}.items():
             if given is not None and not np.isfinite(given).any():
@@ -114,7 +118,8 @@ class Checkpoints:
                 "n_units": link.n.get(UNITS[level], most),
                 "n_runs": self._n_models(level if link.n else "", given),
             }
-            more = counted | {"adjusted": adjusted, "gain": self._gain(level)}
+            more = counted | {"outcome": self.outcome, "adjusted": adjusted}
+            more |= {"gain": self._gain(level)}
             rows.append(_row(level, link, partial(needed, link, given), **more))
         return rows
 
@@ -214,7 +219,8 @@ def _more_drawings(link: Link) -> str:
 
 def _row(level: str, link: Link, needed: Callable[[], str], **more: object) -> LevelRow:
     known = ("value", "low", "high", "slope", "p", "reliability", "reliability_kind")
-    nothing = {"adjusted": "", "n_classes": np.nan, "gain": np.nan, "n_units": 0, "n_runs": 0}
+    nothing = {"outcome": ACCURACY, "adjusted": "", "gain": np.nan}
+    nothing |= {"n_units": 0, "n_classes": np.nan, "n_runs": 0}
     columns = {"level": level, **{name: getattr(link, name) for name in known}, **nothing}
     columns |= {"null": 0.0, "null_kind": NULLS[level], "unit": UNITS[level]}
     return LevelRow({**columns, **more}, link, needed)
@@ -253,11 +259,11 @@ def among(own: pd.DataFrame, seed: int) -> LevelRow:
     return _row("L3", link, needed, **counted, gain=gain(free.y, free.x, [], groups))
 
 
-def _unanswered(level: str) -> LevelRow:
+def _unanswered(level: str, outcome: str) -> LevelRow:
     """A level of a measure that no model has both numbers of."""
-    link = Link(reason="no model has index and accuracy")
+    link = Link(reason=f"no model has index and {outcome}")
     needed = {"L1": "at least 8 mixtures", "L2": FEW_BLOCKS}[level]
-    return _row(level, link, lambda: f"{needed}, with classes enough for an index")
+    return _row(level, link, lambda: f"{needed}, with classes enough for an index", outcome=outcome)
 
 
 def unmeasured() -> LevelRow:

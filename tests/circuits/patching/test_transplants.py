@@ -115,7 +115,7 @@ def test_a_complete_cut_is_named_and_has_no_index(pictures, head, colours) -> No
     sites = ["hook_embed", "blocks.*.hook_resid_pre", "hook_embedding"]
     whole = run(tower(False), pictures, head, colours, sites=sites).frame
     assert all(reason.startswith("a complete cut") for reason in whole["reason"])
-    assert bool(whole["index"].isna().all()) and set(whole["verdict"]) == {"cannot tell"}
+    assert bool(whole["index"].isna().all()) and set(whole["verdict"]) == {"unknown"}
     part = run(
         tower(False), pictures, head, colours, sites="blocks.1.hook_resid_pre", where={"pos": 0}
     ).frame
@@ -154,4 +154,4 @@ def test_refusals(pictures: ImageTable, head: Classifier, colours: Callable) -> 
         run(model, pictures, head, colours, metric="clean_distance")
     refuses(SpecificationError, "budget", run, model, pictures, head, colours, memory=8)
     few = run(model, pictures.select(label=["ant", "bee", "cat"]), head, colours).frame
-    assert set(few["verdict"]) == {"cannot tell"} and few["reason"].str.contains("3 units").all()
+    assert set(few["verdict"]) == {"unknown"} and few["reason"].str.contains("3 units").all()

@@ -90,7 +90,7 @@ def wired(dose: float, noise: float) -> pd.DataFrame:
 def test_noise_makes_no_wiring(noise: float) -> None:
     """B's units write to the class, so noise lifts some into A's circuit, and into its readout."""
     told = wired(0.0, noise)
-    assert set(told["verdict"]) <= {"not shared", "cannot tell"}
+    assert set(told["verdict"]) <= {"not shared", "unknown"}
     assert (told["value"] > 0.1).all() and told["null_kind"].str.startswith("the class's").all()
     assert (told["index_low"] < 0.02).all()
 

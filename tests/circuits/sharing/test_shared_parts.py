@@ -55,6 +55,18 @@ def test_planted_sharing_is_told(measure: str, shared: float, verdict: str) -> N
 
 
 @pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
+def test_halves_of_the_artists_are_the_two_parts_of_the_value(measure: str) -> None:
+    """A's first half with B's second, and the other way round: no picture in both."""
+    a, b = domains(shared=0.5)
+    row = overlap(a, b, measures=[measure]).frame.iloc[0]
+    assert (row["half_1"] + row["half_2"]) / 2 == pytest.approx(row["value"] - row["null"])
+    turned = np.where(np.isin(a.sides, [0])[:, None], a.values, a.values[::-1])
+    moved = overlap(replace(a, values=turned), b, measures=[measure]).frame.iloc[0]
+    assert moved["half_1"] + moved["null"] == pytest.approx(row["half_1"] + row["null"])
+    assert moved["half_2"] + moved["null"] < row["half_2"] + row["null"]
+
+
+@pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
 def test_units_that_matter_to_every_class_are_no_sharing(measure: str) -> None:
     """They lift the raw overlap far above chance, and the index not at all."""
     bare = overlap(*domains(shared=0, common=0), measures=[measure]).frame.iloc[0]
@@ -151,13 +163,13 @@ def test_what_is_denied_beside_the_readout_says_why() -> None:
         Index(0.15, 0.12, 0.18, "partly", ""),
     )
     told = beyond_readout(denied, partly, terms, of_others, 0.3, NO_MORE)
-    assert (told.verdict, told.reason) == ("cannot tell", NO_MORE)
+    assert (told.verdict, told.reason) == ("unknown", NO_MORE)
     assert beyond_readout(denied, partly, terms, of_others, 0.005, NO_MORE) is denied
     explained = beyond_readout(
         partly, partly, np.array([0.75, 0.7, 0.8]), of_others, 0.005, NO_MORE
     )
     assert np.isnan(explained.value) and explained.reason.startswith(READER)
-    silent = Index(np.nan, np.nan, np.nan, "cannot tell", "no room")
+    silent = Index(np.nan, np.nan, np.nan, "unknown", "no room")
     assert beyond_readout(denied, silent, terms, of_others, 0.3, NO_MORE) is silent
 
 
@@ -230,9 +242,7 @@ def test_what_is_read_out_of_any_picture_is_no_sharing() -> None:
     row = overlap(*found).frame.iloc[0]
     assert row["value"] == plain["value"] and row["null"] > plain["null"]
     assert row["null_kind"] == "the class's readout, on pictures of other classes"
-    assert row["verdict"] == "cannot tell" and row["reason"].startswith(
-        "parts overlap no more than"
-    )
+    assert row["verdict"] == "unknown" and row["reason"].startswith("parts overlap no more than")
     assert row["index"] < 0.2 and row["p"] > 0.05
 
 
@@ -269,7 +279,7 @@ def test_the_readout_is_compared_with_the_other_domain_by_hand() -> None:
 
 def test_a_reader_that_leaves_no_room_is_named() -> None:
     row = overlap(*read_out(own=0, readout=8.0)).frame.iloc[0]
-    assert row["verdict"] == "cannot tell" and np.isnan(row["index"]) and np.isnan(row["p"])
+    assert row["verdict"] == "unknown" and np.isnan(row["index"]) and np.isnan(row["p"])
     assert row["reason"].startswith("the reader explains it: ")
 
 
@@ -279,14 +289,14 @@ def test_parts_make_no_class_that_the_model_does_not_tell() -> None:
     told = overlap(replace(a, gap=noise + 2), replace(b, gap=noise + 2)).frame.iloc[0]
     assert told["verdict"] == "shared"
     blind = overlap(replace(a, gap=noise + 2), replace(b, gap=noise)).frame.iloc[0]
-    assert blind["verdict"] == "cannot tell" and np.isnan(blind["index"])
+    assert blind["verdict"] == "unknown" and np.isnan(blind["index"])
     assert blind["reason"].startswith("the model does not tell classes in B")
     assert blind["value"] == told["value"]  # what was measured stays
     wiring = wire(open_vit())
     values = np.random.default_rng(4).normal(size=(8, wiring.n_edges))
     edges = Scores(values, list("aabbccdd"), [0, 1] * 4, np.zeros(wiring.n_edges), wiring.edges)
     silent = replace(edges, gap=-np.ones(8))
-    assert set(overlap(silent, silent).frame["verdict"]) == {"cannot tell"}  # rewired ones, too
+    assert set(overlap(silent, silent).frame["verdict"]) == {"unknown"}  # rewired ones, too
 
 
 def test_where_another_class_denies_the_readout_is_not_asked() -> None:
@@ -358,5 +368,5 @@ def test_a_domain_without_circuits_is_no_denial(measure: str) -> None:
     a, b = domains(shared=1.0, seed=3)
     noise = np.random.default_rng(4).normal(size=b.values.shape)
     row = overlap(a, replace(b, values=noise), measures=[measure]).frame.iloc[0]
-    assert row["verdict"] == "cannot tell" and np.isnan(row["index"])
+    assert row["verdict"] == "unknown" and np.isnan(row["index"])
     assert row["reason"].startswith("circuits of B are not found again by other artists")

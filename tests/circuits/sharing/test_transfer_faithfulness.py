@@ -91,7 +91,7 @@ def test_parts_without_others_to_compare_with_are_refused() -> None:
     groups, sizes = np.unique(a.cut.groups, return_counts=True)
     assert len(groups) > 1 and (sizes == 1).any()
     table = circuit_transfer(a, b, shares=(0.9,), removed=True).frame
-    assert (table["verdict"] == "cannot tell").all() and table["index"].isna().all()
+    assert (table["verdict"] == "unknown").all() and table["index"].isna().all()
     assert table["reason"].str.contains("as many parts are left that are none of").all()
 
 
@@ -102,7 +102,7 @@ def test_edges_see_the_separation_but_not_which_class_is_shared() -> None:
     assert (apart["verdict"] == "not shared").all() and (apart["value"].abs() < 0.01).all()
     same = circuit_transfer(*both("all shared", "edge"), shares=(0.2,)).frame
     assert (same["value"] > 0.95).all() and (same["null"] > 0.95).all()
-    assert (same["verdict"] == "cannot tell").all()
+    assert (same["verdict"] == "unknown").all()
     assert same["reason"].str.contains("ceiling - null").all()
 
 
@@ -218,7 +218,7 @@ def test_the_ceiling_is_that_of_both_domains() -> None:
 def test_circuits_that_do_not_do_their_own_work_say_nothing() -> None:
     a, b = both("all shared", "d_mlp")
     table = circuit_transfer(scrambled(a, 1), b, shares=(0.05, 0.1), seed=1).frame
-    assert (table["verdict"] == "cannot tell").all() and table["index"].isna().all()
+    assert (table["verdict"] == "unknown").all() and table["index"].isna().all()
     assert table["reason"].str.contains("in A of the metric's work.*50% are needed").all()
     assert not table["reason"].str.contains("nan").any()
 
@@ -369,7 +369,7 @@ def test_not_shared_is_withheld_where_most_serves_all_classes() -> None:
     """A rotated code runs along one set of edges; what little is of a class alone is not shared."""
     own = Index(0.0, -0.1, 0.1, "not shared", "")
     withheld = of_its_own(own, 0.6, 1.0)
-    assert withheld.verdict == "cannot tell" and "serves other classes" in withheld.reason
+    assert withheld.verdict == "unknown" and "serves other classes" in withheld.reason
     assert of_its_own(own, 0.4, 1.0) is own
     shared = Index(1.0, 0.9, 1.1, "shared", "")
     assert of_its_own(shared, 0.9, 1.0) is shared
@@ -383,7 +383,7 @@ def test_not_shared_is_withheld_where_most_serves_all_classes() -> None:
 
     apart = overlap(*(scores(np.eye(8, 100, place) * 3) for place in (20, 40))).frame
     row = apart[apart["measure"] == "jaccard"].iloc[0]
-    assert row["null"] > 0.5 * row["ceiling"] and row["verdict"] == "cannot tell"
+    assert row["null"] > 0.5 * row["ceiling"] and row["verdict"] == "unknown"
     alike = overlap(*(scores(np.eye(8, 100, 20) * 3) for _ in range(2))).frame
     assert alike.query("measure == 'jaccard'")["verdict"].tolist() == ["shared"]
 

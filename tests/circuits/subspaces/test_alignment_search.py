@@ -106,7 +106,7 @@ def test_free_directions_learn_ways_that_no_picture_takes() -> None:
         # what both domains have alike nobody reads
         ("unread shared copy", SITES[1], 0.0, "not shared", ""),
         # the two lanes are still apart, but the block behind takes their sum
-        ("separate, one output", SITES[1], 1.0, "cannot tell", "one reader"),
+        ("separate, one output", SITES[1], 1.0, "unknown", "one reader"),
     ],
 )
 def test_what_is_read_is_told_from_what_goes_with_it(
@@ -314,24 +314,24 @@ def test_refusals(pictures: ImageTable, colours: Callable) -> None:
     refuse(SiteError, "hook_mlp_in", sites="blocks.0.hook_mlp_in")
     refuse(SiteError, "axis head", where={"head": 0})
     whole = das(tower(True), pictures, **{**words, "k": 18}).frame
-    assert set(whole["verdict"]) == {"cannot tell"}
+    assert set(whole["verdict"]) == {"unknown"}
     assert whole["reason"].str.startswith("all directions").all()
     few = das(tower(True), pictures.select(label=["ant", "bee", "cat"]), **words).frame
-    assert set(few["verdict"]) == {"cannot tell"} and few["reason"].str.contains("3 units").all()
+    assert set(few["verdict"]) == {"unknown"} and few["reason"].str.contains("3 units").all()
 
 
 def test_shared_needs_what_varies_in_the_other_domain() -> None:
-    shared, unsure = Index(0.9, 0.8, 1.0, "shared", ""), Index(0.5, 0.1, 0.9, "cannot tell", "")
+    shared, unsure = Index(0.9, 0.8, 1.0, "shared", ""), Index(0.5, 0.1, 0.9, "unknown", "")
     apart = Index(0.0, -0.1, 0.1, "not shared", "")
     told = of_one_code(shared, unsure, shared)
-    assert told.verdict == "cannot tell" and "0.10 to 0.90" in told.reason
+    assert told.verdict == "unknown" and "0.10 to 0.90" in told.reason
     assert of_one_code(shared, shared, shared) is shared
     withheld = of_one_code(shared, unsure, apart)
     assert np.isnan(withheld.value) and "what varies in A does" in withheld.reason
     assert of_one_code(apart, unsure, apart) is apart
     partly = Index(0.5, 0.3, 0.7, "partly shared", "")
-    for low, word in ((0.15, "partly shared"), (0.05, "cannot tell")):
-        varied = Index(0.3, low, 0.5, "cannot tell", "")
+    for low, word in ((0.15, "partly shared"), (0.05, "unknown")):
+        varied = Index(0.3, low, 0.5, "unknown", "")
         assert of_one_code(partly, varied, partly).verdict == word
 
 
@@ -340,7 +340,7 @@ def test_a_reader_that_noise_drives_explains_what_two_codes_do() -> None:
     """Without pictures of no class as a null, only the test of one code holds the verdict back."""
     words: dict[str, Any] = {"sites": SITES[1:], "steps": STEPS}
     told = run("one reader", **words).frame
-    assert set(told["verdict"]) == {"cannot tell"}
+    assert set(told["verdict"]) == {"unknown"}
     assert told["reason"].str.startswith("the reader explains it").all()
     assert (told["class_free"] > 0.9 * told["ceiling"]).all()
     assert (run("one reader", class_free=(), **words).frame["null"] < 0.2 * told["ceiling"]).all()
@@ -402,7 +402,7 @@ def test_pictures_that_the_model_answers_alike_are_no_null() -> None:
 def test_what_any_reader_gives_is_not_called_shared() -> None:
     """Six projections are read, whatever is shown: noise finds them as well as the classes do."""
     found = of_a_reader(patterned(None))
-    assert set(found["verdict"]) == {"cannot tell"}
+    assert set(found["verdict"]) == {"unknown"}
     assert found["reason"].str.startswith("the reader explains it: a subspace of").all()
     assert (found["class_free"] > 0.8 * found["ceiling"]).all()
     without = of_a_reader(patterned(None), class_free=())
@@ -414,7 +414,7 @@ def test_what_any_reader_gives_is_not_called_shared() -> None:
 def test_a_subspace_of_noise_is_never_shared(seed: int) -> None:
     """A holds white noise under labels dealt at random; B the patterns."""
     found = of_a_reader(patterned(seed)).query("domain_a == 'A'")
-    assert set(found["verdict"]) == {"cannot tell"}, found["reason"].tolist()
+    assert set(found["verdict"]) == {"unknown"}, found["reason"].tolist()
 
 
 @pytest.mark.parametrize("kind", CLASS_FREE)

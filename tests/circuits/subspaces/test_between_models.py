@@ -153,5 +153,5 @@ def test_models_of_other_widths_are_compared_at_one_size() -> None:
     assert into_b["in_domain"] > 0 and into_b["whole"] >= into_b["ceiling"] - 1e-6
     assert into_b["shuffled"] < into_b["whole"] and into_b["varied"] <= into_b["whole"] + 1e-6
     whole = das_between(*models, pictures(), heads=heads, k=6, **HOW).frame.set_index("model_b")
-    assert whole.loc["B", "verdict"] == "cannot tell"
+    assert whole.loc["B", "verdict"] == "unknown"
     assert "all directions of the site" in whole.loc["B", "reason"]

@@ -95,7 +95,7 @@ def verdicts(lay: Lay, reader: Callable[[Tensor], Tensor], noise: float) -> pd.D
 def test_two_codes_with_one_reader_are_not_called_shared(noise: float) -> None:
     """What is read is the same, and does the work in both; how the classes lie is not."""
     found = verdicts(separate, of_the_sum, noise)
-    assert set(found["verdict"]) == {"cannot tell"}
+    assert set(found["verdict"]) == {"unknown"}
     if noise < 0.3:  # index and p would be the reader's
         assert found[["index", "p"]].isna().all(axis=None)
     assert found["reason"].str.startswith("one reader may take two codes").all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from interp.core.statistics.evidence_rows import Evidence, evidence, leaving_out
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, sharing_index
+from interp.core.statistics.index_of_sharing import UNKNOWN, sharing_index
 from interp.core.statistics.resampling import Interval, jackknife
 from interp.core.tables import COLUMNS, EVIDENCE
 
@@ -45,7 +45,7 @@ def test_a_judged_row_is_that_of_jackknife_and_index() -> None:
 def test_what_is_refused_has_no_index_but_a_reason() -> None:
     row = ABOUT.with_verdict(terms(), refused="constant features", notes=["two classes left out"])
     assert np.isnan([row["index"], row["index_low"], row["index_high"]]).all()
-    assert row["verdict"] == CANNOT_TELL and np.isfinite(row["value"])
+    assert row["verdict"] == UNKNOWN and np.isfinite(row["value"])
     assert row["reason"] == "constant features; two classes left out"
 
 

@@ -28,12 +28,12 @@ def test_verdict_follows_the_index(value: float, word: str) -> None:
     [
         (0.51, 0.89, "partly shared"),
         (0.51, 0.9, "shared"),
-        (0.5, 0.9, "cannot tell"),
-        (0.1, 0.5, "cannot tell"),
+        (0.5, 0.9, "unknown"),
+        (0.1, 0.5, "unknown"),
         (0.11, 0.2, "partly shared"),
         (0.11, 0.19, "not shared"),
         (-2.0, 0.19, "not shared"),
-        (float("nan"), float("nan"), "cannot tell"),
+        (float("nan"), float("nan"), "unknown"),
     ],
 )
 def test_four_answers_by_where_the_interval_lies(low: float, high: float, word: str) -> None:
@@ -54,7 +54,7 @@ def test_what_grows_with_the_square_has_the_same_answer_at_the_squares(
 
 @pytest.mark.parametrize(
     ("low", "p", "word"),
-    [(0.12, 0.01, "partly shared"), (0.05, 0.01, "cannot tell"), (0.12, 0.2, "not shared")],
+    [(0.12, 0.01, "partly shared"), (0.05, 0.01, "unknown"), (0.12, 0.2, "not shared")],
 )
 def test_what_p_finds_is_not_denied(low: float, p: float, word: str) -> None:
     index = Index(0.15, low, 0.18, "not shared", "")
@@ -68,7 +68,7 @@ def test_index_is_refused_without_room_between_null_and_ceiling(
     ends: list[tuple[float, float]],
 ) -> None:
     found = sharing_index(0.1, 0.0, 0.15, left_out=[(0.1, *each) for each in ends])
-    assert found.verdict == "cannot tell" and "3 standard errors" in found.reason
+    assert found.verdict == "unknown" and "3 standard errors" in found.reason
     assert np.isnan(found.value)
 
 
@@ -85,4 +85,4 @@ def test_index_is_refused_where_one_unit_left_out_leaves_no_room() -> None:
     """A share of nothing has no size; the mean room of forty units hides one of them."""
     left_out = [(0.5, 0.0, 1.0)] * 39 + [(0.5, 0.0, 0.0)]
     found = sharing_index(0.5, 0.0, 6.0, left_out=left_out)
-    assert found.verdict == "cannot tell" and "without one of the 40 units" in found.reason
+    assert found.verdict == "unknown" and "without one of the 40 units" in found.reason

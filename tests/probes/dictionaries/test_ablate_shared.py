@@ -102,7 +102,7 @@ def test_features_that_nothing_reads_have_no_match_and_the_reason_says_so(world,
         .all()
     )
     assert table.frame[["value", "null", "index", "p"]].isna().all(axis=None)
-    assert set(table.frame["verdict"]) == {"cannot tell"} and table.facts["shared"] == []
+    assert set(table.frame["verdict"]) == {"unknown"} and table.facts["shared"] == []
 
 
 def test_drops_are_those_of_plain_arithmetic(world, known) -> None:

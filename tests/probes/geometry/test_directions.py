@@ -135,7 +135,7 @@ def test_bad_data_get_a_reason_or_an_error(planted) -> None:
     flat = replace(features, values={"site0": np.full_like(features.values["site0"], 0.3)})
     frame = directions(flat)
     assert frame["reason"].str.contains("constant features").all()
-    assert set(frame["verdict"]) == {"cannot tell"} and frame["index"].isna().all()
+    assert set(frame["verdict"]) == {"unknown"} and frame["index"].isna().all()
     one = features.frame["artist"].isin(["artist0", "artist1"])
     one &= ~features.frame.duplicated(["label", "domain", "artist"])
     frame = directions(features.rows(one)).set_index("measure")
@@ -149,5 +149,5 @@ def test_classes_missing_in_a_domain_are_left_out_and_counted(planted) -> None:
     frame = directions(features.rows(~gone))
     of_c = frame["domain_b"] == "c"
     assert frame["reason"][of_c].str.contains("3 classes by two artists").all()
-    assert set(frame["verdict"][of_c]) == {"cannot tell"}
+    assert set(frame["verdict"][of_c]) == {"unknown"}
     assert set(frame["verdict"][~of_c]) == {"shared"}

@@ -150,7 +150,7 @@ def test_a_domain_whose_classes_are_alike_has_no_class_index(planted) -> None:
     at = (features.frame["domain"] == "sketch").to_numpy()
     values[at] = np.random.default_rng(5).normal(size=values[at].shape)
     row = found(Features({"site0": values}, features.frame)).loc["class"]
-    assert row["verdict"] == "cannot tell" and np.isnan(row["index"])
+    assert row["verdict"] == "unknown" and np.isnan(row["index"])
     assert row["reason"] == "classes of sketch do not differ by 3 standard errors"
     assert found(features).loc["class", "verdict"] == "shared"
 

@@ -172,7 +172,7 @@ def test_canonical_correlations_that_are_forced_are_refused(planted, name, neede
     frame = similarity(planted(1.0, n_classes=15), measure=name, **QUICK).frame
     assert np.isnan(frame.loc[0, ["value", "null", "ceiling", "p"]].astype(float)).all()
     assert f"needs {needed} classes" in frame.loc[0, "reason"]
-    assert "14 dimensions" in frame.loc[0, "reason"] and frame.loc[0, "verdict"] == "cannot tell"
+    assert "14 dimensions" in frame.loc[0, "reason"] and frame.loc[0, "verdict"] == "unknown"
 
 
 @pytest.mark.parametrize(("name", "least"), [("mutual_knn", 13), ("predictivity", 11)])
@@ -189,7 +189,7 @@ def test_halves_that_foretell_nothing_have_no_index(planted) -> None:
     features = planted(1.0, n_classes=12, width=30, noise=5.0)
     row = similarity(features, measure="predictivity", **QUICK).frame.iloc[0]
     assert row["null"] < 0 and row["ceiling"] == 0
-    assert row["verdict"] == "cannot tell" and "do not agree" in row["reason"]
+    assert row["verdict"] == "unknown" and "do not agree" in row["reason"]
 
 
 def test_slow_measures_take_other_rows_layers_and_models(planted) -> None:

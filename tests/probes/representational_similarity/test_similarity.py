@@ -159,6 +159,17 @@ def test_partial_sharing_lies_between_and_is_monotone(planted) -> None:
     assert abs(index[2] - 0.5) < 0.1
 
 
+def test_halves_of_the_artists_are_the_two_parts_of_the_value(planted) -> None:
+    """A_1 with B_2 and A_2 with B_1 of the first deal, where artists drew in both domains."""
+    features = planted(0.5, n_classes=20)
+    once, often = (similarity(features, n_splits=n).frame.iloc[0] for n in (1, 8))
+    assert (once["half_1"] + once["half_2"]) / 2 == pytest.approx(once["value"] - once["null"])
+    assert once["half_1"] != once["half_2"]
+    halves = ["half_1", "half_2"]
+    assert often[halves].tolist() == pytest.approx(once[halves].tolist())
+    assert "half_1" not in similarity(features, measure="procrustes", n_permutations=19).frame
+
+
 @pytest.mark.parametrize(("sharing", "index"), [(0.0, 0.0), (1.0, 1.0)])
 def test_drawings_common_to_both_domains_do_not_count_as_sharing(planted, sharing, index) -> None:
     """Counting A_1 with B_1, which show the same drawings, reads .3 here for 0 and 2 for 1."""
@@ -226,7 +237,7 @@ def test_too_few_classes_in_one_pair_is_a_reason_and_in_all_an_error(planted) ->
     few = ~((features.frame["domain"] == "c") & (features.frame["label"] > "c03"))
     frame = similarity(features.rows(few), n_permutations=9).frame.set_index("domain_b")
     assert np.isnan(frame.loc["c", "value"]).all()
-    assert (frame.loc["c", "verdict"] == "cannot tell").all()
+    assert (frame.loc["c", "verdict"] == "unknown").all()
     assert frame.loc["c", "reason"].str.contains("4 classes").all()
     refuses(SampleError, "at least 5", similarity, features.rows(features.frame["label"] <= "c02"))
 
@@ -243,13 +254,13 @@ def test_constant_features_are_a_reason_beside_sites_that_work(planted) -> None:
     frame = similarity(replace(features, values=flat), n_permutations=9).frame
     assert frame["reason"].tolist() == ["constant features in real, sketch", ""]
     assert np.isnan(frame.loc[0, ["value", "low", "index", "p"]].astype(float)).all()
-    assert frame["verdict"].tolist() == ["cannot tell", "shared"]
+    assert frame["verdict"].tolist() == ["unknown", "shared"]
 
 
 def test_unreliable_halves_withhold_the_index(planted) -> None:
     features = planted(1.0, noise=40.0, n_classes=8)
     row = similarity(features, n_permutations=9).frame.iloc[0]
-    assert row["verdict"] == "cannot tell" and "there is no room" in row["reason"]
+    assert row["verdict"] == "unknown" and "there is no room" in row["reason"]
 
 
 def test_doors_refuse_mixed_and_missing_arguments(planted) -> None:

@@ -51,7 +51,7 @@ def test_lines_are_the_rows_of_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [({}, "goes together: held-out classes are recognised better"),
-     ({"moved": 0.0}, "cannot tell (the term did not change sharing")],
+     ({"moved": 0.0}, "unknown (the term did not change sharing")],
 )  # fmt: skip
 def test_the_caption_carries_the_verdict(
     tmp_path: Path, change: dict[str, Any], words: str
@@ -81,11 +81,11 @@ def test_what_is_decided_stands_for_the_intervention() -> None:
         {
             "level": "L4",
             "weight": [0.3, 1.0, None],
-            "verdict": ["goes together", "cannot tell", "cannot tell"],
+            "verdict": ["goes together", "unknown", "unknown"],
         }
     )
     assert foremost(rows)["weight"].tolist() == [0.3]
-    assert foremost(rows.assign(verdict="cannot tell"))["weight"].tolist() == [1.0]
+    assert foremost(rows.assign(verdict="unknown"))["weight"].tolist() == [1.0]
     assert foremost(rows[:0]).empty
 
 

@@ -187,9 +187,9 @@ def test_a_withheld_layer_says_why(
     frame = study_frames()["similarity"]
     gone = (frame["site"] == "layer2.0.hook_resid_post") & (frame["control"] == "")
     frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
-    frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
+    frame.loc[gone, ["verdict", "reason"]] = ["unknown", "ceiling too low"]
     (grid,) = by_layer_table(read(build(replaced={"similarity": frame})), "R2")
-    assert any("cannot tell: ceiling too low" in row[1] for row in grid.rows)
+    assert any("unknown: ceiling too low" in row[1] for row in grid.rows)
 
 
 def test_the_ladder_knows_of_features(result: PageModel) -> None:
@@ -204,13 +204,13 @@ def test_every_verdict_of_the_ladder_is_counted_once(result: PageModel) -> None:
     told = told[(told["control"] == "") & (told["rung"] != "")]
     assert f"{len(told)} in all" in every.caption and "asked about" in own.caption
     assert every.head == [
-        "Rung", "● shared", "◐ partly shared", "○ not shared", "? cannot tell", "– no index"
+        "Rung", "● shared", "◐ partly shared", "○ not shared", "? unknown"
     ]  # fmt: skip
     for rung, *counts in every.rows:
         rows = told[told["rung"] == rung.split()[0]]
         assert sum(map(int, counts)) == len(rows)
         assert int(counts[0]) == (rows["verdict"] == "shared").sum()
-        unknown = rows["index"].isna() & (rows["verdict"] == "cannot tell")
+        unknown = rows["verdict"] == "unknown"
         assert int(counts[-1]) == unknown.sum()
 
 
@@ -307,7 +307,7 @@ def test_a_cell_of_the_ladder_is_the_tables_verdict(result: PageModel) -> None:
         [trace] = [each for each in figure.data if each["meta"] == [0, setting]]
         rows = of(result, "ladder", setting=name, band="middle", domain_a="real", domain_b="sketch")
         row = trace["y"].index("real × sketch, middle")
-        colours = {"not shared": 0.0, "cannot tell": 1.0, "partly shared": 2.0, "shared": 3.0}
+        colours = {"not shared": 0.0, "unknown": 1.0, "partly shared": 2.0, "shared": 3.0}
         for column, rung in enumerate(("R1", "R2", "R3", "R4", "R5", "R6")):
             [verdict] = rows[rows["rung"] == rung]["verdict"]
             assert trace["text"][row][column] == SIGNS[verdict]
@@ -353,7 +353,7 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     rows = read(build(name="one block", **words)).frame("rungs")
     first = rows[(rows["rung"] == "R4") & (rows["control"] == "")]
     setting, site = first["setting"].iloc[0], first["site"].iloc[0]
-    second = first.assign(seed=1, index=first["index"] + 0.2, verdict="cannot tell")
+    second = first.assign(seed=1, index=first["index"] + 0.2, verdict="unknown")
     untrained = first.assign(setting="", control="epoch 0", index=0.125)
     both = pd.concat([rows, second, untrained])
     figure = figure_of(
@@ -367,7 +367,7 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     own = first[(first["setting"] == setting) & (first["site"] == site)]
     asked = own[own["domain_a"] == sorted(own["domain_a"])[0]]["index"].iloc[0] + 0.1
     assert line["y"][0] == pytest.approx(asked, abs=1e-3)
-    assert "cannot tell" in line["hovertext"][0]
+    assert "unknown" in line["hovertext"][0]
 
 
 def test_a_blocks_test_domains_are_one_draw(build: Build) -> None:
@@ -437,14 +437,14 @@ def test_a_panel_of_the_profile_without_a_point_says_why(build: Build) -> None:
     words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
     rows = read(build(name="whole", **words)).frame("rungs")
     blank = rows.assign(index=rows["index"].where(rows["rung"] != "R4"))
-    blank.loc[blank["rung"] == "R4", "verdict"] = "cannot tell"
+    blank.loc[blank["rung"] == "R4", "verdict"] = "unknown"
     less = blank[blank["rung"] != "R2"]
     figure = figure_of(
         read(build(replaced={"rungs": less}, name="blank", **words)), "sharing-profile"
     )
     assert figure is not None
     said = {t["xaxis"]: t["text"] for t in figure.data if t["mode"] == "text" and t["meta"] == [0]}
-    assert said["x4"] == ["no index: cannot tell"] and said["x2"] == ["not measured"]
+    assert said["x4"] == ["no index: unknown"] and said["x2"] == ["not measured"]
     filled = {t["xaxis"] for t in figure.data if t["mode"] != "text" and any(pd.notna(t["y"]))}
     assert not filled & set(said) and len(filled | set(said)) == 6
 

@@ -62,7 +62,7 @@ def test_the_forest_has_every_level_with_its_verdict(result: PageModel) -> None:
         said |= {names[int(at)]: word for at, word in zip(trace["y"], trace["text"], strict=True)}
     assert said["<b>L1</b> across mixtures"] == "goes together"
     assert said["<b>L3</b> among classes"] == "does not go together"
-    assert said["L1 adjusted"] == "cannot tell"
+    assert said["L1 adjusted"] == "unknown"
     assert said["<b>L4</b> by intervention"] == "not measured"
     low = next(t["error_x"] for t in figure.data if t["meta"] == [1] and t["mode"] != "text")
     assert low["arrayminus"][0] == pytest.approx(0.81 - 0.52)
@@ -73,7 +73,7 @@ def test_chips_count_the_verdicts_of_each_level(result: PageModel) -> None:
     chips = level_chips(result.frame("levels"))
     told = {(chip.about[:2], chip.word): chip.counted for chip in chips}
     assert told == {
-        ("L1", "goes together"): "2 of 2", ("L2", "cannot tell"): "2 of 2",
+        ("L1", "goes together"): "2 of 2", ("L2", "unknown"): "2 of 2",
         ("L3", "does not go together"): "1 of 1",
     }  # fmt: skip
     assert level_chips(result.empty) == []
@@ -87,7 +87,7 @@ def test_the_section_stands_before_the_ladder_and_names_what_would_decide(
     (grid,) = levels_table(result)
     rows = {row[0]: row for row in grid.rows}
     told = rows["L2 R2 debiased CKA"]
-    assert told[1] == "? cannot tell" and told[-1] == "16 blocks" and "holds both" in told[-2]
+    assert told[1] == "? unknown" and told[-1] == "16 blocks" and "holds both" in told[-2]
     assert rows["L1 R2 debiased CKA"][1] == "● goes together"
     assert rows["L1 R2 debiased CKA"][4] == "none"
 
@@ -106,7 +106,7 @@ def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> N
     tables = level_tables()
     nothing = {"value": np.nan, "low": np.nan, "high": np.nan, "p_adjusted": np.nan}
     two = tables["levels"]["level"] == "L2"
-    for name, value in {**nothing, "gain": 0.0, "verdict": "cannot tell", "reason": "1 block",
+    for name, value in {**nothing, "gain": 0.0, "verdict": "unknown", "reason": "1 block",
                         "needed": "6 blocks"}.items():  # fmt: skip
         tables["levels"].loc[two, name] = value
     (grid,) = levels_table(read(build(replaced=tables)))

@@ -46,7 +46,7 @@ def test_a_place_has_the_mean_of_its_models() -> None:
     rows = rows_of(
         site=["a", "a", "b", "b"], seed=[0, 1, 0, 1], index=[0.2, 0.4, np.nan, 0.8],
         index_low=[0.1, 0.3, np.nan, 0.7], index_high=[0.4, 0.5, np.nan, 0.9],
-        verdict=["shared", "partly shared", "cannot tell", "shared"],
+        verdict=["shared", "partly shared", "unknown", "shared"],
     )  # fmt: skip
     found = mean_of_models(rows, ["site"], [INDEX]).set_index("site")
     asked = mean_of_intervals([0.2, 0.4], [0.1, 0.3], [0.4, 0.5])

@@ -291,7 +291,7 @@ def test_single_pairs_do_not_set_the_axis(build: Build, result: PageModel) -> No
     low, high = figure.layout["yaxis"]["range"]
     assert low < 0 and 1 < high < 5
     assert high > rows["index_high"].max() and low < rows["index_low"].min()
-    assert "lie beyond the axis" in figure.caption and "values withheld" in figure.caption
+    assert "lie beyond the axis" in figure.caption and "values are unknown" in figure.caption
     # a pair has no share where the mean has none
     assert named(figure, "CG low diversity, single pairs", 0, 0)["y"] == []
 
@@ -300,14 +300,14 @@ def test_gaps_are_gaps(build: Build, study_frames: Callable[[], dict[str, pd.Dat
     frame = study_frames()["similarity"]
     gone = frame["site"] == "layer2.0.hook_resid_post"
     frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
-    frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
+    frame.loc[gone, ["verdict", "reason"]] = ["unknown", "ceiling too low"]
     figure = figure_of(read(build(replaced={"similarity": frame})), "similarity")
     assert figure is not None
     line = named(figure, "CG high diversity")
     assert line["y"][2] is None
     bands = [t for t in figure.data if t["name"] == "CG high diversity, 95 % interval"]
     assert len(bands) == 2
-    assert "withheld" in figure.caption
+    assert "unknown" in figure.caption
 
 
 def test_rows_have_room_for_every_line_of_their_names() -> None:

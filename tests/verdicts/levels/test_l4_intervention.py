@@ -161,11 +161,11 @@ def test_sharing_is_read_in_the_middle_layers() -> None:
         ({}, "goes together", ""),
         ({"gain": -0.3}, "goes against", ""),
         ({"gain": 0.0, "noise": 0.005}, "does not go together", "smaller than 2 points"),
-        ({"seen": 0.1}, "cannot tell", "seen classes differ by +"),
-        ({"seen": 0.0, "noise": 0.25}, "cannot tell", "seen classes differ by"),
-        ({"moved": 0.0}, "cannot tell", "did not change sharing"),
-        ({"moved": -0.4}, "cannot tell", "did not change sharing"),
-        ({"blocks": 1}, "cannot tell", "one block"),
+        ({"seen": 0.1}, "unknown", "seen classes differ by +"),
+        ({"seen": 0.0, "noise": 0.25}, "unknown", "seen classes differ by"),
+        ({"moved": 0.0}, "unknown", "did not change sharing"),
+        ({"moved": -0.4}, "unknown", "did not change sharing"),
+        ({"blocks": 1}, "unknown", "one block"),
     ],
 )  # fmt: skip
 def test_the_verdict_is_what_was_planted(change: dict[str, Any], verdict: str, why: str) -> None:
@@ -173,7 +173,7 @@ def test_the_verdict_is_what_was_planted(change: dict[str, Any], verdict: str, w
     row = levels[levels["measure"].str.endswith("weight 1")].iloc[0]
     assert row["verdict"] == verdict and why in row["reason"]
     assert ("because" in row["licence"]) == verdict.startswith("goes")
-    assert bool(row["needed"]) == (verdict == "cannot tell")
+    assert bool(row["needed"]) == (verdict == "unknown")
     assert set(levels["level"]) == {"L4"} and set(levels.columns) <= set(COLUMNS)
 
 
@@ -199,11 +199,11 @@ def test_separating_is_judged_by_its_own_sign() -> None:
 def test_without_sharing_or_control_nothing_can_be_told() -> None:
     frames = planted()
     _, levels = intervention({"accuracy_by_class": frames["accuracy_by_class"]}, SPEC.intervention)
-    assert set(levels["verdict"]) == {"cannot tell"}
+    assert set(levels["verdict"]) == {"unknown"}
     assert levels["reason"].str.contains("no index of sharing").all()
     alone = replace(SPEC, intervention=replace(SPEC.intervention, shuffled=False))
     made, levels = intervention(planted(alone), alone.intervention)
-    assert levels["verdict"].tolist() == ["cannot tell"] and "shuffled" in levels["needed"].iloc[0]
+    assert levels["verdict"].tolist() == ["unknown"] and "shuffled" in levels["needed"].iloc[0]
     assert set(made["arm"]) == {"none", "aligned", "aligned − none"}
 
 
@@ -220,7 +220,7 @@ def test_without_an_effect_the_verdict_is_seldom_a_link() -> None:
         table.loc[out, "value"] += 0.1 * generator.normal(size=int(out.sum()))
         found.append(verdicts(frames).loc[SLOPE])
     assert sum(each.startswith("goes") for each in found) <= 2
-    assert "cannot tell" in found
+    assert "unknown" in found
 
 
 def test_comparisons_of_mixtures_never_see_an_arm() -> None:
