@@ -242,13 +242,13 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "lines of tests": (49_700, 45_000),
     "words of documentation": (26_000, 26_000),
     "files of the repository": (1_450, 1_700),
-    "megabytes of the repository": (37, 45),
+    "megabytes of the repository": (45, 45),
 }
 """The most that a figure of the house may be, and its goal.
 
 A limit comes down, but for what a new feature needs: decision biases and domain shifts, 1,030
 lines and nine modules, seven of them packages and files of two rooms; both parts of accuracy held
-against sharing, 50 lines."""
+against sharing, 50 lines; eight blocks of 17 models measured whole, eight megabytes."""
 
 SHORT = 6
 PARTICIPLE = re.compile(r"(^|_)(told|said|asked|found|kept|seen|judged|given|made)$")
