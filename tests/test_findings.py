@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import interp
-from tests.benchmarks import saying
+from tests.benchmarks import predictions, saying
 from tests.benchmarks.findings import KEPT, TABLES, tables
 
 
@@ -85,3 +85,19 @@ def test_what_is_known_and_what_is_named_by_hand() -> None:
     claimed = claimed.query("test_domain == 'both'").set_index("candidates")["accuracy"]
     assert rows["as it is"] == pytest.approx(claimed["all"], abs=1e-4)
     assert rows["knowing"] == pytest.approx(claimed["held-out"], abs=1e-4)
+
+
+def test_a_prediction_by_hand() -> None:
+    """What the shift gains in CG low: paired answers of the archive, and the plain t of blocks."""
+    rows = interp.open_runs(predictions.SAYING, ["domain_shift"])["domain_shift"].frame
+    rows = rows[(rows["setting"] == "cg-low") & (rows["domain"] == rows["test_domain"])]
+    rows = rows[(rows["way"] == "mean shift") & (rows["dose"] == 1) & (rows["layer"] == 2)]
+    rows = rows[(rows["class_set"] == "held-out") & rows["site"].str.endswith("resid_post")]
+    blocks = 100 * (rows["after"] - rows["before"]).groupby(rows["seed"]).mean()
+    reach = stats.t.ppf(0.975, len(blocks) - 1) * blocks.std() / np.sqrt(len(blocks))
+    [row] = (
+        _committed("predictions").query("what == 'shift in CG low, held-out'").to_dict("records")
+    )
+    assert row["n_blocks"] == len(blocks) == len(rows) / 2
+    assert row["value"] == pytest.approx(blocks.mean(), rel=1e-4)
+    assert row["low"] == pytest.approx(blocks.mean() - reach, rel=1e-4)

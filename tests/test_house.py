@@ -239,7 +239,7 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "Any": (400, 400),
     "short private functions called once": (120, 120),
     "names that are participles": (0, 0),
-    "lines of tests": (49_700, 45_000),
+    "lines of tests": (49_850, 45_000),
     "words of documentation": (26_000, 26_000),
     "files of the repository": (1_450, 1_700),
     "megabytes of the repository": (45, 45),
@@ -248,7 +248,8 @@ BUDGETS: dict[str, tuple[float, float]] = {
 
 A limit comes down, but for what a new feature needs: decision biases and domain shifts, 1,030
 lines and nine modules, seven of them packages and files of two rooms; both parts of accuracy held
-against sharing, 50 lines; eight blocks of 17 models measured whole, eight megabytes."""
+against sharing, 50 lines; eight blocks of 17 models measured whole, eight megabytes; the answers to
+nine predictions, 190 lines of tests."""
 
 SHORT = 6
 PARTICIPLE = re.compile(r"(^|_)(told|said|asked|found|kept|seen|judged|given|made)$")

@@ -19,7 +19,7 @@ from interp.core.statistics.resampling import holm
 from interp.data.mixtures.settings import is_upper_bound
 from interp.models import differences
 from interp.models.evaluation.learning import trained_models
-from tests.benchmarks import saying
+from tests.benchmarks import predictions, saying
 
 KEPT = Path(__file__).parent / "large" / "findings"
 TABLES = Path(__file__).parents[2] / "docs" / "tables"
@@ -103,6 +103,7 @@ def tables() -> dict[str, pd.DataFrame]:
         "language_by_mixture": labels_by_mixture(twin["labels_runs"], strong["runs"]),
         "photographs": of_each("strong vit", lambda own: photographs(own, studies["vit"])),
         "saying": saying.table(),
+        "predictions": predictions.table(),
         "halves": of_each("weak strong twin vit cause gentle", lambda own: halves(own["halves"])),
     }
 
